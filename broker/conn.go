@@ -1,0 +1,127 @@
+package broker
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"time"
+)
+
+// Dester is a connection that knows where its client wanted to go.
+type Dester interface{ Dst() netip.AddrPort }
+
+// Processer is a connection that knows which process opened it; pid is in the
+// host's pid namespace, 0 where unknown.
+type Processer interface{ Process() (pid int, exe string) }
+
+// unwrap calls f on c and on what c wraps (NetConn, as tls.Conn names it)
+// until f says true.
+func unwrap(c net.Conn, f func(net.Conn) bool) bool {
+	for c != nil {
+		if f(c) {
+			return true
+		}
+		w, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			return false
+		}
+		c = w.NetConn()
+	}
+	return false
+}
+
+// Dst returns the original destination of c.
+func Dst(c net.Conn) (dst netip.AddrPort, ok bool) {
+	ok = unwrap(c, func(c net.Conn) bool {
+		d, is := c.(Dester)
+		if is {
+			dst = d.Dst()
+			dst = netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port())
+		}
+		return is
+	})
+	return dst, ok
+}
+
+// Process returns the process that opened c: 0 and "" where nobody knows.
+func Process(c net.Conn) (pid int, exe string) {
+	unwrap(c, func(c net.Conn) bool {
+		p, is := c.(Processer)
+		if is {
+			pid, exe = p.Process()
+		}
+		return is
+	})
+	return pid, exe
+}
+
+// PeekConn is a connection whose next bytes can be looked at.
+type PeekConn struct {
+	net.Conn
+	r *bufio.Reader
+}
+
+// Peekable wraps c, once.
+func Peekable(c net.Conn) *PeekConn {
+	if p, ok := c.(*PeekConn); ok {
+		return p
+	}
+	return &PeekConn{Conn: c, r: bufio.NewReaderSize(c, 4096)}
+}
+
+// Preload wraps c and puts buffered, which was read from c already, in front.
+func Preload(c net.Conn, buffered []byte) *PeekConn {
+	b := append([]byte(nil), buffered...)
+	return &PeekConn{Conn: c, r: bufio.NewReaderSize(io.MultiReader(&onceReader{b}, c), 4096)}
+}
+
+type onceReader struct{ b []byte }
+
+func (o *onceReader) Read(p []byte) (int, error) {
+	if len(o.b) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, o.b)
+	o.b = o.b[n:]
+	return n, nil
+}
+
+func (p *PeekConn) Read(b []byte) (int, error) { return p.r.Read(b) }
+
+// NetConn returns the wrapped connection.
+func (p *PeekConn) NetConn() net.Conn { return p.Conn }
+
+// Peek returns up to n of the next bytes without taking them. It waits for the
+// first byte for at most wait (0: as long as it takes) and returns
+// os.ErrDeadlineExceeded then; the connection stays usable.
+func (p *PeekConn) Peek(n int, wait time.Duration) ([]byte, error) {
+	if wait > 0 {
+		p.SetReadDeadline(time.Now().Add(wait))
+		defer p.SetReadDeadline(time.Time{})
+	}
+	b, err := p.r.Peek(1)
+	if err != nil {
+		return nil, err
+	}
+	if m := p.r.Buffered(); m < n {
+		n = m
+	}
+	b, err = p.r.Peek(n)
+	if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+		return nil, err
+	}
+	return b, nil
+}
+
+// CloseWrite ends the sending direction, where the connection can.
+func (p *PeekConn) CloseWrite() error { return CloseWrite(p.Conn) }
+
+// CloseWrite ends the sending direction of c, and does nothing where c cannot.
+func CloseWrite(c net.Conn) error {
+	if h, ok := c.(interface{ CloseWrite() error }); ok {
+		return h.CloseWrite()
+	}
+	return nil
+}

@@ -1,0 +1,102 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"guard"
+)
+
+// Idle is how long a stream may pause before bytes that may be the start of a
+// secret are released: long enough for a writer that is in the middle of
+// something, short enough for an interactive protocol.
+const Idle = 50 * time.Millisecond
+
+// ErrStopped is what sending returns when the leak line stopped the stream.
+var ErrStopped = errors.New("stopped: the bytes hold a secret")
+
+// Pipe moves bytes between client and upstream until both directions have
+// ended, the filter stops, or ctx ends. Bytes from client go through f; a
+// secret in them closes both connections. It returns ErrStopped then.
+func Pipe(ctx context.Context, client, upstream net.Conn, f guard.Filter) error {
+	var (
+		wg  sync.WaitGroup
+		err error
+	)
+	unhook := context.AfterFunc(ctx, func() { client.Close(); upstream.Close() })
+	defer unhook()
+	wg.Go(func() {
+		err = Send(upstream, client, f)
+		if err != nil {
+			client.Close()
+			upstream.Close()
+			return
+		}
+		CloseWrite(upstream)
+	})
+	wg.Go(func() {
+		_, cerr := io.Copy(client, upstream)
+		if cerr != nil {
+			client.Close()
+			upstream.Close()
+			return
+		}
+		CloseWrite(client)
+	})
+	wg.Wait()
+	return err
+}
+
+// Send copies src to dst through f until src ends. It pauses the filter when
+// src is idle, using src's read deadline.
+func Send(dst io.Writer, src net.Conn, f guard.Filter) error {
+	if f == nil {
+		return ErrStopped
+	}
+	buf := make([]byte, 32<<10)
+	held := 0
+	put := func(p []byte, s guard.Step) error {
+		out, d := f(p, s)
+		held += len(p) - len(out)
+		if len(out) > 0 {
+			if _, err := dst.Write(out); err != nil {
+				return err
+			}
+		}
+		if d.Action.Stops() {
+			return ErrStopped
+		}
+		return nil
+	}
+	for {
+		if held > 0 {
+			src.SetReadDeadline(time.Now().Add(Idle))
+		}
+		n, err := src.Read(buf)
+		if held > 0 {
+			src.SetReadDeadline(time.Time{})
+		}
+		if n > 0 {
+			if e := put(buf[:n], guard.More); e != nil {
+				return e
+			}
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, os.ErrDeadlineExceeded) && held > 0:
+			if e := put(nil, guard.Pause); e != nil {
+				return e
+			}
+			held = 0
+		case errors.Is(err, io.EOF):
+			return put(nil, guard.End)
+		default:
+			return err
+		}
+	}
+}
