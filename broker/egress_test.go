@@ -32,7 +32,9 @@ func TestUnreachable(t *testing.T) {
 func TestEgressDecidesBeforeItResolves(t *testing.T) {
 	var looked, refused int
 	e := &Egress{
-		Decide:  func(h string, _ int, _ string) guard.Decision { return guard.Decision{Action: guard.Block, Rule: "list"} },
+		Decide: func(h string, _ int, _ string) guard.Decision {
+			return guard.Decision{Action: guard.Block, Rule: "list"}
+		},
 		Refused: func(string, int, string, guard.Decision) { refused++ },
 		Lookup:  func(context.Context, string) ([]netip.Addr, error) { looked++; return nil, nil },
 	}
