@@ -1,0 +1,233 @@
+package audit
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+	"time"
+)
+
+// ShowOptions are Show's. The zero value is for a person at this machine.
+type ShowOptions struct {
+	Location *time.Location // of the times; nil: the reader's
+	// Alive says whether a session may still be running; nil: one that has no
+	// session.end record may. It decides between "in progress" and "unknown" for a
+	// use without an outcome.
+	Alive func(session string) bool
+}
+
+// outcome is what a later record said about an earlier one.
+type outcome struct {
+	result, reason string
+	ms             float64
+	wiped          bool
+}
+
+// Show writes the records of dir that f selects for a person, a block each; a
+// use and its outcome are one block. Memory grows with the number of outcomes.
+func Show(w io.Writer, dir string, f Filter, o ShowOptions) error {
+	if o.Location == nil {
+		o.Location = time.Local
+	}
+	s := shower{opts: o, outcomes: map[uint64]outcome{}, ended: map[string]bool{}}
+	// Outcomes come later than f may reach, and need not repeat its other fields.
+	wide := Filter{Session: f.Session}
+	if err := Read(dir, wide, func(r Record) error {
+		if r.Of != 0 {
+			s.outcomes[r.Of] = outcome{r.Result, r.Reason, r.DurationMS, r.Wiped}
+		}
+		if r.Type == TypeSessionEnd {
+			s.ended[r.Session] = true
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	bw := bufio.NewWriter(w)
+	s.w = bw
+	if err := Read(dir, f, func(r Record) error {
+		if r.Of == 0 || r.Type != TypeResult && r.Type != TypeUse {
+			s.show(r)
+		}
+		return nil
+	}); err != nil {
+		bw.Flush()
+		return err
+	}
+	return bw.Flush()
+}
+
+type shower struct {
+	w        io.Writer
+	opts     ShowOptions
+	outcomes map[uint64]outcome
+	ended    map[string]bool
+}
+
+// field is one line of a block; an empty value has no line.
+type field struct{ name, value string }
+
+func (s *shower) block(r Record, title string, fields ...field) {
+	if title != "" {
+		title = ": " + title
+	}
+	fmt.Fprintf(s.w, "[%s] %s%s\n", r.Time.In(s.opts.Location).Format("2006-01-02 15:04:05"), heading(r.Type), title)
+	for _, f := range fields {
+		switch {
+		case f.value == "":
+		case f.name == "":
+			fmt.Fprintf(s.w, "    %s\n", f.value)
+		default:
+			fmt.Fprintf(s.w, "    %s: %s\n", f.name, f.value)
+		}
+	}
+}
+
+func heading(typ string) string {
+	switch typ {
+	case TypeUse:
+		return "CREDENTIAL ACCESS"
+	case TypeSessionStart:
+		return "SESSION START"
+	case TypeSessionEnd:
+		return "SESSION END"
+	case TypeHealed:
+		return "LOG HEALED"
+	}
+	return strings.ToUpper(strings.ReplaceAll(typ, ".", " "))
+}
+
+func (s *shower) show(r Record) {
+	by := with(r.Profile, first(r.Task, base(r.Exe)))
+	out, done := s.outcomes[r.Seq]
+	if !done && r.Result != "" {
+		out, done = outcome{r.Result, r.Reason, r.DurationMS, r.Wiped}, true
+	}
+	took := ""
+	if out.ms > 0 {
+		took = seconds(out.ms)
+	}
+	where := first(place(r), r.Path)
+	switch r.Type {
+	case TypeUse:
+		s.use(r, by, out, done)
+	case TypeSessionStart:
+		s.block(r, r.Session, field{"Requested by", by}, field{"Context", r.Context}, field{"Program", r.Exe}, field{"Boundary", r.Reason})
+	case TypeSessionEnd:
+		s.block(r, r.Session, field{"Duration", took}, field{"Result", with(out.result, out.reason)})
+	case TypeLeak:
+		s.block(r, first(r.Credential, "unnamed value"),
+			field{"Channel", r.Channel}, field{"Encoding", r.Encoding}, field{"Value", r.Class},
+			field{"Where", where}, field{"Requested by", by}, field{"Decision", with(r.Decision, r.Rule)},
+			field{"Contained", contained(r, out)}, field{"Incident", r.Incident})
+	case TypeRotation:
+		s.block(r, r.Credential, field{"Step", r.Step}, field{"Version", version(r.Version)}, field{"Incident", r.Incident},
+			field{"Duration", took}, field{"Result", with(out.result, out.reason)})
+	case TypeApproval:
+		s.block(r, r.Credential, field{"Requested by", by}, field{"Scope", with(r.Scope, r.Resource)}, field{"Where", where},
+			field{"Decision", with(r.Decision, r.Rule)}, field{"Result", with(out.result, out.reason)})
+	default:
+		s.block(r, first(r.Credential, r.Result), field{"Where", where}, field{"Decision", with(r.Decision, r.Rule)}, field{"Reason", r.Reason})
+	}
+}
+
+func (s *shower) use(r Record, by string, out outcome, done bool) {
+	fields := []field{{"Requested by", by}, {"Scope", with(r.Scope, r.Resource)}}
+	switch {
+	case refused(r.Decision):
+		why := r.Rule
+		if r.Reason != "" {
+			why = strings.TrimPrefix(r.Rule+": "+r.Reason, ": ")
+		}
+		fields = append(fields, field{"Result", with("refused", why)})
+	case !done && !s.alive(r.Session):
+		fields = append(fields, field{"Result", "unknown: guard ended before the answer"})
+	case !done:
+		fields = append(fields, field{"Result", "in progress"})
+	default:
+		wiped := "NOT confirmed"
+		if out.wiped {
+			wiped = "confirmed"
+		}
+		fields = append(fields, field{"Duration", seconds(out.ms)}, field{"Result", with(out.result, out.reason)},
+			field{"", "Credential wiped from memory: " + wiped})
+	}
+	s.block(r, r.Credential, fields...)
+}
+
+func (s *shower) alive(session string) bool {
+	return !s.ended[session] && (s.opts.Alive == nil || s.opts.Alive(session))
+}
+
+// refused says that a decision, as recorded, let nothing go on.
+func refused(decision string) bool {
+	switch decision {
+	case "", "pass", "warn":
+		return false
+	}
+	return true
+}
+
+// contained says whether a leak stayed where guard could stop it.
+func contained(r Record, out outcome) string {
+	if out.result != "" {
+		return with(out.result, out.reason)
+	}
+	switch r.Decision {
+	case "kill", "block", "redact":
+		return "yes"
+	}
+	return "no: it went out"
+}
+
+// place is where a request went.
+func place(r Record) string {
+	s := r.Host
+	if s != "" && r.Path != "" {
+		s += " " + r.Path
+	}
+	if s != "" && r.Method != "" {
+		s = r.Method + " " + s
+	}
+	return s
+}
+
+func seconds(ms float64) string {
+	if ms < 1000 {
+		return fmt.Sprintf("%.3f seconds", ms/1000)
+	}
+	return fmt.Sprintf("%.1f seconds", ms/1000)
+}
+
+func version(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprint(n)
+}
+
+// with is "s (detail)", or the one of them that there is.
+func with(s, detail string) string {
+	if s == "" || detail == "" {
+		return s + detail
+	}
+	return s + " (" + detail + ")"
+}
+
+func first(s ...string) string {
+	for _, x := range s {
+		if x != "" {
+			return x
+		}
+	}
+	return ""
+}
+
+func base(exe string) string {
+	if exe == "" {
+		return ""
+	}
+	return path.Base(strings.ReplaceAll(exe, `\`, "/"))
+}
