@@ -1,0 +1,225 @@
+//go:build unix
+
+package pty
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// live is what a running session has.
+type live struct {
+	gate   *gate
+	pr, pw *os.File // poke: see Wake
+}
+
+// Run copies until the master ends and all that it gave is displayed, and
+// returns nil; or until ctx is done, and returns its cause after displaying
+// what was there; or until the user's terminal fails. Cancel ctx, and wait for
+// Run, before closing Master. A Session runs once.
+func (s *Session) Run(ctx context.Context) error {
+	if s.Master == nil || s.Terminal == nil || s.Out == nil {
+		return errors.New("run terminal session: needs a master, a terminal and a filter")
+	}
+	g, err := newGate(2)
+	if err != nil {
+		return err
+	}
+	defer g.free()
+	pr, pw, err := wakePipe()
+	if err != nil {
+		return err
+	}
+	defer pr.Close()
+	defer pw.Close()
+	if err := s.resize(); err != nil {
+		return err
+	}
+	s.setLive(&live{gate: g, pr: pr, pw: pw})
+	defer s.setLive(nil)
+
+	return withFD(s.Master, func(master uintptr) error {
+		return withFD(s.Terminal.in, func(in uintptr) error {
+			return withFD(s.Terminal.out, func(out uintptr) error {
+				return withFD(pr, func(poke uintptr) error {
+					return s.copy(ctx, g, master, in, out, poke)
+				})
+			})
+		})
+	})
+}
+
+func (s *Session) setLive(l *live) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.live = l
+}
+
+func (s *Session) getLive() *live {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.live
+}
+
+func (s *Session) copy(ctx context.Context, g *gate, master, in, out, poke uintptr) error {
+	flags, err := unix.FcntlInt(master, unix.F_GETFL, 0)
+	if err == nil {
+		_, err = unix.FcntlInt(master, unix.F_SETFL, flags|unix.O_NONBLOCK)
+	}
+	if err != nil {
+		return fmt.Errorf("prepare the agent's terminal: %w", err)
+	}
+	defer unix.FcntlInt(master, unix.F_SETFL, flags)
+
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer g.close()
+	wg.Go(func() {
+		defer g.leave()
+		input(g, int(in), int(master))
+	})
+	sizes := make(chan os.Signal, 1) // one is enough: the size is read after it
+	signal.Notify(sizes, unix.SIGWINCH)
+	defer func() {
+		signal.Stop(sizes)
+		close(sizes)
+	}()
+	wg.Go(func() {
+		for range sizes {
+			// The agent's terminal may be gone, which ends the session by itself.
+			_ = s.resize()
+		}
+	})
+	cancelled := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(cancelled)
+		g.close()
+	})
+	defer func() {
+		if !stop() {
+			<-cancelled
+		}
+	}()
+
+	defer g.leave()
+	src := newPollSource(master, g)
+	src.poke = int(poke)
+	c := copier{
+		filter: s.Out, hold: s.Hold, long: s.LongHold,
+		write: s.Terminal.Write, decided: s.OnDecision, idle: s.idle, blocked: s.blocked,
+		park: func() { g.pass() },
+	}
+	err = c.run(src)
+	if err == errStopped {
+		err = context.Cause(ctx)
+	}
+	if len(s.notes) > 0 {
+		err = errors.Join(err, s.Terminal.reset(), s.say())
+	}
+	return err
+}
+
+// input copies keystrokes until either terminal ends or the gate closes. It
+// reads the user's terminal only while the agent's is open.
+func input(g *gate, in, master int) {
+	var buf [4096]byte
+	var rest []byte
+	for g.pass() {
+		fds := [3]interest{{fd: g.fd(), read: true}, {fd: master, write: len(rest) > 0}, {fd: in, read: true}}
+		n := 3
+		if len(rest) > 0 {
+			n = 2
+		}
+		if err := wait(fds[:n], -1); err != nil || fds[1].ended {
+			return
+		}
+		switch {
+		case fds[0].ready:
+		case fds[1].ready:
+			k, err := unix.Write(master, rest)
+			rest = rest[max(0, k):]
+			if err != nil && err != unix.EAGAIN && err != unix.EINTR {
+				return
+			}
+		case fds[2].ready || fds[2].ended:
+			k, err := unix.Read(in, buf[:])
+			if k == 0 && err == nil || err != nil && err != unix.EAGAIN && err != unix.EINTR {
+				return
+			}
+			rest = buf[:max(0, k)]
+			if k > 0 { // most often there is room: no need to ask first
+				k, err = unix.Write(master, rest)
+				rest = rest[max(0, k):]
+				if err != nil && err != unix.EAGAIN && err != unix.EINTR {
+					return
+				}
+			}
+		}
+	}
+}
+
+func (s *Session) resize() error {
+	rows, cols, err := s.Terminal.Size()
+	if err != nil {
+		return err
+	}
+	if s.Resize != nil {
+		err = s.Resize(rows, cols)
+	} else {
+		err = withFD(s.Master, func(fd uintptr) error {
+			return unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols})
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("resize the agent's terminal: %w", err)
+	}
+	return nil
+}
+
+// Suspend gives the terminal back to the shell: it displays what the agent
+// wrote until now, stops reading and writing the terminal, and restores it.
+// main calls it when the agent was stopped (Ctrl-Z), then stops itself, and
+// calls Resume when it goes on. What is typed meanwhile is the shell's.
+func (s *Session) Suspend() error {
+	s.suspend.Lock()
+	defer s.suspend.Unlock()
+	if l := s.getLive(); l != nil {
+		l.gate.park()
+	}
+	return s.Terminal.Restore()
+}
+
+// Resume takes the terminal again after Suspend: raw mode, the modes that the
+// agent had switched on, and the size.
+func (s *Session) Resume() error {
+	s.suspend.Lock()
+	defer s.suspend.Unlock()
+	err := s.Terminal.Raw()
+	l := s.getLive()
+	if l == nil {
+		return err
+	}
+	err = errors.Join(err, s.resize())
+	l.gate.unpark()
+	return err
+}
+
+// Wake has Note asked now, though the agent is silent. It may be called from
+// any goroutine, also before and after Run.
+func (s *Session) Wake() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.live == nil {
+		return
+	}
+	_ = withFD(s.live.pw, func(fd uintptr) error {
+		_, err := unix.Write(int(fd), []byte{0}) // a full pipe has woken it already
+		return err
+	})
+}
