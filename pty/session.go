@@ -30,7 +30,7 @@ type Session struct {
 	// agent's output and the screen: it must not wait for either.
 	OnDecision func(guard.Decision)
 	// Note returns text that guard wants to show, or "". It is asked when the
-	// agent is silent, and after Wake. The text is shown on lines of its own,
+	// agent is silent, after Wake, and at the end. The text is shown on lines of its own,
 	// never inside an escape sequence or on a full-screen program's screen; what
 	// is there is kept until that ends.
 	Note func() string
@@ -55,18 +55,23 @@ func shown(text string) string {
 
 // idle shows what guard has to say, when it can be shown.
 func (s *Session) idle() error {
-	if s.Note != nil {
-		if text := s.Note(); text != "" {
-			s.notes = append(s.notes, text)
-		}
-	}
-	if len(s.notes) == 0 {
+	if !s.noted() {
 		return nil
 	}
 	if calm, _ := s.Terminal.calm(); !calm {
 		return nil
 	}
 	return s.say()
+}
+
+// noted asks for news, and says whether there is something to show.
+func (s *Session) noted() bool {
+	if s.Note != nil {
+		if text := s.Note(); text != "" {
+			s.notes = append(s.notes, text)
+		}
+	}
+	return len(s.notes) > 0
 }
 
 // say shows the notes, wherever the cursor is.

@@ -119,7 +119,7 @@ func (s *Session) copy(ctx context.Context, g *gate, master, in, out, poke uintp
 	if err == errStopped {
 		err = context.Cause(ctx)
 	}
-	if len(s.notes) > 0 {
+	if s.noted() {
 		err = errors.Join(err, s.Terminal.reset(), s.say())
 	}
 	return err
