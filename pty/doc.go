@@ -6,7 +6,7 @@
 //
 // The path of a byte that the agent writes:
 //
-//	agent -> slave | master -> read until there is no more (at most 128 KiB)
+//	agent -> slave | master -> read until there is no more, or enough
 //	  -> Filter -> one write to the user's terminal
 //
 // Nothing is on a timer while the filter holds nothing back: an echoed
