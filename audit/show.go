@@ -25,9 +25,25 @@ type outcome struct {
 	wiped          bool
 }
 
+// Show is ShowOptions.Show with the zero options.
+func Show(w io.Writer, dir string, f Filter) error { return ShowOptions{}.Show(w, dir, f) }
+
+// ShowRecord writes one record for a person, as it comes (guard audit tail): the
+// outcome of a use is a block of its own, since the use was shown before.
+func ShowRecord(w io.Writer, r Record) error {
+	bw := bufio.NewWriter(w)
+	s := shower{w: bw, opts: ShowOptions{Location: time.Local}}
+	if r.Type == TypeResult {
+		s.outcome(r)
+	} else {
+		s.show(r)
+	}
+	return bw.Flush()
+}
+
 // Show writes the records of dir that f selects for a person, a block each; a
 // use and its outcome are one block. Memory grows with the number of outcomes.
-func Show(w io.Writer, dir string, f Filter, o ShowOptions) error {
+func (o ShowOptions) Show(w io.Writer, dir string, f Filter) error {
 	if o.Location == nil {
 		o.Location = time.Local
 	}
@@ -133,6 +149,19 @@ func (s *shower) show(r Record) {
 	}
 }
 
+// outcome is what came of a use whose own block is not there.
+func (s *shower) outcome(r Record) {
+	s.block(r, r.Credential, field{"Use", fmt.Sprint(r.Of)}, field{"Duration", seconds(r.DurationMS)},
+		field{"Result", with(r.Result, r.Reason)}, field{"", "Credential wiped from memory: " + wiped(r.Wiped)})
+}
+
+func wiped(ok bool) string {
+	if ok {
+		return "confirmed"
+	}
+	return "NOT confirmed"
+}
+
 func (s *shower) use(r Record, by string, out outcome, done bool) {
 	fields := []field{{"Requested by", by}, {"Scope", with(r.Scope, r.Resource)}}
 	switch {
@@ -147,12 +176,8 @@ func (s *shower) use(r Record, by string, out outcome, done bool) {
 	case !done:
 		fields = append(fields, field{"Result", "in progress"})
 	default:
-		wiped := "NOT confirmed"
-		if out.wiped {
-			wiped = "confirmed"
-		}
 		fields = append(fields, field{"Duration", seconds(out.ms)}, field{"Result", with(out.result, out.reason)},
-			field{"", "Credential wiped from memory: " + wiped})
+			field{"", "Credential wiped from memory: " + wiped(out.wiped)})
 	}
 	s.block(r, r.Credential, fields...)
 }

@@ -35,7 +35,7 @@ func TestShow(t *testing.T) {
 	}
 	mustClose(t, l)
 	var b strings.Builder
-	if err := Show(&b, dir, Filter{}, ShowOptions{Location: time.UTC}); err != nil {
+	if err := (ShowOptions{Location: time.UTC}).Show(&b, dir, Filter{}); err != nil {
 		t.Fatal(err)
 	}
 	golden := filepath.Join("testdata", "show.golden")
@@ -49,7 +49,7 @@ func TestShow(t *testing.T) {
 
 	b.Reset()
 	zone := time.FixedZone("", 3600)
-	if err := Show(&b, dir, Filter{Credential: "github-pat", Type: TypeUse}, ShowOptions{Location: zone}); err != nil {
+	if err := (ShowOptions{Location: zone}).Show(&b, dir, Filter{Credential: "github-pat", Type: TypeUse}); err != nil {
 		t.Fatal(err)
 	}
 	if want := `[2026-02-26 15:22:02] CREDENTIAL ACCESS: github-pat
@@ -63,7 +63,17 @@ func TestShow(t *testing.T) {
 	}
 	b.Reset()
 	dead := ShowOptions{Alive: func(s string) bool { return false }}
-	if err := Show(&b, dir, Filter{Credential: "slow"}, dead); err != nil || !strings.Contains(b.String(), "Result: unknown: guard ended before the answer") {
+	if err := dead.Show(&b, dir, Filter{Credential: "slow"}); err != nil || !strings.Contains(b.String(), "Result: unknown: guard ended before the answer") {
 		t.Errorf("a session that is gone: %v\n%s", err, b.String())
+	}
+
+	b.Reset()
+	for _, r := range records(t, dir, Filter{Type: TypeResult}) {
+		if err := ShowRecord(&b, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !strings.Contains(b.String(), "] CREDENTIAL RESULT\n    Use: 2\n    Duration: 3.2 seconds\n    Result: success (commit pushed)\n") {
+		t.Errorf("outcomes by themselves:\n%s", b.String())
 	}
 }
