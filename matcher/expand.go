@@ -1,0 +1,164 @@
+package matcher
+
+import (
+	"bytes"
+	"encoding/base64"
+	"fmt"
+	"hash/maphash"
+
+	"guard"
+)
+
+// needle is one literal that is looked for.
+type needle struct {
+	b   []byte
+	enc encoding
+}
+
+// entry is one value with everything that is looked for on its behalf. It does
+// not change after expand, so that sets may share it.
+type entry struct {
+	id      guard.SecretID
+	class   guard.Class
+	needles []needle
+}
+
+func (e *entry) wipe() {
+	for _, n := range e.needles {
+		clear(n.b)
+	}
+}
+
+// same says whether e and o look for the same bytes.
+func (e *entry) same(o *entry) bool {
+	if len(e.needles) != len(o.needles) {
+		return false
+	}
+	for i, n := range e.needles {
+		if !bytes.Equal(n.b, o.needles[i].b) {
+			return false
+		}
+	}
+	return true
+}
+
+// expand makes the entry of v. The error holds nothing of the value.
+func expand(v guard.Value) (*entry, error) {
+	core := trim(v.Secret.Reveal())
+	if err := refuse(core); err != nil {
+		return nil, fmt.Errorf("%s: %w", v.ID, err)
+	}
+	x := &expander{seed: maphash.MakeSeed(), seen: map[uint64][]int{}}
+	defer x.wipe()
+	x.value(core)
+	return &entry{id: v.ID, class: v.Class, needles: x.needles}, nil
+}
+
+// expander collects needles and overwrites what it needed on the way.
+type expander struct {
+	needles []needle
+	seen    map[uint64][]int // keyed hash of a needle -> indices
+	seed    maphash.Seed
+	a, b    []byte   // work space
+	temps   [][]byte // copies of parts, to be overwritten
+}
+
+func (x *expander) wipe() {
+	clear(x.a[:cap(x.a)])
+	clear(x.b[:cap(x.b)])
+	for _, t := range x.temps {
+		clear(t[:cap(t)])
+	}
+}
+
+// temp returns an empty slice of capacity n that is overwritten in the end. No
+// caller may let it grow.
+func (x *expander) temp(n int) []byte {
+	t := make([]byte, 0, n)
+	x.temps = append(x.temps, t)
+	return t
+}
+
+// add takes a copy of form, in pieces if it is long, unless it is there already.
+func (x *expander) add(enc encoding, form []byte) {
+	if len(form) < minNeedle {
+		return
+	}
+	pieces := (len(form) + maxNeedle - 1) / maxNeedle
+	for i := range pieces {
+		p := form[i*len(form)/pieces : (i+1)*len(form)/pieces]
+		h := maphash.Bytes(x.seed, p)
+		dup := false
+		for _, j := range x.seen[h] {
+			dup = dup || bytes.Equal(x.needles[j].b, p)
+		}
+		if !dup {
+			x.seen[h] = append(x.seen[h], len(x.needles))
+			x.needles = append(x.needles, needle{bytes.Clone(p), enc})
+		}
+	}
+}
+
+// room makes the work space large enough for any encoding of n bytes: 6 bytes
+// each in \u00XX, 12 in JSON within JSON.
+func (x *expander) room(n int) {
+	if cap(x.a) >= 12*n+16 {
+		return
+	}
+	clear(x.a[:cap(x.a)])
+	clear(x.b[:cap(x.b)])
+	x.a, x.b = make([]byte, 0, 12*n+16), make([]byte, 0, 12*n+16)
+}
+
+// all adds every encoding of v.
+func (x *expander) all(v []byte) {
+	x.basic(v)
+	x.room(len(v))
+	for before := range 3 {
+		x.a = appendBase64(x.a[:0], v, before, base64.StdEncoding)
+		for _, digits := range []string{hexUpper, hexLower} {
+			x.b = appendPercent(x.b[:0], x.a, "", digits)
+			x.add(encBase64, x.b)
+		}
+		x.b = appendEscaped(x.b[:0], x.a, '/', `\/`)
+		x.add(encBase64, x.b)
+	}
+	for _, digits := range []string{hexUpper, hexLower} {
+		for _, keep := range []string{"-._~", "-._~!*'()", "-._~$&+=:@", "-._~ ", "-._* "} {
+			x.a = appendPercent(x.a[:0], v, keep, digits)
+			x.add(encPercent, x.a)
+			x.b = appendPercent(x.b[:0], x.a, keep, digits)
+			x.add(encPercent, x.b)
+		}
+		x.a = appendPercentAll(x.a[:0], v, digits)
+		x.add(encPercent, x.a)
+		for style := range 8 {
+			x.a = appendJSON(x.a[:0], v, jsonStyle{style&1 != 0, style&2 != 0, style&4 != 0, digits})
+			x.add(encJSON, x.a)
+			x.b = appendJSON(x.b[:0], x.a, jsonStyle{digits: digits})
+			x.add(encJSON, x.b)
+		}
+		x.a = appendUnicodeAll(x.a[:0], v, digits)
+		x.add(encJSON, x.a)
+	}
+	x.a = appendUTF16(x.a[:0], v)
+	x.add(encUTF16, x.a)
+	x.a = appendReversed(x.a[:0], v)
+	x.add(encReversed, x.a)
+}
+
+// basic adds the encodings in which a part of a larger value is looked for.
+func (x *expander) basic(v []byte) {
+	x.room(len(v))
+	x.add(encRaw, v)
+	for before := range 3 {
+		x.a = appendBase64(x.a[:0], v, before, base64.StdEncoding)
+		x.add(encBase64, x.a)
+		x.a = appendBase64(x.a[:0], v, before, base64.URLEncoding)
+		x.add(encBase64URL, x.a)
+	}
+	for _, digits := range []string{hexLower, hexUpper} {
+		x.a = appendHex(x.a[:0], v, digits)
+		x.add(encHex, x.a)
+	}
+}

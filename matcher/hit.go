@@ -1,0 +1,50 @@
+package matcher
+
+import (
+	"cmp"
+	"slices"
+
+	"guard"
+)
+
+// Hit is one occurrence of one needle of one value.
+type Hit struct {
+	ID       guard.SecretID
+	Class    guard.Class
+	Encoding string // "raw", "base64", "base64url", "hex", "percent", "json", "utf-16" or "reversed", and "-wrapped" where a line break cuts it
+	Start    int64  // offset in the stream of the encoded form's first byte
+	End      int64  // and of the byte after its last
+}
+
+// compare orders hits by where they start, the longer one first.
+func compare(a, b Hit) int {
+	return cmp.Or(
+		cmp.Compare(a.Start, b.Start), cmp.Compare(b.End, a.End),
+		cmp.Compare(a.Class, b.Class), cmp.Compare(a.ID.Context, b.ID.Context), cmp.Compare(a.ID.Name, b.ID.Name),
+		cmp.Compare(a.ID.Version, b.ID.Version), cmp.Compare(a.Encoding, b.Encoding))
+}
+
+// merge sorts hits and drops those that lie inside another hit of the same
+// credential and class. A credential that lies inside another one leaked too,
+// so it stays. Merging what was merged in parts gives the same.
+func merge(hits []Hit) []Hit {
+	if len(hits) < 2 {
+		return hits
+	}
+	slices.SortFunc(hits, compare)
+	type key struct {
+		id    guard.SecretID
+		class guard.Class
+	}
+	reach := map[key]int64{} // how far the hits so far go
+	kept := hits[:0]
+	for _, h := range hits {
+		k := key{h.ID, h.Class}
+		if h.End <= reach[k] {
+			continue
+		}
+		reach[k] = h.End
+		kept = append(kept, h)
+	}
+	return kept
+}

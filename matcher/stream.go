@@ -1,0 +1,144 @@
+package matcher
+
+import "slices"
+
+// retain is how many bytes a stream needs of what came before: a needle that
+// ends in the next byte begins at most that many bytes before it.
+const retain = maxNeedle - 1
+
+// Stream looks for values in a stream of bytes. It is for one goroutine.
+type Stream struct {
+	m      *Matcher
+	gen    uint64 // of the set that held is about
+	pos    int64  // bytes written so far
+	safe   int64
+	buf    []byte  // the last bytes written, at least retain of them if there are
+	held   int     // how many of them are the beginning of a needle
+	fold   fold    // the same stream without the line breaks that wrap base64
+	recent []Hit   // reported, and not yet wholly before safe
+	ms     []match // reused
+	closed bool
+}
+
+// Stream opens a stream at offset 0.
+func (m *Matcher) Stream() *Stream {
+	return &Stream{m: m, buf: make([]byte, 0, 4*maxNeedle)}
+}
+
+// Write takes the next bytes and returns the hits that end in them, sorted and
+// merged as by Scan, each once; and safe, the offset before which no byte can
+// belong to a match that is not yet complete. A hit may reach over safe, so
+// whoever releases bytes keeps it until they are out. safe never goes back.
+//
+// When values were added since the last Write, hits in bytes that are not yet
+// safe are reported as well, and a hit may begin before safe: its first part is
+// out already. After Close of the stream or its matcher safe stands still.
+func (s *Stream) Write(p []byte) (hits []Hit, safe int64) {
+	s.m.mu.RLock()
+	defer s.m.mu.RUnlock()
+	set := s.m.set
+	if s.closed || set == nil {
+		return nil, s.safe
+	}
+	if s.gen != set.gen {
+		hits = s.adopt(set)
+	}
+	if len(p) > 0 {
+		hits = s.fold.write(set, s.buf, p, s.pos, hits)
+		hits = s.feed(set, p, hits)
+		s.pos += int64(len(p))
+		s.held = set.begin.hold(s.tail())
+	}
+	return s.settle(merge(hits)), s.safe
+}
+
+// Close returns hits of values that were added since the last Write, in bytes
+// that were held back; nothing else can be pending. It overwrites what the
+// stream retained.
+func (s *Stream) Close() []Hit {
+	if s.closed {
+		return nil
+	}
+	hits, _ := s.Write(nil)
+	s.closed = true
+	clear(s.buf[:cap(s.buf)])
+	s.fold.wipe()
+	return hits
+}
+
+// tail is what may still become part of a match.
+func (s *Stream) tail() []byte { return s.buf[max(0, len(s.buf)-retain):] }
+
+// feed finds the needles that end in p and moves p's end to buf.
+func (s *Stream) feed(set *set, p []byte, hits []Hit) []Hit {
+	if len(s.buf)+min(len(p), retain) > cap(s.buf) {
+		s.buf = s.buf[:copy(s.buf, s.tail())]
+	}
+	// What is held begins a needle; what came before it does not, so no match
+	// begins there.
+	from := len(s.buf) - s.held
+	if len(p) <= retain {
+		s.buf = append(s.buf, p...)
+		s.ms = set.find(s.buf[from:], s.ms[:0])
+		return s.collect(set, s.pos-int64(s.held), len(s.buf), hits)
+	}
+	if s.held > 0 {
+		s.buf = append(s.buf, p[:retain]...)
+		s.ms = set.find(s.buf[from:], s.ms[:0])
+		hits = s.collect(set, s.pos-int64(s.held), s.held, hits)
+	}
+	s.ms = set.find(p, s.ms[:0])
+	s.buf = append(s.buf[:0], p[len(p)-retain:]...)
+	return s.collectAll(set, s.pos, hits)
+}
+
+// collect turns matches into hits: those that end after pos and begin before
+// base+before.
+func (s *Stream) collect(set *set, base int64, before int, hits []Hit) []Hit {
+	for _, f := range s.ms {
+		start := f.end - len(set.needles[f.needle])
+		if start >= before || base+int64(f.end) <= s.pos {
+			continue
+		}
+		if h, ok := set.hit(f.needle, base+int64(start), base+int64(f.end)); ok {
+			hits = append(hits, h)
+		}
+	}
+	return hits
+}
+
+func (s *Stream) collectAll(set *set, base int64, hits []Hit) []Hit {
+	return s.collect(set, base, int(^uint(0)>>1), hits)
+}
+
+// adopt looks at what is retained with a new set.
+func (s *Stream) adopt(set *set) []Hit {
+	s.gen = set.gen
+	tail := s.tail()
+	s.held = set.begin.hold(tail)
+	var hits []Hit
+	base := s.pos - int64(len(tail))
+	for _, f := range set.find(tail, s.ms[:0]) {
+		if h, ok := set.hit(f.needle, base+int64(f.end-len(set.needles[f.needle])), base+int64(f.end)); ok {
+			hits = append(hits, h)
+		}
+	}
+	hits = s.fold.adopt(set, hits)
+	return slices.DeleteFunc(hits, func(h Hit) bool {
+		return h.End <= s.safe || slices.ContainsFunc(s.recent, func(r Hit) bool {
+			return r.ID == h.ID && r.Class == h.Class && r.Start <= h.Start && h.End <= r.End
+		})
+	})
+}
+
+// settle moves safe and remembers what it must not report twice.
+func (s *Stream) settle(hits []Hit) []Hit {
+	safe := s.pos - int64(s.held)
+	if from, held := s.fold.from(); held {
+		safe = min(safe, from)
+	}
+	s.safe = max(s.safe, safe)
+	s.recent = append(s.recent, hits...)
+	s.recent = slices.DeleteFunc(s.recent, func(h Hit) bool { return h.End <= s.safe })
+	return hits
+}
