@@ -1,0 +1,428 @@
+package rotate
+
+import (
+	"context"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"time"
+
+	"guard"
+	"guard/vault"
+)
+
+// run is one rotation being worked on, under the credential's lock.
+type run struct {
+	r   *Runner
+	c   guard.Credential
+	p   Provider
+	rec *record
+}
+
+// run takes steps from the recorded one on, until the rotation is done, rolled
+// back, or cannot go on. This is the whole order, top to bottom.
+func (r *Runner) run(ctx context.Context, rec *record) (Report, error) {
+	c, err := r.Vault.Find(rec.From.Context, rec.From.Name)
+	if err != nil {
+		return rec.report("open"), fmt.Errorf("rotate %s: %w: %w", rec.From.Name, ErrOpen, err)
+	}
+	p, _, err := r.provider(c)
+	if err != nil {
+		return rec.report("open"), fmt.Errorf("rotate %s: %w: %w", rec.From.Name, ErrOpen, err)
+	}
+	x := &run{r: r, c: c, p: p, rec: rec}
+	if rec.To.Version != 0 && !rec.Switched && r.OnCandidate != nil {
+		r.OnCandidate(rec.To)
+	}
+	for {
+		if err := ctx.Err(); err != nil {
+			return x.stop(ErrOpen, err)
+		}
+		switch rec.Step {
+		case StepQuarantine:
+			_ = x.take(StepQuarantine, func() error {
+				if r.Quarantine != nil {
+					r.Quarantine(rec.From)
+				}
+				return nil
+			})
+			rec.Step = StepIntent
+		case StepIntent:
+			if err := x.take(StepIntent, x.intent); err != nil {
+				return x.stop(ErrOpen, err)
+			}
+			if rec.Step = StepMint; rec.Order == Emergency {
+				rec.Step = StepRevoke
+			}
+		case StepMint:
+			if err := x.take(StepMint, func() error { return x.mint(ctx) }); err != nil {
+				if stop := x.settle(ctx, err); stop != nil {
+					return x.stop(stop, err)
+				}
+			}
+			rec.Step = StepVerify
+		case StepVerify:
+			if err := x.take(StepVerify, func() error { return x.verify(ctx) }); err != nil {
+				if stop := x.settle(ctx, err); stop != nil {
+					if errors.Is(err, ErrRefused) {
+						rec.Step = StepMint // made real, then unmade: make it real again
+					}
+					return x.stop(stop, err)
+				}
+			}
+			rec.Step = StepSwitch
+		case StepSwitch:
+			if err := x.take(StepSwitch, x.switchOver); err != nil {
+				return x.stop(ErrOpen, err)
+			}
+			rec.Switched, rec.Step = true, StepRevoke
+			if rec.Dead {
+				rec.Step = StepDone
+			} else if !rec.Emergency && r.Overlap > 0 {
+				if err := r.Journal.save(rec); err != nil {
+					return x.stop(ErrOpen, err)
+				}
+				if err := wait(ctx, r.Overlap); err != nil {
+					return x.stop(ErrAlive, err)
+				}
+			}
+		case StepRevoke:
+			// That the old value is refused says nothing about its sessions, so a
+			// revocation that failed cannot end in "dead".
+			revoked := x.take(StepRevoke, func() error { return x.revoke(ctx) })
+			limit := or(r.DeadFor, 60*time.Second)
+			if !rec.Switched {
+				limit /= 6 // a working value is waiting to be made; what is alive then is tried again after it
+			}
+			if revoked != nil {
+				limit = 0
+			}
+			refused := x.take(StepDead, func() error { return x.dead(ctx, limit) })
+			rec.Dead = revoked == nil && refused == nil
+			switch err := errors.Join(revoked, refused); {
+			case !rec.Switched:
+				rec.Step = StepMint
+			case rec.Dead:
+				rec.Step = StepDone
+			default:
+				return x.stop(ErrAlive, err)
+			}
+		case StepDone:
+			if err := x.take(StepDone, func() error { return r.Vault.Bury(rec.From) }); err != nil {
+				return x.stop(ErrOpen, err)
+			}
+			return x.close("done", nil)
+		case StepRollback:
+			if err := x.take(StepRollback, x.rollback); err != nil {
+				return x.stop(ErrOpen, err)
+			}
+			return x.close("rolled back", ErrRolledBack)
+		default:
+			return x.stop(ErrOpen, fmt.Errorf("the journal names the unknown step %q: it is from a newer guard", rec.Step))
+		}
+		if err := r.Journal.save(rec); err != nil {
+			return x.stop(ErrOpen, err)
+		}
+	}
+}
+
+// take measures one step and notes its result.
+func (x *run) take(step string, act func() error) error {
+	at := time.Now()
+	err := act()
+	s := Step{Step: step, At: at.UTC(), MS: float64(time.Since(at).Microseconds()) / 1000, Result: "ok"}
+	if err != nil {
+		s.Result = err.Error()
+	}
+	x.rec.Steps = append(x.rec.Steps, s)
+	if x.r.OnStep != nil {
+		x.r.OnStep(x.rec.report("open"), s)
+	}
+	return err
+}
+
+// stop leaves the rotation open, or takes the way back that settle found.
+func (x *run) stop(why, cause error) (Report, error) {
+	if errors.Is(why, ErrRolledBack) {
+		x.rec.Step = StepRollback
+		if err := x.r.Journal.save(x.rec); err != nil {
+			return x.rec.report("open"), fmt.Errorf("rotate %s: %w: %w", x.rec.From.Name, ErrOpen, err)
+		}
+		if err := x.take(StepRollback, x.rollback); err != nil {
+			return x.stop(ErrOpen, err)
+		}
+		return x.close("rolled back", fmt.Errorf("%w: %w", why, cause))
+	}
+	if err := x.r.Journal.save(x.rec); err != nil {
+		cause = errors.Join(cause, err)
+	}
+	return x.rec.report("open"), fmt.Errorf("rotate %s: %w: %w", x.rec.From.Name, why, cause)
+}
+
+func (x *run) close(state string, why error) (Report, error) {
+	if err := x.r.Journal.remove(x.rec); err != nil {
+		return x.rec.report("open"), fmt.Errorf("rotate %s: %w", x.rec.From.Name, err)
+	}
+	if why != nil {
+		why = fmt.Errorf("rotate %s: %w", x.rec.From.Name, why)
+	}
+	return x.rec.report(state), why
+}
+
+// with calls f with the job of a step, and wipes its values afterwards.
+func (x *run) with(step string, f func(Job) error) error {
+	_, options, err := ParseSpec(x.c.Rotate)
+	if err != nil {
+		return err
+	}
+	j := Job{Intent: x.rec.Intent, Step: step, Credential: x.c, Options: options, Emergency: x.rec.Emergency}
+	j.Credential.Version = x.rec.From.Version
+	if j.Current, err = x.r.Vault.Get(x.rec.From); err != nil {
+		return err
+	}
+	defer j.Current.Wipe()
+	if x.rec.To.Version != 0 {
+		if j.Candidate, err = x.r.Vault.Get(x.rec.To); err != nil {
+			return err
+		}
+		defer j.Candidate.Wipe()
+	}
+	if x.r.Spare != nil {
+		j.Spare = func() []uint32 { return x.r.Spare(x.c.Context, x.c.Name) }
+	}
+	j.Admin = func(name string) (guard.Secret, guard.Credential, error) {
+		a, err := x.r.Vault.Find(x.c.Context, name)
+		if err != nil {
+			return guard.Secret{}, guard.Credential{}, err
+		}
+		v, err := x.r.Vault.Get(a.ID())
+		return v, a, err
+	}
+	return f(j)
+}
+
+func (x *run) intent() error {
+	if err := x.clearStrays(); err != nil {
+		return err
+	}
+	chooser, ok := x.p.(Chooser)
+	if !ok || x.rec.To.Version != 0 {
+		return nil
+	}
+	return x.with(StepIntent, func(j Job) error {
+		v, err := chooser.Choose(j)
+		if err != nil {
+			return err
+		}
+		defer v.Wipe()
+		return x.seal(j, v)
+	})
+}
+
+// seal makes v the candidate.
+func (x *run) seal(j Job, v guard.Secret) error {
+	if same(v, j.Current) {
+		return fmt.Errorf("the issuer answered with the old value again: %w", ErrPermanent)
+	}
+	id, err := x.r.Vault.Propose(x.c.Context, x.c.Name, v)
+	if err != nil {
+		return err
+	}
+	old := x.rec.To
+	x.rec.To = id
+	if x.r.OnCandidate != nil {
+		x.r.OnCandidate(id)
+	}
+	if err := x.r.Journal.save(x.rec); err != nil {
+		return err
+	}
+	if old.Version != 0 && old != id {
+		return x.r.Vault.Discard(old)
+	}
+	return nil
+}
+
+func same(a, b guard.Secret) bool {
+	return subtle.ConstantTimeCompare(a.Reveal(), b.Reveal()) == 1
+}
+
+// clearStrays discards what was sealed for this credential and then not
+// recorded, because of a crash between the two.
+func (x *run) clearStrays() error {
+	all, err := x.r.Vault.Versions(x.c.Context, x.c.Name)
+	if err != nil {
+		return err
+	}
+	for _, v := range all {
+		id := x.rec.From
+		if id.Version = v.Number; v.State != vault.Pending || id == x.rec.To {
+			continue
+		}
+		if err := x.r.Vault.Discard(id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (x *run) mint(ctx context.Context) error {
+	err := x.with(StepMint, func(j Job) error {
+		v, err := x.p.Mint(ctx, j)
+		if err != nil {
+			return err
+		}
+		defer v.Wipe()
+		if v.Len() > 0 && !same(v, j.Candidate) {
+			return x.seal(j, v)
+		}
+		if x.rec.To.Version == 0 {
+			return fmt.Errorf("the provider returned no value: %w", ErrPermanent)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return x.clearStrays()
+}
+
+func (x *run) verify(ctx context.Context) error {
+	return poll(ctx, or(x.r.VerifyFor, 20*time.Second), func() error {
+		return x.with(StepVerify, func(j Job) error { return x.p.Verify(ctx, j, j.Candidate) })
+	})
+}
+
+func (x *run) switchOver() error {
+	if err := x.r.Vault.Promote(x.rec.To); err != nil {
+		return err
+	}
+	if x.r.OnSwitch != nil {
+		x.r.OnSwitch(x.rec.From, x.rec.To)
+	}
+	if x.rec.Emergency && x.r.Release != nil {
+		x.r.Release(x.rec.To)
+	}
+	return nil
+}
+
+func (x *run) revoke(ctx context.Context) error {
+	return poll(ctx, or(x.r.DeadFor, 60*time.Second), func() error {
+		return x.with(StepRevoke, func(j Job) error { return x.p.Revoke(ctx, j) })
+	})
+}
+
+func (x *run) dead(ctx context.Context, limit time.Duration) error {
+	at := time.Now()
+	err := poll(ctx, limit, func() error {
+		return x.with(StepDead, func(j Job) error { return proof(x.p.Verify(ctx, j, j.Current)) })
+	})
+	if err != nil {
+		return fmt.Errorf("after %.1f s: %w", time.Since(at).Seconds(), err)
+	}
+	return nil
+}
+
+var errAccepted = errors.New("still alive: the issuer accepts the old value")
+
+// proof turns the answer to trying an old value around: only a refusal is good.
+func proof(err error) error {
+	switch {
+	case errors.Is(err, ErrRefused):
+		return nil
+	case err == nil:
+		return errAccepted
+	default:
+		return fmt.Errorf("not known whether it is dead: %w", err)
+	}
+}
+
+// settle decides after mint or verify failed, perhaps only because the answer
+// was lost. nil: the new value works after all. ErrRolledBack: it is refused
+// and the old one works. ErrOpen: neither could be shown.
+func (x *run) settle(ctx context.Context, cause error) error {
+	var candidate, current error = errors.New("there is none"), nil
+	err := x.with(StepVerify, func(j Job) error {
+		if j.Candidate.Len() > 0 {
+			candidate = x.p.Verify(ctx, j, j.Candidate)
+		}
+		if candidate != nil {
+			current = x.p.Verify(ctx, j, j.Current)
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return ErrOpen
+	case candidate == nil:
+		return nil
+	case x.rec.Emergency || current != nil:
+		return ErrOpen
+	case errors.Is(candidate, ErrRefused):
+		return ErrRolledBack
+	case x.rec.To.Version == 0 && (errors.Is(cause, ErrPermanent) || x.attempts(StepMint) >= 3):
+		// The issuer chooses the value and none came. What it may have made
+		// carries this intent's id and is unknown to everyone.
+		return ErrRolledBack
+	}
+	return ErrOpen
+}
+
+func (x *run) attempts(step string) int {
+	n := 0
+	for _, s := range x.rec.Steps {
+		if s.Step == step {
+			n++
+		}
+	}
+	return n
+}
+
+// rollback buries the new value and does not discard it: it was refused when it
+// was tried, and if some late act at the issuer makes it real after all, it is
+// still here.
+func (x *run) rollback() error {
+	if x.rec.To.Version == 0 {
+		return nil
+	}
+	return x.r.Vault.Bury(x.rec.To)
+}
+
+// poll calls f until it answers nil, or a permanent failure, or time is up. It
+// calls it once at least, and waits longer each time or as long as it is told.
+func poll(ctx context.Context, limit time.Duration, f func() error) error {
+	end := time.Now().Add(limit)
+	pause := 20 * time.Millisecond
+	for {
+		err := f()
+		if err == nil || errors.Is(err, ErrPermanent) {
+			return err
+		}
+		d := pause
+		var later *RetryAfter
+		if errors.As(err, &later) {
+			d = max(d, later.After)
+		}
+		if time.Now().Add(d).After(end) || wait(ctx, d) != nil {
+			return err
+		}
+		pause = min(pause*8/5, 2*time.Second)
+	}
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+func or(d, otherwise time.Duration) time.Duration {
+	if d > 0 {
+		return d
+	}
+	return otherwise
+}
