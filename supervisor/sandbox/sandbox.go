@@ -1,0 +1,156 @@
+// Package sandbox is the boundary around an agent: it starts a program that
+// can reach nothing of the host but what it was given, and hands every way out
+// of it to the caller as a listener.
+//
+// Three processes take part. The caller holds the secrets and calls Start.
+// Start runs its own executable again as "__init" in new user, mount, pid, ipc,
+// uts, cgroup and network namespaces: stage 1, process 1 of the session. It
+// builds the file tree and the network, sends the sockets back, and stays as
+// session leader, reaper and keeper of job control. Stage 1 runs the executable
+// once more as "__agent" in a second user and mount namespace in which the
+// agent has a non-zero uid: there every mount is locked. Stage 2 gives up all
+// capabilities, applies Landlock and seccomp, and becomes the agent.
+//
+// Stage 1 holds no secret, and no descriptor of the host when the agent runs.
+// When its socket to the caller ends, it ends, and the kernel kills the rest.
+//
+// Where user namespaces are not to be had, weaker tiers exist (Tier). Nothing
+// degrades silently: Sandbox.Notes says in words what was lost, and why.
+//
+// Goroutines: one reads the control socket and one waits for stage 1, both
+// from Start until Close; a merged listener has one for each of its sockets
+// until it is closed.
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"syscall"
+)
+
+// Config says what to run and what it may reach. The zero value of every field
+// is the strictest.
+type Config struct {
+	Argv []string // the program, looked up in PATH of Env, and its arguments
+	Env  []string // KEY=VALUE; nothing is added
+	Dir  string   // working folder, absolute
+
+	Writable []string // folders and files of the host shared read-write (Dir is among them)
+	Hidden   []string // paths of the host to hide: a folder becomes an empty one, a file an empty one
+	Files    []File   // paths shown with other content, read-only
+	ReadOnly []string // paths inside writable areas that stay read-only
+
+	Home string // the user's home folder; "" for none
+	// HomeUpper is a folder of the host that keeps what the agent writes to
+	// Home outside of Writable; "" keeps it in memory until the session ends.
+	HomeUpper string
+
+	HostPorts []int // ports of 127.0.0.1 inside whose connections are handed over by Sandbox.HostPort
+
+	TTY        bool   // give the agent a terminal of its own
+	Rows, Cols uint16 // its first size; 0: 24 by 80
+	Stdin      *os.File
+	Stdout     *os.File
+	Stderr     *os.File // these three are used without TTY; nil is /dev/null
+
+	Boundary  string // "auto" (also ""), "namespace", "landlock", "proxy", "none"
+	ProxyAddr string // the one "127.0.0.1:PORT" of the host that the landlock tier lets the agent connect to
+
+	// NoZeroCopy refuses sendfile, splice, tee, vmsplice and copy_file_range
+	// with EINVAL, so that programs fall back to read and write, whose bytes can
+	// be judged.
+	NoZeroCopy bool
+}
+
+// File is a path that the agent sees with other content than the host has.
+type File struct {
+	Path    string
+	Content []byte
+	Mode    fs.FileMode // permission bits; 0: 0444
+}
+
+// Tier says how strong a boundary is.
+type Tier string
+
+const (
+	Contained   Tier = "contained"   // namespaces: no route out, no host process, no host socket
+	Restricted  Tier = "restricted"  // Landlock and seccomp: hidden files and no TCP but to the proxy
+	Cooperative Tier = "cooperative" // proxy variables alone: the agent could reach anything
+	None        Tier = "none"        // nothing
+)
+
+// EventKind is what happened to the agent.
+type EventKind uint8
+
+const (
+	Failed    EventKind = iota // the session ended without the agent's exit status
+	Stopped                    // by a job control signal
+	Continued                  // after a stop
+	Exited                     // by itself or by a signal
+)
+
+func (k EventKind) String() string {
+	return [...]string{"failed", "stopped", "continued", "exited"}[k&3]
+}
+
+// Event tells what happened to the agent. Exited or Failed is the last one.
+type Event struct {
+	Kind   EventKind
+	Signal syscall.Signal // of Stopped, and of Exited if a signal ended the agent
+	Code   int            // of Exited: the exit status, or 128 + Signal
+	Err    error          // of Failed
+}
+
+// StartError says why the agent does not run. Code is the exit status for it,
+// as env(1) and shells have it: 127 not found, 126 found but not executable,
+// 125 everything else.
+type StartError struct {
+	Code int
+	Op   string // what was tried
+	Err  error
+}
+
+func (e *StartError) Error() string { return e.Op + ": " + e.Err.Error() }
+func (e *StartError) Unwrap() error { return e.Err }
+
+// Sandbox is a running agent and the ways out of it.
+type Sandbox struct {
+	Tier  Tier
+	Notes []string // what fell back and why, in words
+
+	// TCP gets every TCP connection that the agent makes to anything but
+	// 127.0.0.0/8 and ::1, and those to ProxyPort; what it accepts is a *Conn.
+	// Nil in tiers below Contained, as are DNSUDP, DNSTCP and HostPort.
+	TCP       net.Listener
+	ProxyPort int // on 127.0.0.1 inside
+	DNSUDP    net.PacketConn
+	DNSTCP    net.Listener
+	HostPort  map[int]net.Listener
+
+	PTY *os.File // the terminal's master side; nil without Config.TTY
+
+	s *session
+}
+
+// Check is one answer of Probe.
+type Check struct {
+	Name   string `json:"name"`
+	OK     bool   `json:"ok"`
+	Reason string `json:"reason"` // what works, or why it does not and what would help
+}
+
+// Report is what this machine offers.
+type Report struct {
+	Tier   Tier    `json:"tier"` // what Boundary "auto" gives
+	Checks []Check `json:"checks"`
+	// LandlockABI is the kernel's; 0: no Landlock.
+	LandlockABI int `json:"landlock_abi"`
+}
+
+// unsupported is an error that is errors.ErrUnsupported, with a reason.
+func unsupported(format string, a ...any) error {
+	return fmt.Errorf("%w: %w", fmt.Errorf(format, a...), errors.ErrUnsupported)
+}

@@ -1,0 +1,188 @@
+//go:build linux && (amd64 || arm64)
+
+package sandbox
+
+import (
+	"fmt"
+	"runtime"
+	"unsafe"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// The filter is assembled here and not by a library: go-seccomp-bpf lets
+// foreign ABIs take the default action, which would be "allow", and compares
+// 64 bits of arguments of which the kernel reads 32, so that a request of
+// 0x1_0000_5412 would pass for something else than TIOCSTI (CVE-2019-7303).
+
+// filterOptions say how the filter differs from session to session.
+type filterOptions struct {
+	noZeroCopy bool // see Config.NoZeroCopy
+	restricted bool // no network namespace: nothing but TCP, which Landlock judges
+}
+
+// denied are calls that are refused whatever their arguments.
+var denied = map[uint32]unix.Errno{
+	unix.SYS_IO_URING_SETUP: unix.ENOSYS, unix.SYS_IO_URING_ENTER: unix.ENOSYS, unix.SYS_IO_URING_REGISTER: unix.ENOSYS,
+
+	unix.SYS_BPF: unix.EPERM, unix.SYS_PERF_EVENT_OPEN: unix.EPERM, unix.SYS_USERFAULTFD: unix.EPERM,
+	unix.SYS_KEYCTL: unix.EPERM, unix.SYS_ADD_KEY: unix.EPERM, unix.SYS_REQUEST_KEY: unix.EPERM,
+	unix.SYS_PROCESS_VM_WRITEV: unix.EPERM,
+	unix.SYS_KEXEC_LOAD:        unix.EPERM, unix.SYS_KEXEC_FILE_LOAD: unix.EPERM,
+	unix.SYS_INIT_MODULE: unix.EPERM, unix.SYS_FINIT_MODULE: unix.EPERM, unix.SYS_DELETE_MODULE: unix.EPERM,
+	unix.SYS_OPEN_BY_HANDLE_AT: unix.EPERM,
+
+	// Nested sandboxes (browsers, bwrap) use clone, unshare, mount, umount and
+	// pivot_root, which cannot take a mask away; nobody needs the newer calls.
+	unix.SYS_OPEN_TREE: unix.EPERM, unix.SYS_MOVE_MOUNT: unix.EPERM, unix.SYS_FSOPEN: unix.EPERM, unix.SYS_FSCONFIG: unix.EPERM,
+	unix.SYS_FSMOUNT: unix.EPERM, unix.SYS_FSPICK: unix.EPERM, unix.SYS_MOUNT_SETATTR: unix.EPERM,
+	sysOpenTreeAttr: unix.EPERM,
+
+	unix.SYS_REBOOT: unix.EPERM, unix.SYS_SWAPON: unix.EPERM, unix.SYS_SWAPOFF: unix.EPERM, unix.SYS_ACCT: unix.EPERM,
+	unix.SYS_QUOTACTL: unix.EPERM, unix.SYS_SYSLOG: unix.EPERM, unix.SYS_FANOTIFY_INIT: unix.EPERM,
+	unix.SYS_LOOKUP_DCOOKIE: unix.EPERM,
+}
+
+// sysOpenTreeAttr is open_tree_attr(2) of Linux 6.15: the same on all systems.
+const sysOpenTreeAttr = 467
+
+var zeroCopy = []uint32{unix.SYS_SENDFILE, unix.SYS_SPLICE, unix.SYS_TEE, unix.SYS_VMSPLICE, unix.SYS_COPY_FILE_RANGE}
+
+// Offsets in struct seccomp_data (linux/seccomp.h). Arguments are read by
+// their lower 32 bits: all of those judged here are ints for the kernel.
+const (
+	offNr   = 0
+	offArch = 4
+	offArgs = 16
+)
+
+const (
+	protoDCCP    = 33
+	protoSCTP    = 132
+	protoUDPLite = 136
+	protoMPTCP   = 262
+)
+
+func retErrno(e unix.Errno) bpf.Instruction {
+	return bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(e)}
+}
+
+var (
+	allow = bpf.RetConstant{Val: unix.SECCOMP_RET_ALLOW}
+	kill  = bpf.RetConstant{Val: unix.SECCOMP_RET_KILL_PROCESS}
+)
+
+func arg(n uint32) bpf.Instruction { return bpf.LoadAbsolute{Off: offArgs + 8*n, Size: 4} }
+
+// when returns ins if the accumulator equals v, and skips it otherwise.
+func when(v uint32, ins ...bpf.Instruction) []bpf.Instruction {
+	return append([]bpf.Instruction{bpf.JumpIf{Cond: bpf.JumpEqual, Val: v, SkipFalse: uint8(len(ins))}}, ins...)
+}
+
+// seccompFilter makes the filter for this processor.
+func seccompFilter(o filterOptions) ([]unix.SockFilter, error) {
+	var arch uint32
+	switch runtime.GOARCH {
+	case "amd64":
+		arch = unix.AUDIT_ARCH_X86_64
+	case "arm64":
+		arch = unix.AUDIT_ARCH_AARCH64
+	}
+	p := []bpf.Instruction{
+		bpf.LoadAbsolute{Off: offArch, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: arch, SkipTrue: 1},
+		kill,
+		bpf.LoadAbsolute{Off: offNr, Size: 4},
+	}
+	if runtime.GOARCH == "amd64" {
+		// x32 calls have bit 30 set. -1 is what a tracer writes to skip a call.
+		p = append(p, when(0xffffffff, allow)...)
+		p = append(p, bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: 0x40000000, SkipFalse: 1}, kill)
+	}
+	p = append(p, when(unix.SYS_IOCTL, concatBPF(
+		[]bpf.Instruction{arg(1)},
+		when(unix.TIOCSTI, retErrno(unix.EPERM)),
+		when(unix.TIOCLINUX, retErrno(unix.EPERM)),
+		[]bpf.Instruction{allow},
+	)...)...)
+	p = append(p, when(unix.SYS_SOCKET, socketRules(o)...)...)
+	if o.restricted {
+		// Fast open connects without the call that Landlock judges.
+		for nr, flags := range map[uint32]uint32{unix.SYS_SENDTO: 3, unix.SYS_SENDMSG: 2, unix.SYS_SENDMMSG: 3} {
+			p = append(p, when(nr, arg(flags),
+				bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: unix.MSG_FASTOPEN, SkipFalse: 1}, retErrno(unix.EOPNOTSUPP), allow)...)
+		}
+	}
+	for nr, e := range denied {
+		p = append(p, when(nr, retErrno(e))...)
+	}
+	if o.noZeroCopy {
+		for _, nr := range zeroCopy {
+			p = append(p, when(nr, retErrno(unix.EINVAL))...)
+		}
+	}
+	p = append(p, allow)
+	raw, err := bpf.Assemble(p)
+	if err != nil {
+		return nil, err
+	}
+	f := make([]unix.SockFilter, len(raw))
+	for i, r := range raw {
+		f[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
+	}
+	return f, nil
+}
+
+// socketRules judge socket(family, type, protocol). A network namespace does
+// not hold vsock and others, and Landlock's TCP rules do not see MPTCP, SCTP
+// or UDP.
+func socketRules(o filterOptions) []bpf.Instruction {
+	unixSocket, datagram := []bpf.Instruction{allow}, allow
+	if o.restricted {
+		// Pathname sockets (the session bus, ssh-agent) cannot be told apart
+		// here, and Landlock judges them from ABI 9 on only.
+		unixSocket[0] = retErrno(unix.EPERM)
+		datagram = retErrno(unix.EACCES).(bpf.RetConstant)
+	}
+	inet := concatBPF(
+		[]bpf.Instruction{arg(2)},
+		when(protoMPTCP, retErrno(unix.EPROTONOSUPPORT)),
+		when(protoSCTP, retErrno(unix.EPROTONOSUPPORT)),
+		when(protoDCCP, retErrno(unix.EPROTONOSUPPORT)),
+		when(protoUDPLite, retErrno(unix.EPROTONOSUPPORT)),
+		[]bpf.Instruction{arg(1), bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0xf}},
+		when(unix.SOCK_STREAM, allow),
+		when(unix.SOCK_DGRAM, datagram),
+		[]bpf.Instruction{retErrno(unix.EPERM)},
+	)
+	return concatBPF(
+		[]bpf.Instruction{arg(0)},
+		when(unix.AF_UNIX, unixSocket...),
+		when(unix.AF_NETLINK, allow),
+		[]bpf.Instruction{
+			bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.AF_INET, SkipTrue: 2},
+			bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.AF_INET6, SkipTrue: 1},
+			retErrno(unix.EAFNOSUPPORT),
+		},
+		inet,
+	)
+}
+
+func concatBPF(parts ...[]bpf.Instruction) []bpf.Instruction {
+	var all []bpf.Instruction
+	for _, p := range parts {
+		all = append(all, p...)
+	}
+	return all
+}
+
+// loadFilter applies f to this thread. no_new_privs must be set.
+func loadFilter(f []unix.SockFilter) error {
+	prog := unix.SockFprog{Len: uint16(len(f)), Filter: &f[0]}
+	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&prog)))
+	if errno != 0 {
+		return fmt.Errorf("seccomp: %w", errno)
+	}
+	return nil
+}

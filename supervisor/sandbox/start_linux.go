@@ -1,0 +1,280 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// errNoIdmap: root must not fall back to a tier in which the agent is root.
+var errNoIdmap = fmt.Errorf("idmapped mounts: %w", errors.ErrUnsupported)
+
+// Start starts the agent and returns when its program runs. The error is a
+// *StartError, whose Code is an exit status. ctx bounds the start only.
+//
+// With Boundary "auto" (or "") the strongest tier that works here is used, and
+// Notes says what was lost; an explicit one works or fails.
+func Start(ctx context.Context, c Config) (*Sandbox, error) {
+	tiers := []Tier{Contained, Restricted, Cooperative}
+	switch c.Boundary {
+	case "", "auto":
+	case "namespace":
+		tiers = tiers[:1]
+	case "landlock":
+		tiers = tiers[1:2]
+	case "proxy":
+		tiers = tiers[2:]
+	case "none":
+		tiers = []Tier{None}
+	default:
+		return nil, &StartError{125, "start the sandbox", fmt.Errorf("unknown boundary %q: want auto, namespace, landlock, proxy or none", c.Boundary)}
+	}
+	var notes []string
+	var last error
+	for _, t := range tiers {
+		s, err := start(ctx, c, t)
+		if err == nil {
+			s.Notes = append(notes, s.Notes...)
+			return s, nil
+		}
+		last = err
+		var se *StartError
+		if ctx.Err() != nil || !errors.As(err, &se) || se.Code != 125 || errors.Is(err, errNoIdmap) || errors.Is(err, errConfig) {
+			return nil, err
+		}
+		notes = append(notes, lost(t)+": "+err.Error())
+	}
+	return nil, last
+}
+
+// lost says what the tiers below t do not do.
+func lost(t Tier) string {
+	if t == Contained {
+		return "no namespaces here, so the agent sees the host's processes and network, and files cannot be replaced by copies without secrets"
+	}
+	return "no Landlock here either, so the agent could read any file and socket of this user, the keyring included, and connect anywhere"
+}
+
+// errConfig marks what is wrong with a Config: another tier would not help.
+var errConfig = errors.New("the configuration")
+
+type configError struct{ error }
+
+func (configError) Is(target error) bool { return target == errConfig }
+func (e configError) Unwrap() error      { return e.error }
+
+func start(ctx context.Context, c Config, tier Tier) (_ *Sandbox, err error) {
+	fail := func(op string, err error) (*Sandbox, error) { return nil, &StartError{125, op, err} }
+	if err := ctx.Err(); err != nil {
+		return fail("start the sandbox", err)
+	}
+	root := os.Geteuid() == 0
+	uid, gid := os.Geteuid(), os.Getegid()
+	if tier == Contained && root {
+		uid, gid = agentUID(), agentUID()
+	}
+	p, notes, err := plan(c, uid, gid)
+	if err != nil {
+		return fail("start the sandbox", configError{err})
+	}
+	s := &session{tier: tier}
+	defer func() {
+		if err != nil {
+			s.release()
+		}
+	}()
+	switch tier {
+	case Contained:
+		if p.HomeUpper != "" {
+			if note, err := s.takeUpper(&p); err != nil {
+				return fail("keep changes to "+p.Home, err)
+			} else if note != "" {
+				notes = append(notes, note)
+			}
+		}
+	default:
+		p.Plain = true
+		p.Open = tier != Restricted
+		if tier == Restricted {
+			if p.Restrict, err = restriction(c, p, &notes); err != nil {
+				return fail("restrict with Landlock", err)
+			}
+		}
+	}
+	if err := s.spawn(&p, c, root); err != nil {
+		return fail("start in namespaces", err)
+	}
+	var names []string
+	var fds []int
+	if tier == Contained && root {
+		if names, fds, err = trees(s.pid, &p); err != nil {
+			return fail("share folders", err)
+		}
+	}
+	err = s.wire.send(message{Op: "start", Config: &p, FDs: names}, fds...)
+	closeAll(fds)
+	if err != nil {
+		return fail("configure the sandbox", s.death(err))
+	}
+	stop := context.AfterFunc(ctx, func() { s.wire.close() })
+	m, fds, err := s.wire.recv()
+	if !stop() {
+		closeAll(fds)
+		return fail("start the sandbox", ctx.Err())
+	}
+	if err != nil {
+		return fail("start the sandbox", s.death(err))
+	}
+	if m.Op == "failed" {
+		closeAll(fds)
+		err = errors.New(m.Text)
+		if m.Errno != 0 {
+			err = &stepError{m.Text, syscall.Errno(m.Errno)}
+		}
+		return nil, &StartError{m.Code, m.Step, err}
+	}
+	sb := &Sandbox{Tier: tier, Notes: append(notes, m.Notes...), ProxyPort: m.Port, s: s}
+	if err = sb.adopt(m.FDs, fds); err != nil {
+		return fail("take over the sandbox's sockets", err)
+	}
+	if s.agent, err = s.findAgent(); err != nil {
+		return fail("find the agent", err)
+	}
+	s.run()
+	return sb, nil
+}
+
+// restriction makes the Landlock rules of the restricted tier.
+func restriction(c Config, p initConfig, notes *[]string) (*landlockRules, error) {
+	r := &landlockRules{Hidden: p.Hidden}
+	if c.ProxyAddr != "" {
+		_, port, err := net.SplitHostPort(c.ProxyAddr)
+		if err == nil {
+			r.Port, err = strconv.Atoi(port)
+		}
+		if err != nil || r.Port < 1 || r.Port > 65535 {
+			return nil, fmt.Errorf("proxy address %q is not HOST:PORT", c.ProxyAddr)
+		}
+	}
+	for _, f := range p.Files { // what cannot be replaced is hidden, except what everybody may read
+		if !within(f.Path, "/etc") && !within(f.Path, "/run") {
+			r.Hidden = append(r.Hidden, f.Path)
+		}
+	}
+	r.Hidden = append(r.Hidden, p.readOnlyInside()...)
+	r.Writable = append(r.Writable, p.Writable...)
+	for _, d := range []string{"/tmp", "/var/tmp", "/dev"} {
+		r.Writable = append(r.Writable, d)
+	}
+	for _, h := range r.Hidden {
+		for _, w := range p.Writable {
+			if h != w && within(h, w) {
+				*notes = append(*notes, fmt.Sprintf("%s is hidden in %s, so the agent cannot make new files directly in %s", h, w, filepath.Dir(h)))
+			}
+		}
+	}
+	*notes = append(*notes,
+		"Unix sockets and UDP are off: without namespaces they cannot be told apart from ways out",
+		fmt.Sprintf("Landlock ABI %d", landlockABI()))
+	return r, nil
+}
+
+// readOnlyInside is what would have to be read-only in a writable
+// folder: Landlock cannot take a right away below one, so that it is hidden.
+func (p initConfig) readOnlyInside() []string {
+	var all []string
+	for _, r := range p.ReadOnly {
+		for _, w := range p.Writable {
+			if within(r, w) {
+				all = append(all, r)
+			}
+		}
+	}
+	return all
+}
+
+// takeUpper makes the two folders of the overlay's upper layer and locks them
+// for this session: one overlay at a time.
+func (s *session) takeUpper(p *initConfig) (note string, err error) {
+	s.lock, err = os.OpenFile(filepath.Join(p.HomeUpper, "lock"), os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return "", err
+	}
+	if err := unix.Flock(int(s.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+		p.HomeUpper = ""
+		return "another session of this context is running, so changes to " + p.Home + " in this one are not kept", nil
+	} else if err != nil {
+		return "", err
+	}
+	for _, d := range []string{"upper", "work"} {
+		if err := os.Mkdir(filepath.Join(p.HomeUpper, d), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+			return "", err
+		}
+	}
+	return "", nil
+}
+
+// spawn starts stage 1.
+func (s *session) spawn(p *initConfig, c Config, root bool) error {
+	w, peer, err := socketpair()
+	if err != nil {
+		return err
+	}
+	s.wire = w
+	defer peer.Close()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	words, err := unix.MemfdCreate("stage1", unix.MFD_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("memfd: %w", err)
+	}
+	s.words = os.NewFile(uintptr(words), "stage1")
+	files := []*os.File{null, null, s.words, peer}
+	for _, f := range []*os.File{c.Stdin, c.Stdout, c.Stderr} {
+		if c.TTY || f == nil {
+			f = null
+		}
+		files = append(files, f)
+	}
+	attr := &os.ProcAttr{Env: []string{}, Files: files, Sys: &syscall.SysProcAttr{Setsid: true}}
+	if !p.Plain {
+		attr.Dir = "/"
+		attr.Sys.Cloneflags = unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWNET | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
+		host, group := os.Geteuid(), os.Getegid()
+		if root {
+			host, group = p.UID, p.GID
+			// Become the user that 0 stands for, and leave root's groups.
+			attr.Sys.Credential = &syscall.Credential{Uid: 0, Gid: 0}
+			attr.Sys.GidMappingsEnableSetgroups = true
+		}
+		attr.Sys.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: host, Size: 1}}
+		attr.Sys.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: group, Size: 1}}
+	}
+	proc, err := os.StartProcess("/proc/self/exe", []string{"guard", argInit}, attr)
+	if err != nil {
+		return err
+	}
+	s.proc, s.pid = proc, proc.Pid
+	return nil
+}
+
+// death says why stage 1 ended: by what it printed, if it did.
+func (s *session) death(err error) error {
+	b := make([]byte, 2048)
+	n, _ := s.words.ReadAt(b, 0)
+	if said := strings.TrimSpace(string(b[:n])); said != "" {
+		return fmt.Errorf("%w: %s", err, said)
+	}
+	return err
+}
