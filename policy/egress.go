@@ -1,0 +1,138 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"guard"
+)
+
+// egressWidth orders the modes, the narrowest first.
+var egressWidth = map[string]int{"list": 1, "ask": 2, "web": 3, "any": 4}
+
+// kindPorts are the ports of credentials whose host names none, for protocols
+// that are not HTTP.
+var kindPorts = []struct {
+	kind string // prefix of guard.Credential.Kind
+	port int
+}{{"postgres", 5432}, {"mysql", 3306}, {"mariadb", 3306}, {"redis", 6379}, {"ssh", 22}}
+
+// Egress decides whether a connection may be made to host:port: Pass or Block.
+// proto is "http" or "https" where the broker sees that it is one (and can
+// inspect it), "tcp" for bytes that it cannot read. host is a name or an address,
+// not resolved; the address that a name leads to is the broker's to judge.
+//
+//	listed      (--allow-host, --host-port on the loopback, hosts of allowed
+//	            credentials): every proto
+//	web         http and https to every public host
+//	any         everything public
+//
+// Private and loopback destinations are reached only by --allow-host, --host-port
+// or the exact HOST:PORT of an allowed credential.
+func (p *Policy) Egress(host string, port int, proto string) guard.Decision {
+	id := guard.SecretID{}
+	h, ok := canonical(host)
+	switch {
+	case p == nil || p.creds == nil:
+		return refuse(id, "session", "there is no policy")
+	case !ok || port < 1 || port > 65535:
+		return refuse(id, "egress", "the destination is not a host and port that can be read in one way only (ASCII names, ports 1 to 65535)", "use the host's own name or its plain address")
+	case proto != "http" && proto != "https" && proto != "tcp":
+		return refuse(id, "egress", "the protocol is not one that guard knows", "use HTTP or HTTPS")
+	}
+	d := p.userEgress(h, port, proto)
+	if d.Allowed() {
+		for _, r := range p.repo.all() {
+			if narrower, ok := p.repoEgress(r, h, port, proto); !ok {
+				return narrower
+			}
+		}
+	}
+	return d
+}
+
+func (p *Policy) userEgress(h string, port int, proto string) guard.Decision {
+	id := guard.SecretID{}
+	at := hostPort(h, port)
+	if rule := p.listed(h, port, proto); rule != "" {
+		return guard.Decision{Action: guard.Pass, Rule: rule, Reason: fmt.Sprintf("%s is listed", at)}
+	}
+	if why := private(h); why != "" {
+		next := []string{"guard run --allow-host " + at + " ..."}
+		if loopback(h) {
+			next = append(next, fmt.Sprintf("guard run --host-port %d ...", port))
+		}
+		return refuse(id, "egress private", fmt.Sprintf("%s is %s, which a session reaches only where the user lists it", at, why), next...)
+	}
+	web := proto != "tcp"
+	switch {
+	case p.egress == "any", p.egress == "web" && web:
+		return guard.Decision{Action: guard.Pass, Rule: "flag --egress " + p.egress, Reason: fmt.Sprintf("%s is public, and --egress %s allows %s there", at, p.egress, proto)}
+	case p.egress == "web":
+		return refuse(id, "flag --egress web", fmt.Sprintf("guard cannot read what goes to %s, and such connections go only to listed hosts and hosts of allowed credentials", at),
+			"use HTTP or HTTPS", "guard run --allow-host "+at+" ...")
+	}
+	return refuse(id, "flag --egress "+p.egress, fmt.Sprintf("%s is neither listed nor a host of an allowed credential", at), "guard run --allow-host "+at+" ...")
+}
+
+// Listed says whether the user named host:port: --allow-host, --host-port on the
+// loopback, or an allowed credential's exact HOST:PORT. Only there may a name
+// lead to a private address, or to this machine.
+func (p *Policy) Listed(host string, port int) bool {
+	h, ok := canonical(host)
+	if !ok || p == nil || p.creds == nil || port < 1 || port > 65535 {
+		return false
+	}
+	return p.userListed(h, port) != "" || p.credentialHost(h, port, "tcp", true) != ""
+}
+
+func (p *Policy) userListed(h string, port int) string {
+	if anyMatches(p.hosts, h, port) {
+		return "flag --allow-host"
+	}
+	if loopback(h) && slices.Contains(p.ports, port) {
+		return "flag --host-port"
+	}
+	return ""
+}
+
+// listed returns the rule by which h:port is listed, or "".
+func (p *Policy) listed(h string, port int, proto string) string {
+	if r := p.userListed(h, port); r != "" {
+		return r
+	}
+	return p.credentialHost(h, port, proto, private(h) != "")
+}
+
+// credentialHost returns the rule by which h:port is a host of an allowed
+// credential, or "". exact wants the host and port as the credential has them.
+func (p *Policy) credentialHost(h string, port int, proto string, exact bool) string {
+	rule := ""
+	for name, c := range p.creds {
+		if len(c.grants) == 0 || p.deny[name] {
+			continue
+		}
+		for _, hp := range c.hosts {
+			if !hp.matches(h, port) || exact && (hp.wild || hp.port == 0 && kindPort(c.Kind) != port) {
+				continue
+			}
+			if hp.port == 0 && proto == "tcp" && kindPort(c.Kind) != port {
+				continue
+			}
+			if r := "host of " + name; rule == "" || r < rule { // maps have no order, rules do
+				rule = r
+			}
+		}
+	}
+	return rule
+}
+
+func kindPort(kind string) int {
+	for _, k := range kindPorts {
+		if strings.HasPrefix(kind, k.kind) {
+			return k.port
+		}
+	}
+	return 0
+}

@@ -1,0 +1,372 @@
+// Package policy decides: pure functions from what happened to a
+// guard.Decision. Nothing is allowed unless a rule allows it, a denial wins over
+// every permission, and what a repository says (guard.toml) can only take away:
+// it is asked after the user's own rules have allowed something, and can answer
+// nothing but no.
+//
+// A Policy is immutable, so that it may be used from many goroutines, and knows
+// no clock, network or file: only LoadRepo and Check read one.
+//
+// Every refusal names its rule, says why in a sentence, and what to do about it
+// in commands that can be pasted.
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"guard"
+)
+
+// Options are the user's words about one session. The zero value allows nothing.
+type Options struct {
+	Session guard.Session // Context must be set
+	Allow   []Grant       // --allow; none: no credential
+	Deny    []string      // --deny; wins over Allow
+	// OnLeak is --on-leak: what to do about every leak of a working credential.
+	// Nil: redact on the terminal, in files, pipes and towards a model's API,
+	// block on the network.
+	OnLeak *guard.Action
+	// Egress is --egress: "list" (the default), "ask" (nobody is asked by this
+	// package: as list, with a hint), "web" or "any".
+	Egress     string
+	AllowHosts []string // --allow-host: HOST[:PORT], *.SUFFIX[:PORT]
+	HostPorts  []int    // --host-port: on the host's loopback
+	Repo       *Repo    // guard.toml; nil: none
+	Models     []string // hosts of model APIs, as AllowHosts
+}
+
+// Policy decides for one session. The nil and the zero Policy refuse everything.
+type Policy struct {
+	session guard.Session
+	creds   map[string]*credential // of the session's context
+	deny    map[string]bool
+	onLeak  *guard.Action
+	egress  string
+	hosts   []hostPattern
+	ports   []int
+	models  []hostPattern
+	repo    *Repo
+}
+
+// credential is what the rules say about one credential.
+type credential struct {
+	guard.Credential
+	hosts  []hostPattern // of Credential.Hosts, those that can be read
+	grants []Grant
+}
+
+// New checks o against the credentials that there are. Errors name what is
+// unknown or badly written, and what there is instead.
+func New(o Options, creds []guard.Credential) (*Policy, error) {
+	if o.Session.Context == "" {
+		return nil, fmt.Errorf("policy: the session has no context")
+	}
+	p := &Policy{session: o.Session, creds: map[string]*credential{}, deny: map[string]bool{}, egress: o.Egress, ports: slices.Clone(o.HostPorts), repo: o.Repo}
+	elsewhere := map[string][]string{}
+	for _, c := range creds {
+		if c.Context == o.Session.Context {
+			known := &credential{Credential: c}
+			for _, s := range c.Hosts {
+				if h, err := parseHost(s); err == nil {
+					known.hosts = append(known.hosts, h)
+				}
+			}
+			p.creds[c.Name] = known
+		} else {
+			elsewhere[c.Name] = append(elsewhere[c.Name], c.Context)
+		}
+	}
+	unknown := func(flag, name string) error {
+		if in := elsewhere[name]; len(in) > 0 {
+			return fmt.Errorf("%s %s: that credential is in context %s, and this session is in %s (guard run --context says which)", flag, name, strings.Join(in, ", "), o.Session.Context)
+		}
+		return fmt.Errorf("%s %s: there is no such credential in context %s; there is: %s", flag, name, o.Session.Context, p.names())
+	}
+	for _, g := range o.Allow {
+		c := p.creds[g.Name]
+		if c == nil {
+			return nil, unknown("--allow", g.Name)
+		}
+		if s, err := ParseScope(g.Scope.String()); err != nil || s != g.Scope {
+			return nil, fmt.Errorf("--allow %s: bad scope: %w", g.Name, errScope)
+		}
+		c.grants = append(c.grants, g)
+	}
+	for _, name := range o.Deny {
+		if p.creds[name] == nil {
+			return nil, unknown("--deny", name)
+		}
+		p.deny[name] = true
+	}
+	if o.OnLeak != nil {
+		if *o.OnLeak >= guard.Pass {
+			return nil, fmt.Errorf("--on-leak: want kill, block, redact or warn")
+		}
+		a := *o.OnLeak
+		p.onLeak = &a
+	}
+	if p.egress == "" {
+		p.egress = "list"
+	}
+	if _, ok := egressWidth[p.egress]; !ok {
+		return nil, fmt.Errorf("--egress: want list, ask, web or any")
+	}
+	var err error
+	if p.hosts, err = parseHosts("--allow-host", o.AllowHosts); err != nil {
+		return nil, err
+	}
+	if p.models, err = parseHosts("model host", o.Models); err != nil {
+		return nil, err
+	}
+	for _, n := range p.ports {
+		if n < 1 || n > 65535 {
+			return nil, fmt.Errorf("--host-port %d is not a port", n)
+		}
+	}
+	for _, r := range p.repo.all() {
+		if r.context != "" && r.context != o.Session.Context && !strings.HasPrefix(o.Session.Context, r.context+"/") {
+			return nil, fmt.Errorf("%s says another context than %s, which is this session's; only you say which folder belongs to which: guard context add, or guard run --context", r.rule(r.contextLine), o.Session.Context)
+		}
+	}
+	return p, nil
+}
+
+func parseHosts(flag string, ss []string) (out []hostPattern, err error) {
+	for _, s := range ss {
+		h, err := parseHost(s)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", flag, err)
+		}
+		out = append(out, h)
+	}
+	return out, nil
+}
+
+func (p *Policy) names() string {
+	var ns []string
+	for n := range p.creds {
+		ns = append(ns, n)
+	}
+	if len(ns) == 0 {
+		return "none (guard secret set NAME makes one)"
+	}
+	slices.Sort(ns)
+	return strings.Join(ns, ", ")
+}
+
+const noRetry = "do not retry another way (--noproxy, another port or client): this is policy, not network"
+
+func refuse(id guard.SecretID, rule, reason string, next ...string) guard.Decision {
+	return guard.Decision{Action: guard.Block, Rule: rule, Reason: reason, Secret: id, NextSteps: append(next, noRetry)}
+}
+
+// Use decides whether u may go on: Pass or Block. All of this must hold, and is
+// asked in this order: the session is ours, the action is known, nothing denies
+// the credential, --allow names it, it is of the session's context and not
+// expired, the host is one of its own, its own scopes and the grant's cover
+// action and resource, and guard.toml does not take it away.
+func (p *Policy) Use(u guard.Use) guard.Decision {
+	id := u.Credential.ID()
+	name := u.Credential.Name
+	if p == nil || p.creds == nil || u.Session.ID != p.session.ID || u.Session.Context != p.session.Context {
+		return refuse(id, "session", "the request does not come from the session that this policy is for", "tell the user: this is a fault in guard")
+	}
+	if name == "" || !actions[u.Action] {
+		return refuse(id, "action", "guard does not know this action, and denies what it does not know", "guard policy explain "+orName(name)+" ACTION")
+	}
+	if p.deny[name] {
+		return refuse(id, "flag --deny", fmt.Sprintf("%s is denied in this session by --deny %s, which wins over --allow", name, name),
+			"ask the user to leave out --deny "+name)
+	}
+	if d, denied := p.repoDenies(id); denied {
+		return d
+	}
+	c := p.creds[name]
+	if c == nil || len(c.grants) == 0 {
+		return refuse(id, "default-deny", fmt.Sprintf("no --allow names %s, and what is not allowed is denied", name),
+			"guard run --allow "+name+":"+u.Action+" ...", "guard ask "+name+" --scope "+u.Action+" --for REASON")
+	}
+	if u.Credential.Context != p.session.Context {
+		return refuse(id, "credential context", fmt.Sprintf("%s is in context %s, and this session is in %s", name, u.Credential.Context, p.session.Context),
+			"guard run --context "+orContext(u.Credential.Context)+" ...")
+	}
+	if d, expired := expiry(id, u); expired {
+		return d
+	}
+	if d, ok := p.host(id, u); !ok {
+		return d
+	}
+	if !ownScopes(u.Credential.Scopes, u.Action, u.Resource, false) {
+		return refuse(id, "credential scope", fmt.Sprintf("%s itself is only ever for %s; %s%s is outside", name, strings.Join(u.Credential.Scopes, ", "), u.Action, on(u.Resource)),
+			"guard secret edit "+name+" --scope "+u.Action)
+	}
+	i := slices.IndexFunc(c.grants, func(g Grant) bool { return g.Scope.Covers(u.Action, u.Resource) })
+	if i < 0 {
+		return refuse(id, "scope", fmt.Sprintf("%s is allowed for %s in this session; %s%s is outside", name, scopes(c.grants), u.Action, on(u.Resource)),
+			"guard run --allow "+name+":"+u.Action+" ...", "guard ask "+name+" --scope "+u.Action+" --for REASON")
+	}
+	if d, ok := p.repoUse(id, u.Action, u.Resource, false); !ok {
+		return d
+	}
+	return guard.Decision{Action: guard.Pass, Rule: "flag --allow", Secret: id,
+		Reason: fmt.Sprintf("--allow %s covers %s%s", c.grants[i], u.Action, on(u.Resource))}
+}
+
+func expiry(id guard.SecretID, u guard.Use) (guard.Decision, bool) {
+	e := u.Credential.Expires
+	if e.IsZero() || !u.At.IsZero() && u.At.Before(e) {
+		return guard.Decision{}, false
+	}
+	reason := fmt.Sprintf("%s expired on %s", id.Name, e.UTC().Format(time.RFC3339))
+	if u.At.IsZero() {
+		reason = fmt.Sprintf("%s has an expiry, and the time of the use is not known", id.Name)
+	}
+	return refuse(id, "credential expired", reason, "guard rotate "+id.Name, "guard secret edit "+id.Name+" --expires DURATION"), true
+}
+
+// host says whether u goes to a host of its credential. A command that guard
+// runs outside the session goes to none.
+func (p *Policy) host(id guard.SecretID, u guard.Use) (guard.Decision, bool) {
+	if u.Channel == guard.ChannelExec && u.Action == "exec:run" {
+		if u.Host == "" {
+			return guard.Decision{}, true
+		}
+	} else if u.Action == "exec:run" {
+		return refuse(id, "action", "exec:run is for guard exec alone", "guard exec --with "+id.Name+" -- COMMAND"), false
+	}
+	h, ok := canonical(u.Host)
+	if !ok || u.Port < 1 || u.Port > 65535 {
+		return refuse(id, "credential hosts", "the request's host or port is not one that guard can read in one way only (ASCII names, ports 1 to 65535)",
+			"use the host as it is written in: guard secret show "+id.Name), false
+	}
+	for _, s := range u.Credential.Hosts {
+		if hp, err := parseHost(s); err == nil && hp.matches(h, u.Port) {
+			return guard.Decision{}, true
+		}
+	}
+	bound := "no host"
+	if len(u.Credential.Hosts) > 0 {
+		bound = strings.Join(u.Credential.Hosts, ", ")
+	}
+	return refuse(id, "credential hosts", fmt.Sprintf("%s may go to %s; %s is none of them", id.Name, bound, hostPort(h, u.Port)),
+		"guard secret edit "+id.Name+" --host "+hostPort(h, u.Port)), false
+}
+
+// ownScopes says whether a credential's own scopes cover an action; a
+// credential without any is for whatever its hosts offer, and a scope that
+// cannot be read covers nothing.
+func ownScopes(own []string, action, resource string, anyResource bool) bool {
+	if len(own) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(own, func(s string) bool {
+		sc, err := ParseScope(s)
+		return err == nil && (sc.Covers(action, resource) || anyResource && sc.verbCovers(action))
+	})
+}
+
+func scopes(gs []Grant) string {
+	var ss []string
+	for _, g := range gs {
+		ss = append(ss, g.Scope.String())
+	}
+	return strings.Join(ss, ", ")
+}
+
+func on(resource string) string {
+	if resource == "" {
+		return ""
+	}
+	if len(resource) > 200 {
+		resource = resource[:200] + "..."
+	}
+	return fmt.Sprintf(" on %q", resource)
+}
+
+func orName(s string) string {
+	if s == "" {
+		return "NAME"
+	}
+	return s
+}
+
+func orContext(s string) string {
+	if s == "" {
+		return "PROJECT/ENV"
+	}
+	return s
+}
+
+// Explain says in words what the policy says about a credential and an action,
+// on any resource, and which rule decides.
+func (p *Policy) Explain(name, action string) string {
+	id := guard.SecretID{Name: name}
+	say := func(d guard.Decision) string {
+		return fmt.Sprintf("%s %s: refused by %s: %s\n  next: %s\n", orName(name), action, d.Rule, d.Reason, strings.Join(d.NextSteps, "\n        "))
+	}
+	if p == nil || p.creds == nil {
+		return say(refuse(id, "session", "there is no policy"))
+	}
+	if !actions[action] {
+		return say(refuse(id, "action", "guard does not know this action", "known are "+verbs))
+	}
+	c := p.creds[name]
+	if c == nil {
+		return say(refuse(id, "default-deny", "there is no such credential in context "+p.session.Context+"; there is: "+p.names()))
+	}
+	u := guard.Use{Session: p.session, Credential: c.Credential, Action: action}
+	var covering []string
+	for _, g := range c.grants {
+		if g.Scope.verbCovers(action) {
+			covering = append(covering, "--allow "+g.String())
+		}
+	}
+	if p.deny[name] || len(covering) == 0 {
+		return say(p.explainRefusal(u))
+	}
+	if d, denied := p.repoDenies(c.ID()); denied {
+		return say(d)
+	}
+	if !ownScopes(c.Scopes, action, "", true) {
+		return say(refuse(c.ID(), "credential scope", name+" itself is only ever for "+strings.Join(c.Scopes, ", "), "guard secret edit "+name+" --scope "+action))
+	}
+	if d, ok := p.repoUse(c.ID(), action, "", true); !ok {
+		return say(d)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s: allowed by %s\n", name, action, strings.Join(covering, " and "))
+	if len(c.Hosts) == 0 {
+		b.WriteString("  hosts: none, so that it can be used nowhere (guard secret edit " + name + " --host HOST)\n")
+	} else {
+		fmt.Fprintf(&b, "  hosts: %s\n", strings.Join(c.Hosts, ", "))
+	}
+	if len(c.Scopes) > 0 {
+		fmt.Fprintf(&b, "  its own scopes: %s\n", strings.Join(c.Scopes, ", "))
+	}
+	for _, r := range p.repo.all() {
+		for _, use := range r.uses {
+			if use.name == name && use.scope.verbCovers(action) {
+				fmt.Fprintf(&b, "  narrowed by %s: %s\n", r.rule(use.line), use.scope)
+			}
+		}
+	}
+	if !c.Expires.IsZero() {
+		fmt.Fprintf(&b, "  until: %s\n", c.Expires.UTC().Format(time.RFC3339))
+	}
+	return b.String()
+}
+
+// explainRefusal is Use's refusal of what no grant's verb covers, or --deny names.
+func (p *Policy) explainRefusal(u guard.Use) guard.Decision {
+	u.Credential.Expires = time.Time{}
+	u.Credential.Scopes = nil
+	u.Credential.Hosts = []string{"explain.example"}
+	u.Host, u.Port = "explain.example", 443
+	if u.Action == "exec:run" {
+		u.Channel, u.Host, u.Port = guard.ChannelExec, "", 0
+	}
+	return p.Use(u)
+}

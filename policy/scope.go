@@ -1,0 +1,181 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+)
+
+// covers says which actions each verb of a scope lets through. An action that
+// is not here is denied under every scope.
+var covers = map[string][]string{
+	"use":        nil, // every action of actions
+	"read":       {"read", "http:read", "repo:read", "db:read"},
+	"write":      {"read", "write", "http:read", "http:write", "repo:read", "repo:push", "db:read", "db:write", "db:query"},
+	"repo:read":  {"repo:read"},
+	"repo:push":  {"repo:read", "repo:push"},
+	"http:read":  {"http:read"},
+	"http:write": {"http:write"},
+	"db:read":    {"db:read"},
+	"db:write":   {"db:write", "db:query", "db:read"},
+	"db:query":   {"db:query", "db:read"}, // a statement that nobody classified, and so also one that reads
+}
+
+const verbs = "read, write, repo:read, repo:push, http:read, http:write, db:read, db:write, db:query or use (anything)"
+
+// actions are the actions that a Use may have.
+var actions = map[string]bool{
+	"read": true, "write": true, "use": true,
+	"http:read": true, "http:write": true, "repo:read": true, "repo:push": true,
+	"db:read": true, "db:write": true, "db:query": true,
+	"ssh:connect": true, "exec:run": true, // by themselves only under "use"
+}
+
+// Scope is "VERB" or "VERB/RESOURCE-GLOB". The zero Scope covers nothing.
+type Scope struct {
+	Verb string
+	Glob string // of the resource; "": any. See matchGlob
+}
+
+var errScope = errors.New("want VERB or VERB/RESOURCE-GLOB, such as repo:push or http:read/repos/acme/**; VERB is one of " + verbs)
+
+// ParseScope reads "VERB" or "VERB/RESOURCE-GLOB". In the glob, * ? and [...]
+// are path.Match's, within one part between slashes; ** is any number of parts.
+func ParseScope(s string) (Scope, error) {
+	verb, glob, has := strings.Cut(s, "/")
+	if _, ok := covers[verb]; !ok {
+		return Scope{}, errScope
+	}
+	glob = strings.Trim(glob, "/")
+	if has && glob == "" {
+		return Scope{}, errors.New("the resource after the slash is empty: leave out the slash, or write /**")
+	}
+	for part := range strings.SplitSeq(glob, "/") {
+		if _, err := path.Match(part, ""); err != nil || has && part == "" || strings.Contains(part, "**") && part != "**" {
+			return Scope{}, errors.New("the resource glob is not one: * ? [a-z] within a part, ** for any number of parts")
+		}
+	}
+	return Scope{Verb: verb, Glob: glob}, nil
+}
+
+func (s Scope) String() string {
+	if s.Glob == "" {
+		return s.Verb
+	}
+	return s.Verb + "/" + s.Glob
+}
+
+// verbCovers says whether the verb lets action through, on some resource.
+func (s Scope) verbCovers(action string) bool {
+	if !actions[action] {
+		return false
+	}
+	if s.Verb == "use" {
+		return true
+	}
+	for _, a := range covers[s.Verb] {
+		if a == action {
+			return true
+		}
+	}
+	return false
+}
+
+// Covers says whether s lets action on resource through.
+func (s Scope) Covers(action, resource string) bool {
+	if !s.verbCovers(action) {
+		return false
+	}
+	if s.Glob == "" {
+		return true
+	}
+	r, ok := normalResource(action, resource)
+	return ok && matchGlob(s.Glob, r)
+}
+
+// normalResource returns the one reading of resource, without slashes around
+// it; false for one that servers may read in two ways.
+func normalResource(action, resource string) (string, bool) {
+	r := strings.Trim(resource, "/")
+	if strings.HasPrefix(action, "repo:") {
+		r = strings.TrimSuffix(r, ".git")
+	}
+	if r == "" {
+		return "", false
+	}
+	for i := 0; i < len(r); i++ {
+		if r[i] < 0x20 || r[i] == 0x7f || r[i] == '\\' || r[i] == ';' || r[i] == '?' || r[i] == '#' {
+			return "", false
+		}
+		if r[i] == '%' {
+			return "", false // an encoded slash or dot is decoded by some servers and not by others
+		}
+	}
+	for part := range strings.SplitSeq(r, "/") {
+		if part == "" || part == "." || part == ".." {
+			return "", false
+		}
+	}
+	return r, true
+}
+
+// matchGlob matches part by part; "**" matches any number of parts, none too.
+// Time is bounded by the product of the lengths.
+func matchGlob(glob, name string) bool {
+	g, n := strings.Split(glob, "/"), strings.Split(name, "/")
+	gi, ni := 0, 0
+	star, mark := -1, 0
+	for ni < len(n) {
+		if gi < len(g) && g[gi] == "**" {
+			star, mark = gi, ni
+			gi++
+			continue
+		}
+		if gi < len(g) {
+			if ok, err := path.Match(g[gi], n[ni]); ok && err == nil {
+				gi++
+				ni++
+				continue
+			}
+		}
+		if star < 0 {
+			return false
+		}
+		mark++
+		gi, ni = star+1, mark
+	}
+	for gi < len(g) && g[gi] == "**" {
+		gi++
+	}
+	return gi == len(g)
+}
+
+// Grant is one --allow: a credential, and what it may be used for.
+type Grant struct {
+	Name  string
+	Scope Scope // of no scope: "use", which the credential's own scopes bound
+}
+
+func (g Grant) String() string {
+	if g.Scope == (Scope{Verb: "use"}) {
+		return g.Name
+	}
+	return g.Name + ":" + g.Scope.String()
+}
+
+// ParseGrant reads "NAME" or "NAME:SCOPE".
+func ParseGrant(s string) (Grant, error) {
+	name, scope, has := strings.Cut(s, ":")
+	if name == "" {
+		return Grant{}, errors.New("want NAME or NAME:SCOPE")
+	}
+	if !has {
+		return Grant{Name: name, Scope: Scope{Verb: "use"}}, nil
+	}
+	sc, err := ParseScope(scope)
+	if err != nil {
+		return Grant{}, fmt.Errorf("scope of %s: %w", name, err)
+	}
+	return Grant{Name: name, Scope: sc}, nil
+}
