@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"regexp"
 	"strings"
 )
@@ -220,6 +221,9 @@ func (d *draft) plain(p []byte) {
 // classes is the alphabet that has the sorts of characters that p has. Signs
 // become '-' and '_', which read the same in URLs, forms and JSON.
 func classes(p []byte) string {
+	if len(p) > 0 && all(p, digits) {
+		return digits
+	}
 	if len(p) >= 16 && all(p, hexa) {
 		return hexa
 	}
@@ -333,7 +337,12 @@ func (d *draft) jwt(m [][]byte) {
 	// same.
 	names := []string{"jti", "sub", "nonce", "id"}
 	n := names[int(d.rnd.try)%len(names)]
-	d.object(len(m[3]), false, []string{`{"` + n + `":"`}, `","exp":4102444800}`, `{}`)
+	exp := 4102444800
+	if d.rnd.try > 0 {
+		exp = 4000000000 + 12345678*int(d.rnd.try)
+	}
+	// "exp", written so that its base64 is not that of the value's "exp".
+	d.object(len(m[3]), false, []string{`{"` + n + `":"`}, fmt.Sprintf(`","ex\u0070":%d}`, exp), `{}`)
 	d.fresh('.')
 	d.random(len(m[4]), b64url)
 }

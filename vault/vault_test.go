@@ -12,14 +12,6 @@ import (
 	"guard"
 )
 
-// A test may start its own binary again to be another process: see child.
-func TestMain(m *testing.M) {
-	if name := os.Getenv("VAULT_TEST_CHILD"); name != "" {
-		os.Exit(children(name))
-	}
-	os.Exit(m.Run())
-}
-
 func secret(s string) guard.Secret { return guard.NewSecret([]byte(s)) }
 
 // opened returns a new vault with a key file, and how to open it.
