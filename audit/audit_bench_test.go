@@ -1,8 +1,10 @@
 package audit
 
 import (
+	"slices"
 	"sync"
 	"testing"
+	"time"
 )
 
 func BenchmarkAppend(b *testing.B) {
@@ -13,6 +15,7 @@ func BenchmarkAppend(b *testing.B) {
 		b.Run(c.name, func(b *testing.B) {
 			l := open(b, b.TempDir())
 			var wg sync.WaitGroup
+			took := make([][]time.Duration, c.writers)
 			b.ResetTimer()
 			for w := range c.writers {
 				n := b.N / c.writers
@@ -21,15 +24,19 @@ func BenchmarkAppend(b *testing.B) {
 				}
 				wg.Go(func() {
 					for i := range n {
+						begin := time.Now()
 						if _, err := l.Append(use(i)); err != nil {
 							b.Error(err)
 							return
 						}
+						took[w] = append(took[w], time.Since(begin))
 					}
 				})
 			}
 			wg.Wait()
 			b.StopTimer()
+			all := slices.Sorted(slices.Values(slices.Concat(took...)))
+			b.ReportMetric(float64(all[len(all)*99/100].Microseconds())/1000, "p99-ms")
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "records/s")
 			mustClose(b, l)
 		})

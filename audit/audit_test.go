@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -242,6 +243,59 @@ func TestAppendRefuses(t *testing.T) {
 	if _, err := Open(t.TempDir(), guard.NewSecret([]byte("short")), nil); err == nil || strings.Contains(err.Error(), "short") {
 		t.Errorf("a short key: %v", err)
 	}
+}
+
+// One record that cannot be written as it is does not fail those that share its
+// commit.
+func TestAnImpossibleTime(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir)
+	for _, year := range []int{-5, 10000} {
+		r := use(0)
+		r.Time = time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC)
+		r.DurationMS = math.NaN()
+		mustAppend(t, l, r)
+	}
+	mustClose(t, l)
+	for _, r := range records(t, dir, Filter{}) {
+		if time.Since(r.Time) > time.Hour {
+			t.Errorf("time %v", r.Time)
+		}
+	}
+}
+
+// A log in use verifies, and does not stand still while it is read.
+func TestVerifyWhileAppending(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if _, err := l.Append(use(i)); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	size, root := l.Head()
+	for range 8 {
+		if _, err := VerifyAgainst(dir, "", size, root); err != nil {
+			t.Error(err)
+		}
+		records(t, dir, Filter{Session: "s1"})
+		size, root = l.Head()
+	}
+	close(stop)
+	wg.Wait()
+	mustClose(t, l)
 }
 
 func TestAKeyIsNotPrinted(t *testing.T) {

@@ -36,7 +36,9 @@
 // A commit, under the lock: sign the new checkpoint into pending and sync it;
 // append the lines to log.jsonl and sync it; write hashes; rename pending to
 // checkpoint. Append returns after that, so whoever acts only after Append acts
-// on a record that is on the disk. Concurrent Appends share one commit.
+// on a record that is on the disk. Concurrent Appends share one commit. This takes
+// from the file system that a sync of a new file also keeps earlier renames in its
+// folder (ext4, XFS and btrfs do).
 //
 // # Recovery
 //

@@ -73,6 +73,9 @@ var errNoType = errors.New("audit: a record has no type")
 // clean returns r with every string bounded and printable, and no query.
 func clean(r Record) Record {
 	r.Time = r.Time.UTC().Round(0)
+	if y := r.Time.Year(); y < 1 || y > 9999 {
+		r.Time = time.Time{} // RFC 3339 has no such year: the log's own time
+	}
 	for _, s := range []*string{
 		&r.Session, &r.Type, &r.Credential, &r.Channel, &r.Context, &r.Method, &r.Decision, &r.Profile,
 		&r.Scope, &r.Encoding, &r.Class, &r.Step, &r.Incident, &r.Fingerprint,

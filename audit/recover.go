@@ -143,7 +143,7 @@ func (l *Log) checkHashes(c checkpoint) ([]Record, error) {
 		return nil, err
 	}
 	if n != c.size || t.root() != c.root {
-		if _, err := verify(l.dir, l.key, nil); err != nil {
+		if _, err := verify(l.dir, l.key, nil, nil); err != nil {
 			return nil, err
 		}
 		return nil, &TamperError{File: logFile, What: "its records do not give the checkpoint's root"}

@@ -99,19 +99,23 @@ func verifyWith(dir, pub string, anchor *head) (Report, error) {
 		return Report{}, errors.New("audit: the given key is not a log's verifier key (guard-audit+HASH+KEY)")
 	}
 	// A log in use is looked at between two commits; a copy has no lock.
+	release := func() {}
 	if f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR, 0); err == nil {
 		defer f.Close()
 		if err := lock(f, true); err != nil {
 			return Report{}, fmt.Errorf("audit: lock the log: %w", err)
 		}
+		release = func() { unlock(f) }
 	}
-	r, err := verify(dir, v, anchor)
+	r, err := verify(dir, v, anchor, release)
 	r.Key, r.OwnKey = pub, own
 	return r, err
 }
 
-// verify checks the log in dir; the caller has the lock, if there is one.
-func verify(dir string, v note.Verifier, anchor *head) (Report, error) {
+// verify checks the log in dir; the caller has the lock, if there is one. A log
+// that is between two commits only grows from here, and so release, if not nil,
+// gives the lock back before all of it is read.
+func verify(dir string, v note.Verifier, anchor *head, release func()) (Report, error) {
 	c, _, err := readCheckpoint(dir, checkpointFile, v)
 	if errors.Is(err, os.ErrNotExist) {
 		return Report{}, &TamperError{File: checkpointFile, What: "it is missing"}
@@ -134,12 +138,19 @@ func verify(dir string, v note.Verifier, anchor *head) (Report, error) {
 	}
 	defer hf.Close()
 
-	s := scan{hashes: bufio.NewReaderSize(hf, 1<<16), want: c, anchor: anchor, announced: announced}
-	n, rest, err := scanLines(f, s.line)
+	size, herr := sizes(f, hf)
+	if herr != nil {
+		return Report{}, herr
+	}
+	if size[0] == c.bytes && size[1] == tlog.StoredHashCount(c.size)*tlog.HashSize && perr != nil && release != nil {
+		release()
+	}
+	s := scan{hashes: bufio.NewReaderSize(io.LimitReader(hf, size[1]), 1<<16), hashBytes: size[1], want: c, anchor: anchor, announced: announced}
+	n, rest, err := scanLines(io.LimitReader(f, size[0]), s.line)
 	if err != nil {
 		return Report{}, err
 	}
-	if err := s.check(n, f, hf); err != nil {
+	if err := s.check(n, hf); err != nil {
 		return Report{}, err
 	}
 	if rest > 0 && len(announced) == 0 {
@@ -150,6 +161,17 @@ func verify(dir string, v note.Verifier, anchor *head) (Report, error) {
 		r.AnchoredAt = uint64(anchor.size)
 	}
 	return r, nil
+}
+
+func sizes(files ...*os.File) (out []int64, err error) {
+	for _, f := range files {
+		st, err := f.Stat()
+		if err != nil {
+			return nil, fmt.Errorf("audit: look at %s: %w", filepath.Base(f.Name()), err)
+		}
+		out = append(out, st.Size())
+	}
+	return out, nil
 }
 
 func openOrMissing(dir, name string) (*os.File, error) {
@@ -165,6 +187,7 @@ func openOrMissing(dir, name string) (*os.File, error) {
 // scan follows the log and the hashes file side by side.
 type scan struct {
 	hashes    *bufio.Reader
+	hashBytes int64 // length of the hashes file
 	want      checkpoint
 	anchor    *head
 	announced []tlog.Hash
@@ -222,7 +245,7 @@ func (s *scan) edge() {
 }
 
 // check judges what was seen in n lines.
-func (s *scan) check(n int64, f, hf *os.File) error {
+func (s *scan) check(n int64, hf *os.File) error {
 	s.edge()
 	intact := s.hasBeyond && s.root == s.want.root
 	if !intact {
@@ -241,11 +264,7 @@ func (s *scan) check(n int64, f, hf *os.File) error {
 	if s.differs {
 		return &TamperError{File: hashFile, Seq: uint64(s.at) + 1, What: "a stored hash was changed; the records themselves are as guard wrote them"}
 	}
-	st, err := hf.Stat()
-	if err != nil {
-		return fmt.Errorf("audit: read %s: %w", hashFile, err)
-	}
-	if st.Size() != tlog.StoredHashCount(s.want.size)*tlog.HashSize && len(s.announced) == 0 {
+	if s.hashBytes != tlog.StoredHashCount(s.want.size)*tlog.HashSize && len(s.announced) == 0 {
 		return &TamperError{File: hashFile, What: "bytes that guard did not write follow the last hash"}
 	}
 	if s.anchor != nil {
