@@ -70,9 +70,12 @@ func become(status *os.File) *failure {
 			return failed("apply Landlock", err)
 		}
 	}
-	path, f := lookPath(c.Argv[0], c.Env)
-	if f != nil {
-		return f
+	path := ""
+	if !c.Probe {
+		var f *failure
+		if path, f = lookPath(c.Argv[0], c.Env); f != nil {
+			return f
+		}
 	}
 	if c.Env == nil {
 		c.Env = []string{}
@@ -86,6 +89,9 @@ func become(status *os.File) *failure {
 	}
 	if _, err := status.Write([]byte{statusGo}); err != nil {
 		return failed("report", err)
+	}
+	if c.Probe {
+		return nil
 	}
 	err := syscall.Exec(path, c.Argv, c.Env)
 	return &failure{126, "run " + c.Argv[0], fmt.Errorf("%s: %w", path, err)}

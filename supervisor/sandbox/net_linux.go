@@ -53,7 +53,7 @@ func network(hostPorts []int) (*sockets, error) {
 		v6 = false
 	}
 	s := &sockets{}
-	tcp, err := listen(v6, unix.SOCK_STREAM, 0)
+	tcp, err := listen(v6, unix.SOCK_STREAM, ProxyPort)
 	if err != nil {
 		return nil, err
 	}

@@ -54,7 +54,7 @@ type Config struct {
 	Rows, Cols uint16 // its first size; 0: 24 by 80
 	Stdin      *os.File
 	Stdout     *os.File
-	Stderr     *os.File // these three are used without TTY; nil is /dev/null
+	Stderr     *os.File // with TTY, nil is the terminal; without, /dev/null
 
 	Boundary  string // "auto" (also ""), "namespace", "landlock", "proxy", "none"
 	ProxyAddr string // the one "127.0.0.1:PORT" of the host that the landlock tier lets the agent connect to
@@ -64,6 +64,11 @@ type Config struct {
 	// be judged.
 	NoZeroCopy bool
 }
+
+// ProxyPort is where Sandbox.TCP listens on 127.0.0.1 inside, for clients that
+// are told of a proxy. It is fixed, so that the agent's environment can name it
+// before there is a session; nobody inside can take it, since guard is first.
+const ProxyPort = 3128
 
 // File is a path that the agent sees with other content than the host has.
 type File struct {
@@ -124,11 +129,10 @@ type Sandbox struct {
 	// TCP gets every TCP connection that the agent makes to anything but
 	// 127.0.0.0/8 and ::1, and those to ProxyPort; what it accepts is a *Conn.
 	// Nil in tiers below Contained, as are DNSUDP, DNSTCP and HostPort.
-	TCP       net.Listener
-	ProxyPort int // on 127.0.0.1 inside
-	DNSUDP    net.PacketConn
-	DNSTCP    net.Listener
-	HostPort  map[int]net.Listener
+	TCP      net.Listener
+	DNSUDP   net.PacketConn
+	DNSTCP   net.Listener
+	HostPort map[int]net.Listener
 
 	PTY *os.File // the terminal's master side; nil without Config.TTY
 

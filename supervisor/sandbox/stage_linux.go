@@ -40,12 +40,12 @@ func Stage(args []string) (handled bool, code int) {
 type initConfig struct {
 	agentConfig
 	Plain bool // no namespaces: the tiers below Contained
-	Probe bool // try what there is, run no agent
 
 	Writable, Hidden, ReadOnly []string
 	Files                      []File
 	Home, HomeUpper            string
 	HostPorts                  []int
+	Given                      []bool // which of the agent's descriptors 0 to 2 the caller gave
 	TTY                        bool
 	Rows, Cols                 uint16
 	UID, GID                   int // the agent's, inside
@@ -56,6 +56,7 @@ type agentConfig struct {
 	Argv, Env  []string
 	Dir        string
 	NoZeroCopy bool
+	Probe      bool // try what there is, run no agent
 	Open       bool // no restriction at all: the tiers below Restricted
 	// Restrict asks for Landlock's file and network rules, for the restricted tier.
 	Restrict *landlockRules
@@ -119,7 +120,7 @@ func stage1() int {
 		w.send(f.message())
 		return 1
 	}
-	m = message{Op: "started", FDs: in.names, Port: in.port, Notes: in.notes}
+	m = message{Op: "started", FDs: in.names, Notes: in.notes}
 	if err := w.send(m, fds...); err != nil {
 		return 1
 	}
@@ -135,7 +136,6 @@ type inner struct {
 	c     *initConfig
 	tty   *tty
 	agent int // process id of the agent, and of its process group
-	port  int
 	names []string
 	notes []string
 }
@@ -175,7 +175,7 @@ func (in *inner) prepare(trees map[string]int) ([]int, *failure) {
 		if r.err != nil {
 			return nil, failed("build the network", r.err)
 		}
-		in.tty, in.port = t.tty, r.s.port
+		in.tty = t.tty
 		in.notes = append(t.notes, r.s.notes...)
 		for i, name := range r.s.names {
 			give(name, r.s.fds[i])
@@ -203,12 +203,14 @@ func (in *inner) startAgent() *failure {
 		return failed("make a pipe", err)
 	}
 	attr := &syscall.ProcAttr{Env: []string{}, Sys: &syscall.SysProcAttr{Setpgid: true}}
+	attr.Files = []uintptr{initFD + 1, initFD + 2, initFD + 3}
 	if in.tty != nil {
-		s := uintptr(in.tty.slave)
-		attr.Files = []uintptr{s, s, s}
+		for i := range attr.Files {
+			if i >= len(in.c.Given) || !in.c.Given[i] {
+				attr.Files[i] = uintptr(in.tty.slave)
+			}
+		}
 		attr.Sys.Foreground, attr.Sys.Ctty = true, in.tty.slave
-	} else {
-		attr.Files = []uintptr{initFD + 1, initFD + 2, initFD + 3}
 	}
 	attr.Files = append(attr.Files, cfgRead.Fd(), write.Fd())
 	if !in.c.Plain {
@@ -220,9 +222,7 @@ func (in *inner) startAgent() *failure {
 	in.agent, err = syscall.ForkExec("/proc/self/exe", []string{"guard", argAgent}, attr)
 	cfgRead.Close()
 	write.Close()
-	if in.tty == nil {
-		closeAll([]int{initFD + 1, initFD + 2, initFD + 3})
-	}
+	closeAll([]int{initFD + 1, initFD + 2, initFD + 3})
 	if err != nil {
 		cfgWrite.Close()
 		return failed("start in a second user namespace", err)

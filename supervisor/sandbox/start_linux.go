@@ -46,13 +46,20 @@ func Start(ctx context.Context, c Config) (*Sandbox, error) {
 			return s, nil
 		}
 		last = err
-		var se *StartError
-		if ctx.Err() != nil || !errors.As(err, &se) || se.Code != 125 || errors.Is(err, errNoIdmap) || errors.Is(err, errConfig) {
+		if ctx.Err() != nil || !Unavailable(err) {
 			return nil, err
 		}
 		notes = append(notes, lost(t)+": "+err.Error())
 	}
 	return nil, last
+}
+
+// Unavailable says that err means that a tier is not to be had here, so that a
+// weaker one may be tried: not that the configuration is wrong or the program
+// cannot be run.
+func Unavailable(err error) bool {
+	var se *StartError
+	return errors.As(err, &se) && se.Code == 125 && !errors.Is(err, errNoIdmap) && !errors.Is(err, errConfig)
 }
 
 // lost says what the tiers below t do not do.
@@ -141,7 +148,7 @@ func start(ctx context.Context, c Config, tier Tier) (_ *Sandbox, err error) {
 		}
 		return nil, &StartError{m.Code, m.Step, err}
 	}
-	sb := &Sandbox{Tier: tier, Notes: append(notes, m.Notes...), ProxyPort: m.Port, s: s}
+	sb := &Sandbox{Tier: tier, Notes: append(notes, m.Notes...), s: s}
 	if err = sb.adopt(m.FDs, fds); err != nil {
 		return fail("take over the sandbox's sockets", err)
 	}
@@ -242,7 +249,8 @@ func (s *session) spawn(p *initConfig, c Config, root bool) error {
 	s.words = os.NewFile(uintptr(words), "stage1")
 	files := []*os.File{null, null, s.words, peer}
 	for _, f := range []*os.File{c.Stdin, c.Stdout, c.Stderr} {
-		if c.TTY || f == nil {
+		p.Given = append(p.Given, f != nil)
+		if f == nil {
 			f = null
 		}
 		files = append(files, f)

@@ -28,7 +28,6 @@ type message struct {
 
 	// started, failed, stopped, continued, exited, socket: stage 1 to caller.
 	FDs    []string `json:"fds,omitempty"` // what each descriptor is
-	Port   int      `json:"port,omitempty"`
 	Notes  []string `json:"notes,omitempty"`
 	Code   int      `json:"code,omitempty"`
 	Step   string   `json:"step,omitempty"`

@@ -1,0 +1,56 @@
+# guard: build, test, demo. Every target sets up what it needs (Debian packages
+# through apt-get where they are missing); see internal/setup/packages.sh.
+
+GO ?= go
+PREFIX ?= /usr/local
+# The Hyperscan engine is chosen by a build tag where the library is there.
+TAGS = $(shell pkg-config --exists libhs 2>/dev/null && echo hyperscan)
+GOFLAGS_BUILD = -trimpath -tags "$(TAGS)"
+
+.PHONY: demo test test-long bench lint build install clean setup-build setup-test generate fuzz
+
+build: setup-build
+	$(GO) build $(GOFLAGS_BUILD) -o bin/guard ./cmd/guard
+
+setup-build:
+	@sh internal/setup/packages.sh build
+
+setup-test:
+	@sh internal/setup/packages.sh test
+
+demo: setup-test build
+	$(GO) run $(GOFLAGS_BUILD) ./internal/demo
+
+# vet and gofmt first: they are cheap. Then everything with Hyperscan, the pure
+# Go engine by itself, and the builds for systems that this one is not.
+test: setup-test lint build
+	CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/guard
+	GOOS=darwin CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/guard
+	GOOS=windows CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/guard
+	CGO_ENABLED=0 $(GO) test ./matcher
+	$(GO) test -tags "$(TAGS)" -timeout 12m ./...
+
+# What takes long: the race detector over everything, and each fuzz target for a minute.
+test-long: test
+	$(GO) test -race -tags "$(TAGS)" -timeout 60m ./...
+	$(MAKE) fuzz
+
+fuzz:
+	@sh internal/setup/fuzz.sh "$(TAGS)"
+
+bench: setup-test build
+	$(GO) test -tags "$(TAGS)" -run '^$$' -bench . -benchtime 1s ./matcher ./pty ./broker/... ./audit ./policy ./vault ./supervisor/... ./bpf ./cmd/guard
+
+lint:
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "gofmt would change these"; exit 1; }
+	$(GO) vet -tags "$(TAGS)" ./...
+
+generate:
+	@sh internal/setup/packages.sh generate
+	$(GO) generate ./bpf
+
+install: build
+	install -D -m 0755 bin/guard $(DESTDIR)$(PREFIX)/bin/guard
+
+clean:
+	rm -rf bin .cache

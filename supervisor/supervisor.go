@@ -1,0 +1,298 @@
+// Package supervisor owns a session: the agent's process, its sandbox, and the
+// leak line that everything it outputs goes through.
+//
+//	pty | files | broker bodies -> Chunk -> matcher -> Leak -> policy -> audit -> act
+//
+// The line is Line.Judge and the Filter that Line.Open makes, in line.go; read
+// those two top to bottom. The sources are the terminal and pipes (package pty
+// moves their bytes), files under the working folder (Files), and whoever main
+// hands the line's OpenFilter to: the broker.
+//
+// Goroutines: Run starts the copiers, the file watcher and what Config.Serve is,
+// and returns when all of them have ended.
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/term"
+
+	"guard"
+	"guard/pty"
+	"guard/supervisor/sandbox"
+)
+
+// Config is one session.
+type Config struct {
+	Sandbox      sandbox.Config // Argv, Env, Dir, mounts; Run fills in the terminal's part
+	In, Out, Err *os.File       // guard's own
+	Line         *Line
+	Files        *Files // nil: files are not watched
+	// Serve is run beside the agent with the sandbox's sockets, until ctx ends.
+	// When it returns before that, the session has lost its network and is ended.
+	Serve func(ctx context.Context, sb *sandbox.Sandbox) error
+	// Started is called once, when the agent runs.
+	Started func(sb *sandbox.Sandbox)
+}
+
+// Status is how the agent ended.
+type Status struct {
+	Code   int            // exit status, if Signal is 0
+	Signal syscall.Signal // that ended it
+	Leak   bool           // guard ended it because of a leak
+	Tier   sandbox.Tier
+}
+
+// ExitCode is the exit status of `guard run`, as the command line fixes it.
+func (s Status) ExitCode() int {
+	switch {
+	case s.Leak:
+		return 120
+	case s.Signal != 0:
+		return 128 + int(s.Signal)
+	}
+	return s.Code
+}
+
+// Run runs one session from start to end. An error means that the agent did not
+// run, or that guard failed beside it; the agent is gone in any case.
+func Run(ctx context.Context, c Config) (Status, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+
+	t, err := openStdio(&c)
+	if err != nil {
+		return Status{}, err
+	}
+	defer t.close()
+
+	var killed atomic.Bool
+	kill := make(chan struct{})
+	c.Line.kill = sync.OnceFunc(func() { killed.Store(true); close(kill) })
+
+	sb, err := sandbox.Start(ctx, c.Sandbox)
+	if err != nil {
+		return Status{}, err
+	}
+	t.started()
+	status := Status{Tier: sb.Tier}
+
+	var wg sync.WaitGroup
+	served := make(chan error, 1)
+	if c.Serve != nil {
+		wg.Go(func() { served <- c.Serve(ctx, sb) })
+	}
+	var filesErr error
+	if c.Files != nil {
+		wg.Go(func() { filesErr = c.Files.Run(ctx, make(chan struct{})) })
+	}
+	copied, err := t.copy(ctx, sb, c.Line)
+	if err != nil {
+		return status, errors.Join(err, sb.Close())
+	}
+	if c.Started != nil {
+		c.Started(sb)
+	}
+
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
+	defer signal.Stop(signals)
+
+	var failed error
+	for running := true; running; {
+		select {
+		case e, ok := <-sb.Events():
+			switch {
+			case !ok:
+				failed, running = errors.New("the sandbox ended without a word"), false
+			case e.Kind == sandbox.Stopped:
+				t.suspend()
+				t.resume()
+				if err := sb.Signal(syscall.SIGCONT); err != nil {
+					failed, running = err, false
+				}
+			case e.Kind == sandbox.Exited:
+				status.Code, status.Signal, running = e.Code, e.Signal, false
+			case e.Kind == sandbox.Failed:
+				failed, running = e.Err, false
+			}
+		case s := <-signals:
+			// The agent is gone already if this fails; its exit event follows.
+			_ = sb.Signal(s.(syscall.Signal))
+		case <-kill:
+			running = false
+		case err := <-served:
+			// Fail closed: without the broker the session has no way out, and an
+			// agent that waits for one for ever helps nobody.
+			failed, running = fmt.Errorf("the broker ended: %w", cmpErr(err)), false
+		case <-ctx.Done():
+			failed, running = ctx.Err(), false
+		}
+	}
+	closeErr := sb.Close()
+	copied.Wait()
+	// Files that were written at the very end are scanned, and bodies on their way
+	// are judged, before the session counts as ended.
+	cancel()
+	wg.Wait()
+	status.Leak = killed.Load()
+	if status.Leak {
+		failed = nil
+	}
+	return status, errors.Join(failed, closeErr, filesErr)
+}
+
+func cmpErr(err error) error {
+	if err == nil {
+		return io.EOF
+	}
+	return err
+}
+
+// stdio is guard's side of the agent's terminal and pipes.
+type stdio struct {
+	terminal *pty.Terminal
+	in       *os.File    // guard's stdin, when it is the terminal
+	show     *os.File    // where the pty's output goes
+	pipes    []*redirect // outputs that are not the terminal
+	theirs   []*os.File  // the agent's ends, closed once it runs
+	session  *pty.Session
+}
+
+type redirect struct {
+	from *os.File
+	to   *os.File
+}
+
+// openStdio decides what the agent gets for each of its three descriptors. A
+// descriptor that is a terminal becomes the session's own pty; an output that is
+// not goes through a pipe and the leak line. Guard's own terminal is never
+// handed down: whoever holds it can write around the redaction.
+func openStdio(c *Config) (*stdio, error) {
+	t := &stdio{}
+	ttyIn, ttyOut, ttyErr := isTerminal(c.In), isTerminal(c.Out), isTerminal(c.Err)
+	c.Sandbox.TTY = ttyIn || ttyOut || ttyErr
+	if ttyIn {
+		t.in = c.In
+	} else {
+		c.Sandbox.Stdin = c.In
+	}
+	for _, o := range []struct {
+		ours  *os.File
+		tty   bool
+		slot  **os.File
+		title string
+	}{{c.Out, ttyOut, &c.Sandbox.Stdout, "stdout"}, {c.Err, ttyErr, &c.Sandbox.Stderr, "stderr"}} {
+		if o.tty {
+			if t.show == nil {
+				t.show = o.ours
+			}
+			continue
+		}
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.close()
+			return nil, fmt.Errorf("make a pipe for %s: %w", o.title, err)
+		}
+		*o.slot = w
+		t.theirs = append(t.theirs, w)
+		t.pipes = append(t.pipes, &redirect{from: r, to: o.ours})
+	}
+	if c.Sandbox.TTY {
+		in, out := c.In, t.show
+		if in == nil || !ttyIn {
+			in = out
+		}
+		if out == nil {
+			out = in
+		}
+		term, err := pty.OpenTerminal(in, out)
+		if err != nil {
+			t.close()
+			return nil, err
+		}
+		t.terminal = term
+		if rows, cols, err := term.Size(); err == nil {
+			c.Sandbox.Rows, c.Sandbox.Cols = rows, cols
+		}
+	}
+	return t, nil
+}
+
+func (t *stdio) started() {
+	for _, f := range t.theirs {
+		f.Close()
+	}
+	t.theirs = nil
+}
+
+// copy starts the copiers; the returned group is done when every byte that the
+// agent wrote was judged.
+func (t *stdio) copy(ctx context.Context, sb *sandbox.Sandbox, line *Line) (*sync.WaitGroup, error) {
+	var wg sync.WaitGroup
+	hold, long := 5*time.Millisecond, time.Second
+	if sb.PTY != nil && t.in == nil {
+		// Input comes from elsewhere: the terminal stays as it is, and its signals
+		// come to guard, which passes them on.
+		wg.Go(func() {
+			_ = pty.Copy(t.show, sb.PTY, line.Open(guard.Origin{Channel: guard.ChannelTerminal, Source: "pty", PID: sb.Pid()}), hold, long)
+		})
+	} else if sb.PTY != nil {
+		if err := t.terminal.Raw(); err != nil {
+			return nil, err
+		}
+		t.session = &pty.Session{
+			Master: sb.PTY, Terminal: t.terminal, Hold: hold, LongHold: long,
+			Out:    line.Open(guard.Origin{Channel: guard.ChannelTerminal, Source: "pty", PID: sb.Pid()}),
+			Resize: sb.Resize,
+		}
+		wg.Go(func() {
+			// The master answers EIO once the last process of the session is gone.
+			// What could not be shown is no reason to lose the agent's exit status.
+			_ = t.session.Run(ctx)
+			_ = t.terminal.Restore()
+		})
+	}
+	for _, p := range t.pipes {
+		wg.Go(func() {
+			_ = pty.Copy(p.to, p.from, line.Open(guard.Origin{Channel: guard.ChannelPipe, Source: "pty", PID: sb.Pid()}), hold, long)
+			p.from.Close()
+		})
+	}
+	return &wg, nil
+}
+
+// suspend is Ctrl-Z: give the terminal back to the shell and stop, until the
+// shell says go on.
+func (t *stdio) suspend() {
+	if t.session != nil {
+		_ = t.session.Suspend() // the terminal may be gone: then there is nothing to give back
+	}
+	stopSelf()
+}
+
+func (t *stdio) resume() {
+	if t.session != nil {
+		_ = t.session.Resume()
+	}
+}
+
+func isTerminal(f *os.File) bool { return f != nil && term.IsTerminal(int(f.Fd())) }
+
+func (t *stdio) close() {
+	for _, f := range t.theirs {
+		f.Close()
+	}
+	if t.terminal != nil {
+		_ = t.terminal.Restore()
+	}
+}
