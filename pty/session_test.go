@@ -19,9 +19,11 @@ import (
 	"time"
 
 	"github.com/creack/pty"
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
 	"guard"
+	"guard/internal/testutil"
 )
 
 // user is the other side of the user's terminal.
@@ -113,6 +115,7 @@ func say(t testing.TB, f *os.File, text string) {
 }
 
 func TestEchoThroughRealShell(t *testing.T) {
+	testutil.Leftovers(t)
 	u := newUser(t)
 	cmd := exec.Command("/bin/sh", "-c", `stty size; read line; echo "got:$line"; exit 7`)
 	m, err := Start(cmd, 10, 20)
@@ -135,6 +138,7 @@ func TestEchoThroughRealShell(t *testing.T) {
 }
 
 func TestSizes(t *testing.T) {
+	testutil.Leftovers(t)
 	u := newUser(t)
 	m, s := rawPair(t)
 	ended, _ := start(t, &Session{Master: m, Terminal: u.term, Out: passAll})
@@ -350,6 +354,7 @@ func TestNothingIsLostWhenTheAgentEnds(t *testing.T) {
 func TestKeyAfterTheEndIsForTheNextReader(t *testing.T) {
 	for _, how := range []string{"agent ends", "cancelled", "suspended"} {
 		t.Run(how, func(t *testing.T) {
+			testutil.Leftovers(t)
 			u := newUser(t)
 			m, s := rawPair(t)
 			session := &Session{Master: m, Terminal: u.term, Out: passAll}
@@ -424,6 +429,7 @@ func TestSuspendShowsLastWordsAndResumesModes(t *testing.T) {
 }
 
 func TestBigPasteArrivesWholeThoughTheAgentIsSlow(t *testing.T) {
+	testutil.Leftovers(t)
 	u := newUser(t)
 	m, s := rawPair(t)
 	ended, _ := start(t, &Session{Master: m, Terminal: u.term, Out: passAll})
@@ -432,15 +438,7 @@ func TestBigPasteArrivesWholeThoughTheAgentIsSlow(t *testing.T) {
 		paste[i] = byte('a' + i*7%26)
 	}
 	go u.master.Write(paste)
-	eventually(t, "the agent's terminal is full", func() bool {
-		return withFD(m, func(fd uintptr) error {
-			fds := []interest{{fd: int(fd), write: true}}
-			if err := wait(fds, 0); err != nil || fds[0].ready {
-				return errors.New("there is room")
-			}
-			return nil
-		}) == nil
-	})
+	agentIsFull(t, m)
 	got := make([]byte, len(paste))
 	if _, err := io.ReadFull(s, got); err != nil || !bytes.Equal(got, paste) {
 		t.Fatalf("paste arrived otherwise: %v", err)
@@ -451,11 +449,59 @@ func TestBigPasteArrivesWholeThoughTheAgentIsSlow(t *testing.T) {
 	}
 }
 
+// pasteForever types until the test ends, as fast as it is taken: byte by byte,
+// since a write to a full master does not end when the slave is closed.
+func (u *user) pasteForever(t *testing.T) {
+	var stop atomic.Bool
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for !stop.Load() {
+			_ = withFD(u.master, func(fd uintptr) error {
+				fds := []interest{{fd: int(fd), write: true}}
+				if err := wait(fds, time.Millisecond); err == nil && fds[0].ready {
+					unix.Write(int(fd), []byte{'x'})
+				}
+				return nil
+			})
+		}
+	}()
+	t.Cleanup(func() { stop.Store(true); <-done })
+}
+
+func agentIsFull(t *testing.T, master *os.File) {
+	t.Helper()
+	eventually(t, "the agent's terminal is full", func() bool {
+		return withFD(master, func(fd uintptr) error {
+			fds := []interest{{fd: int(fd), write: true}}
+			if err := wait(fds, 0); err != nil || fds[0].ready {
+				return errors.New("there is room")
+			}
+			return nil
+		}) == nil
+	})
+}
+
+// Input that waits for room does not outlive the agent.
+func TestAgentEndsWithFullInput(t *testing.T) {
+	testutil.Leftovers(t)
+	u := newUser(t)
+	m, s := rawPair(t)
+	ended, _ := start(t, &Session{Master: m, Terminal: u.term, Out: passAll})
+	u.pasteForever(t)
+	agentIsFull(t, m)
+	s.Close()
+	if err := ended(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestCancelWithAFullAgentAndAFlood(t *testing.T) {
+	testutil.Leftovers(t)
 	u := newUser(t)
 	m, s := rawPair(t)
 	ended, cancel := start(t, &Session{Master: m, Terminal: u.term, Out: passAll})
-	go u.master.Write(make([]byte, 1<<20)) // nobody reads it
+	u.pasteForever(t) // nobody reads it
 	flood := make(chan struct{})
 	go func() {
 		defer close(flood)
@@ -528,6 +574,7 @@ func TestZeroDecisionShowsNothing(t *testing.T) {
 }
 
 func TestNotes(t *testing.T) {
+	testutil.Leftovers(t)
 	u := newUser(t)
 	m, s := rawPair(t)
 	var note atomic.Pointer[string]
@@ -563,6 +610,7 @@ func TestNotes(t *testing.T) {
 }
 
 func TestUsersTerminalGoesAway(t *testing.T) {
+	testutil.Leftovers(t)
 	om, os_, err := pty.Open()
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package testutil
+
+func osKinds() kinds { return kinds{} }
