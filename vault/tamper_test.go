@@ -210,6 +210,47 @@ func TestSwapsAreRefused(t *testing.T) {
 	}
 }
 
+// An older segment of the same length, under the newer index.
+func TestOldSegmentIsRefused(t *testing.T) {
+	v, dir, key := opened(t)
+	set(t, v, "", "a", canary)
+	user := func(u string) []byte {
+		must(v.Edit("", "a", func(c *guard.Credential) error { c.User = u; return nil }))
+		return must(readFileOf(dir))
+	}
+	old := user("old-user")
+	cur := user("new-user")
+	for len(cur) != len(old) { // a time with fewer digits
+		cur = user("new-user")
+	}
+	at := cuts(t, cur)[1]
+	if err := os.WriteFile(filepath.Join(dir, fileName), resum(slices.Concat(cur[:at], old[at:])), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Open(dir, key)
+	want(t, err, ErrCorrupt)
+	_, err = v.Find("", "a")
+	want(t, err, ErrCorrupt)
+}
+
+// No two lists of parts have the same associated data.
+func TestAssociatedData(t *testing.T) {
+	seen := map[string]int{}
+	for i, ad := range [][]byte{
+		aad("v", "c", "n", 1, "p"), aad("w", "c", "n", 1, "p"), aad("v", "d", "n", 1, "p"), aad("v", "c", "m", 1, "p"),
+		aad("v", "c", "n", 2, "p"), aad("v", "c", "n", 1, "q"), aad("vc", "", "n", 1, "p"), aad("", "vc", "n", 1, "p"), aad("v", "cn", "", 1, "p"),
+		aad("v", "", "cn", 1, "p"), aad("v", "c", "", 1, "np"), aad("v", "c", "np", 1, ""), aad("v", "n", "c", 1, "p"), aad("v", "c", "n", -1, "p"),
+	} {
+		if j, ok := seen[string(ad)]; ok {
+			t.Errorf("%d and %d are the same", i, j)
+		}
+		seen[string(ad)] = i
+		if !bytes.HasPrefix(ad, []byte{'g', 'u', 'a', 'r', 'd', 0, formatVersion}) {
+			t.Errorf("%d has no format version", i)
+		}
+	}
+}
+
 // cuts are where a file's index and its segments start.
 func cuts(t *testing.T, raw []byte) [2]int {
 	t.Helper()
