@@ -56,7 +56,9 @@ import (
 // as if it had been called once. Errors hold no value.
 type Provider interface {
 	// Mint makes the new value real at the issuer and returns it, or the zero
-	// Secret for Job.Candidate itself. The caller wipes it.
+	// Secret for Job.Candidate itself. The caller wipes it. An error made with
+	// NotMade says that nothing new exists at the issuer; after any other one
+	// the step is taken again, with the same intent.
 	Mint(context.Context, Job) (guard.Secret, error)
 	// Verify tries value at the issuer. nil: it was accepted. An error that Is
 	// ErrRefused: the issuer was reached and refused it. Any other error:
@@ -90,6 +92,7 @@ type Job struct {
 	Current    guard.Secret      // the old value
 	Candidate  guard.Secret      // the new value; zero if the issuer chooses and has not yet
 	Emergency  bool
+	Live       bool // the new value is current already, so it must work after Revoke
 	// Spare lists the backend process ids that a graceful rotation leaves
 	// alone: the session's own connections. nil: none.
 	Spare func() []uint32
@@ -164,6 +167,20 @@ var (
 	// ErrNoProvider: the credential does not say how to rotate it.
 	ErrNoProvider = errors.New("no provider: say how with `guard secret edit NAME --rotate PROVIDER,...`")
 )
+
+// NotMade marks a failed Mint that left nothing new at the issuer, or nothing
+// but Job.Candidate, which Verify tells.
+func NotMade(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &notMade{err}
+}
+
+type notMade struct{ err error }
+
+func (e *notMade) Error() string { return e.err.Error() }
+func (e *notMade) Unwrap() error { return e.err }
 
 // RetryAfter is a step's failure that should not be tried again before After.
 type RetryAfter struct {

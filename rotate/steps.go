@@ -175,7 +175,7 @@ func (x *run) with(step string, f func(Job) error) error {
 	if err != nil {
 		return err
 	}
-	j := Job{Intent: x.rec.Intent, Step: step, Credential: x.c, Options: options, Emergency: x.rec.Emergency}
+	j := Job{Intent: x.rec.Intent, Step: step, Credential: x.c, Options: options, Emergency: x.rec.Emergency, Live: x.rec.Switched}
 	j.Credential.Version = x.rec.From.Version
 	if j.Current, err = x.r.Vault.Get(x.rec.From); err != nil {
 		return err
@@ -266,19 +266,21 @@ func (x *run) clearStrays() error {
 }
 
 func (x *run) mint(ctx context.Context) error {
-	err := x.with(StepMint, func(j Job) error {
-		v, err := x.p.Mint(ctx, j)
-		if err != nil {
-			return err
-		}
-		defer v.Wipe()
-		if v.Len() > 0 && !same(v, j.Candidate) {
-			return x.seal(j, v)
-		}
-		if x.rec.To.Version == 0 {
-			return fmt.Errorf("the provider returned no value: %w", ErrPermanent)
-		}
-		return nil
+	err := poll(ctx, or(x.r.VerifyFor, 20*time.Second), func() error {
+		return x.with(StepMint, func(j Job) error {
+			v, err := x.p.Mint(ctx, j)
+			if err != nil {
+				return err
+			}
+			defer v.Wipe()
+			if v.Len() > 0 && !same(v, j.Candidate) {
+				return x.seal(j, v)
+			}
+			if x.rec.To.Version == 0 {
+				return fmt.Errorf("the provider returned no value: %w", ErrPermanent)
+			}
+			return nil
+		})
 	})
 	if err != nil {
 		return err
@@ -357,11 +359,11 @@ func (x *run) settle(ctx context.Context, cause error) error {
 		return nil
 	case x.rec.Emergency || current != nil:
 		return ErrOpen
-	case errors.Is(candidate, ErrRefused):
-		return ErrRolledBack
-	case x.rec.To.Version == 0 && (errors.Is(cause, ErrPermanent) || x.attempts(StepMint) >= 3):
-		// The issuer chooses the value and none came. What it may have made
-		// carries this intent's id and is unknown to everyone.
+	case x.rec.To.Version != 0 && !errors.Is(candidate, ErrRefused):
+		return ErrOpen
+	case x.rec.Step == StepVerify, final(cause), x.attempts(StepMint) >= 3:
+		// After three failures of mint that say nothing, the issuer may have made
+		// a value that nobody has seen; it carries this intent's id.
 		return ErrRolledBack
 	}
 	return ErrOpen
@@ -387,14 +389,21 @@ func (x *run) rollback() error {
 	return x.r.Vault.Bury(x.rec.To)
 }
 
-// poll calls f until it answers nil, or a permanent failure, or time is up. It
+// final says whether taking the step again at once is no use.
+func final(err error) bool {
+	var none *notMade
+	var later *RetryAfter
+	return errors.Is(err, ErrPermanent) || errors.As(err, &none) && !errors.As(err, &later)
+}
+
+// poll calls f until it answers nil, or a final failure, or time is up. It
 // calls it once at least, and waits longer each time or as long as it is told.
 func poll(ctx context.Context, limit time.Duration, f func() error) error {
 	end := time.Now().Add(limit)
 	pause := 20 * time.Millisecond
 	for {
 		err := f()
-		if err == nil || errors.Is(err, ErrPermanent) {
+		if err == nil || final(err) {
 			return err
 		}
 		d := pause

@@ -19,7 +19,7 @@
 //	error          a sentence
 //	retry_after_s  seconds before it makes sense to take the step again
 //
-// mint makes the new value real; taken again with the same intent, it ends in
+// mint makes the new value real, or is not ok if it made nothing; taken again with the same intent, it ends in
 // one new value. verify is ok if candidate is accepted, and not ok if the issuer
 // refuses it; revoke ends current and its sessions; verify-dead is ok if
 // current was tried and refused. If nothing can be said, the program exits with
@@ -118,7 +118,7 @@ func (p Provider) Mint(ctx context.Context, j rotate.Job) (guard.Secret, error) 
 		return guard.Secret{}, err
 	}
 	if !a.OK {
-		return guard.Secret{}, a.failure(j.Step)
+		return guard.Secret{}, rotate.NotMade(a.failure(j.Step))
 	}
 	return guard.NewSecret([]byte(a.Value)), nil
 }

@@ -90,42 +90,45 @@ func (p Provider) Check(ctx context.Context, j rotate.Job) error {
 
 // Mint gives the role the new password. If the new one logs in, it did before.
 func (p Provider) Mint(ctx context.Context, j rotate.Job) (guard.Secret, error) {
+	return guard.Secret{}, rotate.NotMade(p.mint(ctx, j))
+}
+
+func (p Provider) mint(ctx context.Context, j rotate.Job) error {
 	ctx, cancel := p.limit(ctx)
 	defer cancel()
 	t, err := target(j)
 	if err != nil {
-		return guard.Secret{}, err
+		return err
 	}
 	if p.login(ctx, t, j.Candidate) == nil {
-		return guard.Secret{}, nil
+		return nil
 	}
 	c, err := p.manage(ctx, j, t)
 	if err != nil {
-		return guard.Secret{}, err
+		return err
 	}
 	defer c.close()
 	if err := c.inspect(ctx); err != nil {
-		return guard.Secret{}, err
+		return err
 	}
 	login := ""
 	if j.Emergency && !c.self {
 		if !c.canLogin {
 			if err := p.ownLock(ctx, j, t); err != nil {
-				return guard.Secret{}, err
+				return err
 			}
 		}
 		login = "LOGIN "
 	}
 	err = c.setPassword(ctx, login, j.Candidate)
-	var pe *pgconn.PgError
-	if err != nil && !errors.As(err, &pe) {
+	if err != nil && c.pg.IsClosed() {
 		// No answer. Whether the password was set cannot be asked before the
 		// statement has ended at the server.
 		if werr := p.outlive(ctx, j, t); werr != nil {
-			return guard.Secret{}, werr
+			return werr
 		}
 	}
-	return guard.Secret{}, err
+	return err
 }
 
 // outlive waits until no earlier connection of this intent is left.
@@ -184,38 +187,36 @@ func (p Provider) Revoke(ctx context.Context, j rotate.Job) error {
 	if err := c.inspect(ctx); err != nil {
 		return err
 	}
-	// The new value may be real already (a graceful rotation that became an
-	// emergency, or an old version found alive): then the role stays usable.
-	bar := j.Emergency && p.login(ctx, t, j.Candidate) != nil
-	if bar && c.self {
-		if err := c.setPassword(ctx, "", j.Candidate); err != nil {
-			return err
+	if !j.Emergency {
+		var spare []uint32
+		if j.Spare != nil {
+			spare = j.Spare()
 		}
-	} else if bar {
+		return c.terminate(ctx, spare)
+	}
+	bar, lift := "", ""
+	if !c.self {
 		if !c.canLogin {
 			if err := p.ownLock(ctx, j, t); err != nil {
 				return err
 			}
 		}
-		if err := c.setPassword(ctx, "NOLOGIN ", j.Candidate); err != nil {
-			return err
+		bar, lift = "NOLOGIN ", "NOLOGIN "
+		if j.Live {
+			lift = "LOGIN "
 		}
 	}
-	var spare []uint32
-	if j.Spare != nil && !j.Emergency {
-		spare = j.Spare()
-	}
-	if err := c.terminate(ctx, spare); err != nil {
+	if err := c.setPassword(ctx, bar, j.Candidate); err != nil {
 		return err
 	}
-	if j.Emergency && c.self {
-		// One of them may have set a password in its last moment.
-		if err := c.setPassword(ctx, "", j.Candidate); err != nil {
-			return err
-		}
-		return c.terminate(ctx, nil)
+	if err := c.terminate(ctx, nil); err != nil {
+		return err
 	}
-	return nil
+	// A session may have set a password of its own in its last moment.
+	if err := c.setPassword(ctx, lift, j.Candidate); err != nil || bar != "" {
+		return err
+	}
+	return c.terminate(ctx, nil)
 }
 
 // ownLock says whether it was this rotation that barred the role: NOLOGIN and
@@ -317,14 +318,20 @@ func (m *manager) setPassword(ctx context.Context, login string, password guard.
 	}
 	// ALTER ROLE takes no parameters. The verifier's alphabet has no quote.
 	sql := `ALTER ROLE ` + quoteIdent(m.role) + ` ` + login + `PASSWORD '` + v + `'`
-	if _, err := m.pg.Exec(ctx, sql).ReadAll(); err != nil {
+	for try := 1; ; try++ {
+		_, err := m.pg.Exec(ctx, sql).ReadAll()
+		if err == nil {
+			return nil
+		}
 		var pe *pgconn.PgError
+		if errors.As(err, &pe) && pe.Code == "XX000" && try < 10 && pause(ctx, time.Duration(try)*5*time.Millisecond) == nil {
+			continue // "tuple concurrently updated": somebody else alters the role, too
+		}
 		if errors.As(err, &pe) && pe.Code == "42501" && !m.self {
 			return fmt.Errorf("admin credential %s may not alter the role of %s: run as a superuser %s: %w", m.admin, m.name, m.grantAlter(), rotate.ErrPermanent)
 		}
 		return scrub("set the new password", err)
 	}
-	return nil
 }
 
 // grantAlter is the statement that is missing. Role names are not secret.

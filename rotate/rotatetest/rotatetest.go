@@ -97,6 +97,14 @@ func Test(t *testing.T, open Open) {
 	t.Run("kill at random", func(t *testing.T) { killsAtRandom(t, open, name) })
 }
 
+// Once runs the two orders once, without faults and kills: for a second way to
+// set up a provider that passed Test.
+func Once(t *testing.T, open Open) {
+	t.Run("graceful", func(t *testing.T) { whole(t, open, rotate.Graceful) })
+	t.Run("emergency", func(t *testing.T) { whole(t, open, rotate.Emergency) })
+	t.Run("lost answer", func(t *testing.T) { lostAnswer(t, open) })
+}
+
 // world is a fixture in a vault, with a runner.
 type world struct {
 	Fixture
@@ -671,7 +679,7 @@ func killsAtRandom(t *testing.T, open Open, test string) {
 		before := w.value(0)
 		m := rotate.Mode(i % 2)
 		cmd := w.spawn(t, test, m, 0)
-		after := time.Duration(rand.Int64N(int64(250 * time.Millisecond)))
+		after := time.Duration(rand.Int64N(int64(160 * time.Millisecond)))
 		timer := time.AfterFunc(after, func() { _ = cmd.Process.Kill() })
 		err := cmd.Wait()
 		timer.Stop()
