@@ -40,7 +40,7 @@ var imports = map[string][]string{
 // is there and nowhere else.
 var only = map[string][]string{
 	"github.com/cilium/ebpf":              {"bpf"},
-	"github.com/creack/pty":               {"pty", "supervisor/sandbox"},
+	"github.com/creack/pty":               {"pty", "supervisor/sandbox", "internal/demo", "internal/testutil"},
 	"github.com/flier/gohs":               {"matcher"},
 	"github.com/zalando/go-keyring":       {"vault"},
 	"github.com/fsnotify/fsnotify":        {"supervisor"},
@@ -149,6 +149,7 @@ var reveals = map[string]int{
 	"rotate":            4,
 	"rotate/rotatetest": 4,
 	"audit":             1,
+	"bpf":               1,
 	"cmd/guard":         6,
 	"supervisor":        2,
 }
