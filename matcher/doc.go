@@ -21,7 +21,10 @@
 //     JSON in JSON, and \u00XX for every character.
 //
 // A longer form is cut into equal pieces, each a needle: each is reported by
-// itself, so a part of a long value is found as well. Parts of a value count:
+// itself, so a part of a long value is found as well. Of the variants above, a
+// value of more than 512 bytes has the common ones only (base64 with "+" and "/"
+// as they are, RFC 3986, no percent-encoding twice, upper-case %XX and
+// lower-case \u00xx for every byte, no ASCII-only or HTML-safe JSON). Parts of a value count:
 // the password in a URL (as written, and percent-decoded), each line of 16
 // bytes or more of a multi-line value, CRLF for LF, each private block of a PEM
 // file and its body on one line, and the fields of a JSON object whose names

@@ -110,36 +110,50 @@ func (x *expander) room(n int) {
 	x.a, x.b = make([]byte, 0, 12*n+16), make([]byte, 0, 12*n+16)
 }
 
-// all adds every encoding of v.
+// all adds every encoding of v. Of a value that is cut into pieces in any case
+// only the usual dialect of each: it has hundreds of needles as it is.
 func (x *expander) all(v []byte) {
 	x.basic(v)
 	x.room(len(v))
+	keeps, styles, cases := []string{"-._~", "-._~ ", "-._* ", "-._~!*'()", "-._~$&+=:@"}, 8, []string{hexUpper, hexLower}
+	long := len(v) > maxNeedle
+	if long {
+		keeps, styles = keeps[:1], 2
+	}
 	for before := range 3 {
 		x.a = appendBase64(x.a[:0], v, before, base64.StdEncoding)
-		for _, digits := range []string{hexUpper, hexLower} {
-			x.b = appendPercent(x.b[:0], x.a, "", digits)
-			x.add(encBase64, x.b)
+		for _, digits := range cases {
+			if !long {
+				x.b = appendPercent(x.b[:0], x.a, "", digits)
+				x.add(encBase64, x.b)
+			}
 		}
 		x.b = appendEscaped(x.b[:0], x.a, '/', `\/`)
 		x.add(encBase64, x.b)
 	}
-	for _, digits := range []string{hexUpper, hexLower} {
-		for _, keep := range []string{"-._~", "-._~!*'()", "-._~$&+=:@", "-._~ ", "-._* "} {
+	for i, digits := range cases {
+		for _, keep := range keeps {
 			x.a = appendPercent(x.a[:0], v, keep, digits)
 			x.add(encPercent, x.a)
-			x.b = appendPercent(x.b[:0], x.a, keep, digits)
-			x.add(encPercent, x.b)
+			if !long {
+				x.b = appendPercent(x.b[:0], x.a, keep, digits)
+				x.add(encPercent, x.b)
+			}
 		}
-		x.a = appendPercentAll(x.a[:0], v, digits)
-		x.add(encPercent, x.a)
-		for style := range 8 {
+		if !long || i == 0 {
+			x.a = appendPercentAll(x.a[:0], v, digits)
+			x.add(encPercent, x.a)
+		}
+		for style := range styles {
 			x.a = appendJSON(x.a[:0], v, jsonStyle{style&1 != 0, style&2 != 0, style&4 != 0, digits})
 			x.add(encJSON, x.a)
 			x.b = appendJSON(x.b[:0], x.a, jsonStyle{digits: digits})
 			x.add(encJSON, x.b)
 		}
-		x.a = appendUnicodeAll(x.a[:0], v, digits)
-		x.add(encJSON, x.a)
+		if !long || i == 1 {
+			x.a = appendUnicodeAll(x.a[:0], v, digits)
+			x.add(encJSON, x.a)
+		}
 	}
 	x.a = appendUTF16(x.a[:0], v)
 	x.add(encUTF16, x.a)

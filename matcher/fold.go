@@ -1,5 +1,10 @@
 package matcher
 
+import (
+	"encoding/binary"
+	"math/bits"
+)
+
 // fold is a stream without the line breaks that wrap base64 (RFC 2045, 76
 // columns; RFC 7468, 64) and the blanks that indent it. It copies only from a
 // line that ends in foldRun base64 characters on, to the end of the paragraph,
@@ -32,13 +37,19 @@ const (
 )
 
 const (
+	ones       = 0x0101010101010101
 	foldRun    = 60 // columns: xxd -p has 60, PEM 64, OpenSSH 70, MIME 76
 	foldIndent = 16 // blanks
 )
 
-func isBase64(c byte) bool {
-	return isAlnum(c) || c == '+' || c == '/' || c == '-' || c == '_'
+// base64Class has a bit for each character of base64 and base64url. Without a
+// branch: on base64 no branch of that kind would be predicted.
+var base64Class = [4]uint64{
+	1<<'+' | 1<<'-' | 1<<'/' | 0x3ff<<'0',
+	0x3ffffff<<('A'-64) | 1<<('_'-64) | 0x3ffffff<<('a'-64),
 }
+
+func isBase64(c byte) bool { return base64Class[c>>6]>>(c&63)&1 != 0 }
 
 // write takes p, which follows prev and begins at stream offset base, and adds
 // hits that end in it.
@@ -126,6 +137,14 @@ func (f *fold) seek(p []byte, i int) int {
 				f.run = max(0, len(p)-k)
 				return len(p)
 			}
+			// Most of the time there is a blank or a control character among the
+			// last 8 bytes: then a run begins after the first of them at the
+			// earliest. (The lowest bit of t is exact; Warren, Hacker's Delight, 6-1.)
+			x := binary.LittleEndian.Uint64(p[last-7:])
+			if t := (x - '!'*ones) &^ x & (0x80 * ones); t != 0 {
+				i = last - 7 + bits.TrailingZeros64(t)/8 + 1
+				continue
+			}
 			k := last
 			for k >= i && isBase64(p[k]) {
 				k--
@@ -205,13 +224,15 @@ func (f *fold) trim() {
 	}
 	first := seg{0, f.raw(cut)}
 	f.view = f.view[:copy(f.view, f.view[cut:])]
-	kept := append(f.segs[:0:0], first)
-	for _, s := range f.segs {
-		if s.at > cut {
-			kept = append(kept, seg{s.at - cut, s.raw})
-		}
+	i := 0 // segs[:i] begin in what was cut
+	for i < len(f.segs) && f.segs[i].at <= cut {
+		i++
 	}
-	f.segs = kept
+	f.segs = f.segs[:1+copy(f.segs[1:], f.segs[i:])] // i > 0: the first one is at 0
+	f.segs[0] = first
+	for j := range f.segs[1:] {
+		f.segs[j+1].at -= cut
+	}
 	f.scanned -= cut
 }
 

@@ -201,6 +201,13 @@ func TestPartsOfAValueCount(t *testing.T) {
 		val("url2", "amqp://u:"+url.QueryEscape(pw)+"@h/v"), val("url3", "https://"+token+"@git.example.com/x.git"),
 		val("pem", key+cert), val("gcp", string(file)), val("multi", "first-secret-line-1\nshort\nsecond-secret-line-2\n# a comment line here"),
 		val("newline", "trailing-"+secret+"\n"), val("quoted", `"quoted-`+secret+`"`))
+	// What all OpenSSH keys of a type begin with, and what their headers say, is
+	// nobody's secret.
+	ssh := "-----BEGIN OPENSSH PRIVATE KEY-----\n" + openSSHStart + "\n" + randString(r, alphabet, 70) + "\n" + randString(r, alphabet, 70) + "\n-----END OPENSSH PRIVATE KEY-----\n"
+	old := strings.Replace(pemKey(r, "RSA PRIVATE KEY", 3), "-----\n", "-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00112233445566778899AABBCCDDEEFF\n\n", 1)
+	if err := m.Add(val("ssh", ssh), val("old", old)); err != nil {
+		t.Fatal(err)
+	}
 	has := func(text, name string) bool {
 		return slices.ContainsFunc(m.Scan([]byte(text)), func(h Hit) bool { return h.ID.Name == name })
 	}
@@ -222,13 +229,16 @@ func TestPartsOfAValueCount(t *testing.T) {
 		"a first-secret-line-1\r\nshort\r\nsecond-secr": "multi",
 		"a trailing-" + secret + "!":                    "newline",
 		"a quoted-" + secret + "!":                      "quoted",
+		strings.Split(ssh, "\n")[3]:                     "ssh",
+		strings.Split(old, "\n")[5]:                     "old",
 	} {
 		if !has(text, name) {
 			t.Errorf("%s: a part is not found", name)
 		}
 	}
 	for _, text := range []string{cert, "-----BEGIN RSA PRIVATE KEY-----\n-----END RSA PRIVATE KEY-----", "robot@some-project-12345.iam.gserviceaccount.com",
-		"https://oauth2.googleapis.com/token", `"type": "service_account",`, "postgres://app:other@db.example.com:5432/app?sslmode=require", "# a comment line here"} {
+		"https://oauth2.googleapis.com/token", `"type": "service_account",`, "postgres://app:other@db.example.com:5432/app?sslmode=require", "# a comment line here",
+		openSSHStart + "\nQyNTUxOQAAACD", "Proc-Type: 4,ENCRYPTED"} {
 		if hits := m.Scan([]byte(text)); len(hits) != 0 {
 			t.Errorf("%q is no secret: %v", text, hits)
 		}
@@ -237,6 +247,8 @@ func TestPartsOfAValueCount(t *testing.T) {
 		t.Errorf("a whole key is masked whole: %s", masked)
 	}
 }
+
+const openSSHStart = "b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAAAAAAAAABAAAAMwAAAAtzc2gtZW"
 
 func pemKey(r *rand.Rand, label string, lines int) string {
 	var b strings.Builder

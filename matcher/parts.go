@@ -47,7 +47,12 @@ func (x *expander) text(b []byte, lines bool) {
 	}
 	crlf := appendEscaped(x.temp(2*len(lf)), lf, '\n', "\r\n")
 	x.all(lf)
-	x.all(crlf)
+	x.basic(crlf)
+	for _, slash := range []bool{false, true} {
+		x.room(len(crlf))
+		x.a = appendJSON(x.a[:0], crlf, jsonStyle{slash: slash, digits: hexLower})
+		x.add(encJSON, x.a)
+	}
 	if !lines {
 		return
 	}

@@ -15,6 +15,7 @@ type set struct {
 	needles [][]byte // of all entries, in order; an engine's numbers are indices
 	encs    []encoding
 	owner   []int32 // index into entries
+	longest int     // needle, bytes
 	eng     engine
 	begin   *beginnings // without the canary, which nothing waits for
 }
@@ -31,6 +32,7 @@ func compile(gen uint64, entries []*entry) (*set, error) {
 			s.needles = append(s.needles, n.b)
 			s.encs = append(s.encs, n.enc)
 			s.owner = append(s.owner, int32(i))
+			s.longest = max(s.longest, len(n.b))
 		}
 	}
 	eng, err := newEngine(s.needles)

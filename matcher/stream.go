@@ -6,6 +6,10 @@ import "slices"
 // ends in the next byte begins at most that many bytes before it.
 const retain = maxNeedle - 1
 
+// joined is up to which size a chunk is copied behind what is held and searched
+// together with it. For a larger one a second search where they meet is cheaper.
+const joined = 4 << 10
+
 // Stream looks for values in a stream of bytes. It is for one goroutine.
 type Stream struct {
 	m      *Matcher
@@ -22,7 +26,7 @@ type Stream struct {
 
 // Stream opens a stream at offset 0.
 func (m *Matcher) Stream() *Stream {
-	return &Stream{m: m, buf: make([]byte, 0, 4*maxNeedle)}
+	return &Stream{m: m, buf: make([]byte, 0, joined+2*maxNeedle)}
 }
 
 // Write takes the next bytes and returns the hits that end in them, sorted and
@@ -71,19 +75,19 @@ func (s *Stream) tail() []byte { return s.buf[max(0, len(s.buf)-retain):] }
 
 // feed finds the needles that end in p and moves p's end to buf.
 func (s *Stream) feed(set *set, p []byte, hits []Hit) []Hit {
-	if len(s.buf)+min(len(p), retain) > cap(s.buf) {
+	if len(s.buf)+min(len(p), joined) > cap(s.buf) {
 		s.buf = s.buf[:copy(s.buf, s.tail())]
 	}
 	// What is held begins a needle; what came before it does not, so no match
 	// begins there.
 	from := len(s.buf) - s.held
-	if len(p) <= retain {
+	if len(p) <= joined {
 		s.buf = append(s.buf, p...)
 		s.ms = set.find(s.buf[from:], s.ms[:0])
 		return s.collect(set, s.pos-int64(s.held), len(s.buf), hits)
 	}
 	if s.held > 0 {
-		s.buf = append(s.buf, p[:retain]...)
+		s.buf = append(s.buf, p[:set.longest-1]...)
 		s.ms = set.find(s.buf[from:], s.ms[:0])
 		hits = s.collect(set, s.pos-int64(s.held), s.held, hits)
 	}

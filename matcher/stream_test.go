@@ -20,11 +20,9 @@ import (
 func naive(set *set, b []byte) []Hit {
 	var hits []Hit
 	for i, d := range set.needles {
-		for j := 0; j+len(d) <= len(b); j++ {
-			if bytes.Equal(b[j:j+len(d)], d) {
-				if h, ok := set.hit(i, int64(j), int64(j+len(d))); ok {
-					hits = append(hits, h)
-				}
+		for _, j := range occurrences(b, d) {
+			if h, ok := set.hit(i, int64(j), int64(j+len(d))); ok {
+				hits = append(hits, h)
 			}
 		}
 	}
@@ -44,8 +42,8 @@ func naive(set *set, b []byte) []Hit {
 		if slices.ContainsFunc(d, func(c byte) bool { return !isBase64(c) }) {
 			continue
 		}
-		for j := 0; j+len(d) <= len(flat); j++ {
-			if bytes.Equal(flat[j:j+len(d)], d) && at[j+len(d)-1]-at[j] != int64(len(d)-1) {
+		for _, j := range occurrences(flat, d) {
+			if at[j+len(d)-1]-at[j] != int64(len(d)-1) {
 				if h, ok := set.hit(i, at[j], at[j+len(d)-1]+1); ok {
 					hits = append(hits, h)
 				}
@@ -53,6 +51,17 @@ func naive(set *set, b []byte) []Hit {
 		}
 	}
 	return merge(hits)
+}
+
+func occurrences(b, d []byte) (at []int) {
+	for i := 0; ; i++ {
+		j := bytes.Index(b[i:], d)
+		if j < 0 {
+			return at
+		}
+		i += j
+		at = append(at, i)
+	}
 }
 
 // foldable is the length of the line break at b[i] that wraps base64, or 0.
@@ -236,7 +245,7 @@ func TestLongValuesAndChunks(t *testing.T) {
 	r := newRand(12)
 	long, key := randString(r, alphabet+"._-", 3000), pemKey(r, "PRIVATE KEY", 20)
 	m := mustNew(t, val("long", long), val("pem", key), val("short", "ab"+randString(r, alphabet, 6)))
-	text := []byte(strings.Repeat("noise and noise\n", 20) + long + "\n" + key + strings.Repeat("more noise\n", 50) + hex.EncodeToString([]byte(long)) + base64.StdEncoding.EncodeToString([]byte(key)) + "\n")
+	text := []byte(strings.Repeat("noise and noise\n", 20) + long + "\n" + key + strings.Repeat("more noise\n", 700) + hex.EncodeToString([]byte(long)) + base64.StdEncoding.EncodeToString([]byte(key)) + "\n")
 	want := naive(m.set, text)
 	if len(want) < 20 {
 		t.Fatalf("only %d hits", len(want))
@@ -244,7 +253,7 @@ func TestLongValuesAndChunks(t *testing.T) {
 	if got := m.Scan(text); !slices.Equal(got, want) {
 		t.Fatal("Scan differs")
 	}
-	for _, n := range []int{7, 64, 510, 511, 512, 513, 1024, 1500, 4096} {
+	for _, n := range []int{64, 510, 511, 512, 513, 1024, 1500, 4095, 4096, 4097, 4096 + 511, 5000} {
 		if got := play(t, m, slices.Collect(slices.Chunk(text, n))...); !slices.Equal(got, want) {
 			t.Errorf("chunks of %d: %d hits, want %d", n, len(got), len(want))
 		}
