@@ -1,0 +1,295 @@
+//go:build linux && (amd64 || arm64)
+
+package bpf
+
+import (
+	"encoding/gob"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A child in a pid namespace of its own makes the calls that the tests want
+// watched. It is this test binary; it is told what to do over a pipe, so that
+// nothing but those calls holds the bytes.
+
+const childEnv = "GUARD_BPF_TEST_CHILD"
+
+type job struct {
+	Op    string     // a system call, or one of "exec", "clean", "hole", "badiov"
+	To    string     // "file", "pipe", "socket", "dgram", "terminal", "null", or a path to append to
+	Calls [][][]byte // one call each: its parts
+	Same  bool       // all calls on one descriptor; else one descriptor each
+	N     int        // of "clean": lines
+}
+
+func TestMain(m *testing.M) {
+	if os.Getenv(childEnv) != "" {
+		child()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+func child() {
+	in := gob.NewDecoder(os.Stdin)
+	for {
+		var j job
+		if err := in.Decode(&j); err != nil {
+			return // the parent is done
+		}
+		reply := []byte{'+'}
+		if err := j.do(); err != nil {
+			reply = append([]byte{'-'}, err.Error()...)
+		}
+		reply = append(reply, '\n')
+		os.Stdout.Write(reply)
+	}
+}
+
+// target is where a job's bytes go, and how they are taken out again.
+type target struct {
+	fd    int
+	drain func(n int) error
+	close func()
+}
+
+func openTarget(kind string) (target, error) {
+	readBack := func(fd int) func(int) error {
+		return func(n int) error {
+			buf := make([]byte, n)
+			for n > 0 {
+				got, err := unix.Read(fd, buf)
+				if err != nil {
+					return err
+				}
+				n -= got
+			}
+			return nil
+		}
+	}
+	pair := func(fds [2]int) target {
+		return target{fds[1], readBack(fds[0]), func() { unix.Close(fds[0]); unix.Close(fds[1]) }}
+	}
+	if strings.HasPrefix(kind, "/") {
+		fd, err := unix.Open(kind, unix.O_CREAT|unix.O_APPEND|unix.O_WRONLY, 0o600)
+		return target{fd, nil, func() { unix.Close(fd) }}, err
+	}
+	switch kind {
+	case "file":
+		fd, err := unix.Open(os.TempDir(), unix.O_TMPFILE|unix.O_RDWR, 0o600)
+		return target{fd, nil, func() { unix.Close(fd) }}, err
+	case "null":
+		fd, err := unix.Open("/dev/null", unix.O_WRONLY, 0)
+		return target{fd, nil, func() { unix.Close(fd) }}, err
+	case "pipe":
+		var fds [2]int
+		err := unix.Pipe2(fds[:], 0)
+		return pair(fds), err
+	case "socket", "dgram":
+		t := unix.SOCK_STREAM
+		if kind == "dgram" {
+			t = unix.SOCK_DGRAM
+		}
+		fds, err := unix.Socketpair(unix.AF_UNIX, t, 0)
+		return pair(fds), err
+	case "terminal":
+		master, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY, 0)
+		if err != nil {
+			return target{}, err
+		}
+		if err := unix.IoctlSetPointerInt(master, unix.TIOCSPTLCK, 0); err != nil {
+			return target{}, err
+		}
+		n, err := unix.IoctlGetInt(master, unix.TIOCGPTN)
+		if err != nil {
+			return target{}, err
+		}
+		slave, err := unix.Open("/dev/pts/"+strconv.Itoa(n), unix.O_RDWR|unix.O_NOCTTY, 0)
+		if err != nil {
+			return target{}, err
+		}
+		if tio, err := unix.IoctlGetTermios(slave, unix.TCGETS); err == nil {
+			tio.Oflag &^= unix.OPOST
+			unix.IoctlSetTermios(slave, unix.TCSETS, tio)
+		}
+		return target{slave, readBack(master), func() { unix.Close(slave); unix.Close(master) }}, nil
+	}
+	return target{}, fmt.Errorf("no target %q", kind)
+}
+
+func (j job) do() error {
+	var t target
+	for i, call := range j.Calls {
+		if j.Op == "bench" {
+			break
+		}
+		if i == 0 || !j.Same {
+			if i > 0 {
+				t.close()
+			}
+			var err error
+			if t, err = openTarget(j.To); err != nil {
+				return err
+			}
+		}
+		if err := j.call(t, call); err != nil {
+			t.close()
+			return fmt.Errorf("%s to %s: %w", j.Op, j.To, err)
+		}
+	}
+	if t.close != nil {
+		t.close()
+	}
+	if j.Op == "bench" {
+		return j.bench()
+	}
+	if j.Op == "clean" {
+		return j.clean()
+	}
+	return nil
+}
+
+func (j job) clean() error {
+	t, err := openTarget("null")
+	if err != nil {
+		return err
+	}
+	defer t.close()
+	var line []byte
+	for i := range j.N {
+		line = fmt.Appendf(line[:0], "go: downloading github.com/some/module%d v1.%d.%d h1:%016x/%x= -----END CERTIFICATE-----\n", i%97, i%13, i, uint64(i)*0x9e3779b97f4a7c15, i)
+		if _, err := unix.Write(t.fd, line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// bench writes one buffer to /dev/null, over and over.
+func (j job) bench() error {
+	t, err := openTarget("null")
+	if err != nil {
+		return err
+	}
+	defer t.close()
+	for range j.N {
+		if _, err := unix.Write(t.fd, j.Calls[0][0]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func iovecs(parts [][]byte) []unix.Iovec {
+	v := make([]unix.Iovec, len(parts))
+	for i, p := range parts {
+		if len(p) > 0 {
+			v[i].Base = &p[0]
+		}
+		v[i].SetLen(len(p))
+	}
+	return v
+}
+
+func (j job) call(t target, parts [][]byte) error {
+	n := 0
+	for _, p := range parts {
+		n += len(p)
+	}
+	var one []byte
+	if len(parts) == 1 {
+		one = parts[0]
+	}
+	var got int
+	var err error
+	iov := iovecs(parts)
+	raw := func(nr uintptr, a ...uintptr) {
+		var six [6]uintptr
+		copy(six[:], a)
+		r, _, e := unix.Syscall6(nr, six[0], six[1], six[2], six[3], six[4], six[5])
+		if got = int(r); e != 0 {
+			err = e
+		}
+	}
+	switch j.Op {
+	case "write":
+		got, err = unix.Write(t.fd, one)
+	case "pwrite64":
+		got, err = unix.Pwrite(t.fd, one, 5)
+	case "sendto":
+		got, err = n, unix.Sendto(t.fd, one, 0, nil)
+	case "writev":
+		raw(unix.SYS_WRITEV, uintptr(t.fd), uintptr(unsafe.Pointer(&iov[0])), uintptr(len(iov)))
+	case "pwritev":
+		raw(unix.SYS_PWRITEV, uintptr(t.fd), uintptr(unsafe.Pointer(&iov[0])), uintptr(len(iov)), 3)
+	case "pwritev2":
+		raw(unix.SYS_PWRITEV2, uintptr(t.fd), uintptr(unsafe.Pointer(&iov[0])), uintptr(len(iov)), 3)
+	case "vmsplice":
+		raw(unix.SYS_VMSPLICE, uintptr(t.fd), uintptr(unsafe.Pointer(&iov[0])), uintptr(len(iov)))
+	case "sendmsg":
+		got, err = unix.SendmsgBuffers(t.fd, parts, nil, nil, 0)
+	case "sendmmsg": // every part a message of its own
+		msgs := make([]struct {
+			hdr unix.Msghdr
+			len uint32
+			_   uint32
+		}, len(iov))
+		for i := range msgs {
+			msgs[i].hdr.Iov = &iov[i]
+			msgs[i].hdr.SetIovlen(1)
+		}
+		raw(unix.SYS_SENDMMSG, uintptr(t.fd), uintptr(unsafe.Pointer(&msgs[0])), uintptr(len(msgs)))
+		got = n
+		runtime.KeepAlive(msgs)
+	case "hole":
+		return hole(t.fd, one)
+	case "badiov":
+		raw(unix.SYS_WRITEV, uintptr(t.fd), 1, 3)
+		return nil
+	case "closed": // nobody's descriptor
+		unix.Write(1<<20, one)
+		return nil
+	case "exec", "nested": // a program of its own writes it; nested: in a namespace below
+		c := exec.Command("/bin/sh", "-c", `cat > /dev/null; printf %s "$0" > /dev/null`, string(one))
+		if j.Op == "nested" {
+			c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
+		}
+		return c.Run()
+	default:
+		return fmt.Errorf("no operation %q", j.Op)
+	}
+	runtime.KeepAlive(parts)
+	if err == nil && got != n {
+		err = fmt.Errorf("wrote %d of %d bytes", got, n)
+	}
+	if err != nil || t.drain == nil {
+		return err
+	}
+	return t.drain(n)
+}
+
+// hole writes three pages of which the middle one is not there. b goes to the
+// end of the third.
+func hole(fd int, b []byte) error {
+	m, err := unix.Mmap(-1, 0, 3*4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+	if err != nil {
+		return err
+	}
+	defer unix.Munmap(m)
+	copy(m[3*4096-len(b):], b)
+	m[0] = 1
+	if err := unix.Mprotect(m[4096:8192], unix.PROT_NONE); err != nil {
+		return err
+	}
+	unix.Syscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&m[0])), uintptr(len(m)))
+	return nil
+}

@@ -1,0 +1,148 @@
+//go:build linux && (amd64 || arm64)
+
+package bpf
+
+import (
+	"bufio"
+	"crypto/rand"
+	"encoding/gob"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"guard"
+)
+
+// watch is a detector on one child.
+type watch struct {
+	t      testing.TB
+	d      *Detector
+	cmd    *exec.Cmd
+	jobs   *gob.Encoder
+	reply  *bufio.Reader
+	marker []byte
+	evs    []Event
+}
+
+// markerID is of a needle that the child is told to write after a job: when its
+// event is read, all of the job's events have been.
+const markerID = 1 << 31
+
+func start(t testing.TB) (*exec.Cmd, *gob.Encoder, *bufio.Reader, uint64) {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), childEnv+"=1")
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		in.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("child: %v", err)
+		}
+	})
+	var st unix.Stat_t
+	if err := unix.Stat(fmt.Sprintf("/proc/%d/ns/pid", cmd.Process.Pid), &st); err != nil {
+		t.Fatal(err)
+	}
+	return cmd, gob.NewEncoder(in), bufio.NewReader(out), st.Ino
+}
+
+// open skips only where the kernel is too old or the tests do not run as root.
+func open(t testing.TB, o Options) *Detector {
+	t.Helper()
+	d, err := OpenDetector(o)
+	if err == nil {
+		t.Cleanup(func() {
+			if err := d.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		return d
+	}
+	if !errors.Is(err, ErrNotSupported) {
+		t.Fatal(err)
+	}
+	var major, minor int
+	fmt.Sscanf(Probe().Kernel, "%d.%d", &major, &minor)
+	if os.Getuid() == 0 && (major > 5 || major == 5 && minor >= 17) {
+		t.Fatalf("this kernel is new enough: %v", err)
+	}
+	t.Skip(err)
+	return nil
+}
+
+func newWatch(t testing.TB, needles []Needle, o Options) *watch {
+	t.Helper()
+	w := &watch{t: t, marker: random(24)}
+	var ns uint64
+	w.cmd, w.jobs, w.reply, ns = start(t)
+	o.PIDNamespace = ns
+	o.Needles = w.with(needles)
+	w.d = open(t, o)
+	return w
+}
+
+func (w *watch) with(needles []Needle) []Needle {
+	return append([]Needle{needle(markerID, w.marker)}, needles...)
+}
+
+func needle(id uint32, b []byte) Needle {
+	return Needle{ID: id, Bytes: guard.NewSecret(append([]byte(nil), b...))}
+}
+
+// random bytes from the alphabet of base64.
+func random(n int) []byte {
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	b := make([]byte, n)
+	rand.Read(b)
+	for i := range b {
+		b[i] = alphabet[b[i]&63]
+	}
+	return b
+}
+
+func (w *watch) order(j job) {
+	w.t.Helper()
+	if err := w.jobs.Encode(j); err != nil {
+		w.t.Fatal(err)
+	}
+	line, err := w.reply.ReadString('\n')
+	if err != nil || !strings.HasPrefix(line, "+") {
+		w.t.Fatalf("%s to %s: child says %q, %v", j.Op, j.To, line, err)
+	}
+}
+
+// do has the child do j, and returns the events that this led to.
+func (w *watch) do(j job) []Event {
+	w.t.Helper()
+	w.order(j)
+	w.order(job{Op: "write", To: "file", Calls: [][][]byte{{w.marker}}})
+	var evs []Event
+	for {
+		e, err := w.d.Read()
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if e.Needle == markerID {
+			return evs
+		}
+		evs = append(evs, e)
+	}
+}

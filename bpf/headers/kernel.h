@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/*
+ * The few kernel types that guard's programs look into, each with only the
+ * fields that are read. preserve_access_index makes the loader put in the
+ * running kernel's offsets (CO-RE), so order and size mean nothing here, and no
+ * dump of one kernel's types needs to be kept in the tree.
+ *
+ * A name that ends in three underscores and more is a "flavor": the loader
+ * strips it, so that two machines' pt_regs can be described side by side.
+ */
+#ifndef GUARD_KERNEL_H
+#define GUARD_KERNEL_H
+
+typedef unsigned char __u8;
+typedef unsigned short __u16;
+typedef unsigned int __u32;
+typedef unsigned long long __u64;
+typedef signed char __s8;
+typedef short __s16;
+typedef int __s32;
+typedef long long __s64;
+typedef __u16 __be16;
+typedef __u32 __be32;
+typedef __u32 __wsum;
+typedef __u8 u8;
+typedef __u16 u16;
+typedef __u32 u32;
+typedef __u64 u64;
+typedef __s32 s32;
+typedef __s64 s64;
+
+/* include/uapi/linux/bpf.h */
+enum bpf_map_type {
+	BPF_MAP_TYPE_HASH = 1,
+	BPF_MAP_TYPE_ARRAY = 2,
+	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+	BPF_MAP_TYPE_LRU_HASH = 9,
+	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
+	BPF_MAP_TYPE_RINGBUF = 27,
+};
+
+#define BPF_ANY 0
+
+/* include/uapi/linux/stat.h, include/linux/kdev_t.h */
+#define S_IFMT 00170000
+#define S_IFSOCK 0140000
+#define S_IFREG 0100000
+#define S_IFCHR 0020000
+#define S_IFIFO 0010000
+#define MINOR_BITS 20
+
+#define CORE __attribute__((preserve_access_index))
+
+struct super_block {
+	u32 s_dev;
+} CORE;
+
+struct inode {
+	u16 i_mode;
+	u32 i_rdev;
+	unsigned long i_ino;
+	u32 i_generation;
+	struct super_block *i_sb;
+} CORE;
+
+struct file {
+	struct inode *f_inode;
+} CORE;
+
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+} CORE;
+
+struct files_struct {
+	struct fdtable *fdt;
+} CORE;
+
+struct ns_common {
+	unsigned int inum;
+} CORE;
+
+struct pid_namespace {
+	struct ns_common ns;
+} CORE;
+
+struct upid {
+	int nr;
+	struct pid_namespace *ns;
+} CORE;
+
+struct pid {
+	unsigned int level;
+	struct upid numbers[1];
+} CORE;
+
+struct thread_info {
+	unsigned long flags;
+	u32 status; /* x86 */
+} CORE;
+
+struct task_struct {
+	struct thread_info thread_info;
+	struct files_struct *files;
+	struct pid *thread_pid;
+} CORE;
+
+struct pt_regs___x86 {
+	unsigned long di, si, dx, r10, r8, r9;
+} CORE;
+
+struct pt_regs___arm64 {
+	u64 regs[31];
+} CORE;
+
+/* User space's own layout, 64-bit: read with bpf_probe_read_user, no CO-RE. */
+struct user_iovec {
+	u64 base;
+	u64 len;
+};
+
+struct user_msghdr {
+	u64 name;
+	u64 namelen;
+	u64 iov;
+	u64 iovlen;
+	u64 control;
+	u64 controllen;
+	u64 flags;
+};
+
+struct user_mmsghdr {
+	struct user_msghdr hdr;
+	u64 len;
+};
+
+#endif

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/*
+ * The search. table.go builds what is read here and explains it; the hash
+ * functions exist twice and must agree.
+ */
+#ifndef GUARD_MATCH_H
+#define GUARD_MATCH_H
+
+#define WINDOW 8    /* bytes of one window */
+#define STRIDE 8    /* bytes between two windows that are looked at */
+#define SEGMENT 128 /* bytes of a needle that are confirmed, at most */
+#define PAGE 4096
+
+#define BITMAP_WORDS (1 << 17) /* u32: 4 Mibit */
+#define SLOTS (1 << 19)
+#define ENTRIES (1 << 14)
+#define PROBES 64 /* slots looked at for one window */
+
+#define BATCH 8 /* windows in one step of the loop */
+
+#define POS_MASK 8191
+
+struct slot {
+	u32 tag;
+	u32 entry; /* 0: free */
+};
+
+struct entry {
+	u64 sum; /* keyed hash of the segment */
+	u32 id;
+	u32 len;     /* of the needle */
+	u32 upto;    /* bytes of the needle up to the segment's end */
+	u32 segment; /* bytes of the segment */
+};
+
+struct table {
+	u64 key[4];
+	u32 bitmap_shift; /* 64 - log2(bits in use) */
+	u32 slot_shift;   /* 32 - log2(slots in use) */
+	u64 generation;
+	u32 bitmap[BITMAP_WORDS];
+	struct slot slots[SLOTS];
+	struct entry entries[ENTRIES];
+};
+
+/*
+ * What a stream's last bytes were. Followed in memory by the bytes that come
+ * next, so that a value split over two writes lies in one piece.
+ */
+struct tail {
+	u64 len;
+	u8 bytes[SEGMENT];
+};
+
+/*
+ * One call, from its first message to its last byte. It is in a map and not on
+ * the stack since the verifier keeps track of what is on the stack: it would
+ * look at every step of every loop anew.
+ */
+struct progress {
+	u64 msgs; /* user address of the next mmsghdr */
+	u64 iovs; /* user address of the next iovec */
+	u64 base; /* user address of the next byte */
+	u64 left; /* bytes at base */
+	u64 done; /* bytes of this call before base */
+	u64 file;
+	u32 nmsgs;
+	u32 niovs;
+	u32 len; /* bytes of the piece in scratch */
+	u32 pos; /* of the batch whose windows hit */
+	u32 hits;
+	u32 tag;
+	u32 end; /* of the window that is looked up */
+	u32 slot;
+	s32 fd;
+	u32 nr;
+	u32 channel;
+};
+
+struct scratch {
+	struct progress now;
+	struct tail tail;
+	/*
+	 * One page. The last batch reads beyond it; what it finds there is
+	 * refused by look_slot(). The rest is never touched: it lets the
+	 * verifier see that a masked position is within bounds.
+	 */
+	u8 data[POS_MASK + 1 - SEGMENT + BATCH * STRIDE + WINDOW];
+};
+
+/* A position in scratch is counted from tail.bytes; new data starts at SEGMENT. */
+#define POS_MAX (SEGMENT + PAGE + BATCH * STRIDE)
+/* A window that ends in new data, or whose needle does, starts here or later:
+ * windows are taken from a segment's last 15 bytes. */
+#define POS_FIRST (SEGMENT - (WINDOW + STRIDE - 2))
+
+static __always_inline u64 window_hash(const struct table *t, u64 window)
+{
+	return (window ^ t->key[0]) * t->key[1];
+}
+
+static __always_inline u32 window_tag(const struct table *t, u64 window)
+{
+	u64 h = (window ^ t->key[2]) * t->key[3];
+
+	h ^= h >> 29;
+	return (h * t->key[1]) >> 32;
+}
+
+static __always_inline u8 *scratch_at(struct scratch *s, u32 pos)
+{
+	/* The mask is for the verifier alone: callers keep pos within bounds. */
+	return (u8 *)s + __builtin_offsetof(struct scratch, tail.bytes) + (pos & POS_MASK);
+}
+
+#endif

@@ -1,0 +1,43 @@
+//go:build !linux || !(amd64 || arm64)
+
+package bpf
+
+import (
+	"errors"
+	"os"
+	"runtime"
+)
+
+// Detector finds needles in what a session's processes write. There is none on
+// this system.
+type Detector struct{}
+
+// Probe says that there is nothing.
+func Probe() Report {
+	r := Report{Kernel: runtime.GOOS + "/" + runtime.GOARCH}
+	for _, name := range featureNames() {
+		r.Features = append(r.Features, Feature{Name: name, Reason: "needs Linux on amd64 or arm64"})
+	}
+	return r
+}
+
+// OpenDetector fails with a *NotSupportedError.
+func OpenDetector(Options) (*Detector, error) { return nil, Probe().Need(detectNeeds()...) }
+
+// SetNeedles returns os.ErrClosed.
+func (*Detector) SetNeedles([]Needle) (uint64, error) { return 0, os.ErrClosed }
+
+// Read returns os.ErrClosed.
+func (*Detector) Read() (Event, error) { return Event{}, os.ErrClosed }
+
+// Stats returns os.ErrClosed.
+func (*Detector) Stats() (Stats, error) { return Stats{}, os.ErrClosed }
+
+// Stop does nothing.
+func (*Detector) Stop() error { return nil }
+
+// Close does nothing.
+func (*Detector) Close() error { return nil }
+
+// CgroupID returns errors.ErrUnsupported.
+func CgroupID(string) (uint64, error) { return 0, errors.ErrUnsupported }

@@ -1,0 +1,141 @@
+//go:build linux && (amd64 || arm64)
+
+package bpf
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"math/bits"
+)
+
+// The numbers of headers/match.h that the generated types do not carry.
+const (
+	window  = 8
+	stride  = 8
+	segment = 128
+	probes  = 64
+	slots   = len(detectTable{}.Slots)
+	maxBits = len(detectTable{}.Bitmap) * 32
+)
+
+// newTable builds what the kernel searches with: see doc.go. Keys are new for
+// every table.
+func newTable(needles []Needle, generation uint64) (*detectTable, error) {
+	if len(needles) > MaxNeedles {
+		return nil, fmt.Errorf("%w: %d of at most %d", ErrTooMany, len(needles), MaxNeedles)
+	}
+	for i, n := range needles {
+		if l := n.Bytes.Len(); l < MinNeedle {
+			return nil, fmt.Errorf("needle %d of ID %d: %w: %d bytes of at least %d", i, n.ID, ErrTooShort, l, MinNeedle)
+		}
+	}
+	t := &detectTable{Generation: generation}
+	windows := len(needles) * stride
+	t.BitmapShift = 64 - log2(windows*64, 1<<12, maxBits)
+	t.SlotShift = 32 - log2(windows*4, 1<<10, slots)
+	// Chance alone can fill one neighbourhood of the table; another key
+	// moves everything.
+	var err error
+	for range 4 {
+		if err = t.fill(needles); err == nil {
+			return t, nil
+		}
+	}
+	return nil, err
+}
+
+func (t *detectTable) fill(needles []Needle) error {
+	clear(t.Bitmap[:])
+	clear(t.Slots[:])
+	clear(t.Entries[:])
+	var key [32]byte
+	rand.Read(key[:]) // never fails: crypto/rand's promise
+	for i := range t.Key {
+		t.Key[i] = binary.LittleEndian.Uint64(key[i*8:])
+	}
+	t.Key[1] |= 1
+	t.Key[3] |= 1
+	for i, n := range needles {
+		b := n.Bytes.Reveal()
+		e := &t.Entries[i+1] // 0 says that a slot is free
+		upto := segmentEnd(b)
+		seg := b[max(0, upto-segment):upto]
+		e.Sum = t.segmentSum(seg)
+		e.Id = n.ID
+		e.Len = uint32(len(b))
+		e.Upto = uint32(upto)
+		e.Segment = uint32(len(seg))
+		for place := range stride {
+			at := len(seg) - window - place
+			if !t.insert(binary.LittleEndian.Uint64(seg[at:]), uint32((i+1)<<3|place)) {
+				return fmt.Errorf("needle %d of ID %d: %w that end in the same bytes", i, n.ID, ErrTooMany)
+			}
+		}
+	}
+	return nil
+}
+
+// insert is false if the kernel would not look far enough to find the window.
+func (t *detectTable) insert(w uint64, entry uint32) bool {
+	bit := t.windowHash(w) >> t.BitmapShift
+	t.Bitmap[bit>>5] |= 1 << (bit & 31)
+	tag := t.windowTag(w)
+	first := int(tag >> t.SlotShift)
+	for i := range probes {
+		s := &t.Slots[(first+i)&(slots-1)]
+		if s.Entry == 0 {
+			s.Tag, s.Entry = tag, entry
+			return true
+		}
+	}
+	return false
+}
+
+// The three hashes are those of headers/match.h and detect.bpf.c.
+
+func (t *detectTable) windowHash(w uint64) uint64 { return (w ^ t.Key[0]) * t.Key[1] }
+
+func (t *detectTable) windowTag(w uint64) uint32 {
+	h := (w ^ t.Key[2]) * t.Key[3]
+	h ^= h >> 29
+	return uint32(h * t.Key[1] >> 32)
+}
+
+func (t *detectTable) segmentSum(seg []byte) uint64 {
+	h := t.Key[2] + uint64(len(seg))
+	for i := 0; i+8 <= len(seg); i += 8 {
+		h = (h ^ binary.LittleEndian.Uint64(seg[i:])) * t.Key[3]
+		h ^= h >> 29
+	}
+	h = (h ^ binary.LittleEndian.Uint64(seg[len(seg)-8:])) * t.Key[1]
+	return h ^ h>>32
+}
+
+// segmentEnd chooses which bytes of a needle longer than a segment are
+// searched for: those before the place with the most different bytes in its
+// last 15, so that no PEM file's "-----END PRIVATE KEY-----" is what is looked
+// for in every write. Nearer to the end wins a draw.
+func segmentEnd(b []byte) int {
+	best, most := len(b), 0
+	for end := len(b); end >= segment && end > len(b)-segment; end-- {
+		var seen [256]bool
+		n := 0
+		for _, c := range b[end-MinNeedle : end] {
+			if !seen[c] {
+				seen[c] = true
+				n++
+			}
+		}
+		if n > most {
+			best, most = end, n
+		}
+	}
+	return best
+}
+
+// log2 of the power of two that is not below n, within bounds that are powers
+// of two themselves.
+func log2(n, low, high int) uint32 {
+	return uint32(bits.Len(uint(min(max(n, low), high) - 1)))
+}
