@@ -121,19 +121,7 @@ var attacks = map[string]func(args []string){
 			report(err, unix.ECONNREFUSED)
 		}
 	},
-	"abi": func(args []string) {
-		// A child, since the filter kills it.
-		self, _ := os.Executable()
-		for _, kind := range []string{"x32", "i386"} {
-			err := exec.Command(self, "@abi-"+kind).Run()
-			var ee *exec.ExitError
-			if errors.As(err, &ee) && ee.Sys().(syscall.WaitStatus).Signal() == syscall.SIGSYS {
-				fmt.Println("held:", kind, "killed")
-			} else {
-				fmt.Println("BROKEN:", kind, err)
-			}
-		}
-	},
+	"abi":     func([]string) { attackABI() },
 	"abi-x32": func([]string) { call(0x40000000 | 39) },
 	// "read" prints what can be read of a file.
 	"read": func(args []string) {
@@ -160,17 +148,26 @@ var attacks = map[string]func(args []string){
 		}
 	},
 	"unmask-inside": func(args []string) {
-		refused := []error{unix.EPERM, unix.EINVAL, unix.EBUSY, unix.EACCES}
+		refused := []error{unix.EPERM, unix.EINVAL, unix.EBUSY, unix.EACCES, unix.ENOENT, unix.ENOTDIR}
 		hidden, secret := args[0], args[1]
 		for _, p := range []string{hidden, filepath.Dir(hidden), "/tmp", "/run", "/dev", "/etc/resolv.conf", "/"} {
 			report(unix.Unmount(p, unix.MNT_DETACH), refused...)
 			report(unix.Mount("", p, "", unix.MS_REMOUNT|unix.MS_BIND, ""), append(refused, nil)...)
 		}
 		os.Mkdir("/tmp/b", 0o755)
-		report(unix.Mount(filepath.Dir(hidden), "/tmp/b", "", unix.MS_BIND, ""), refused...)
-		// A recursive bind works, and takes the mask along.
-		unix.Mount(filepath.Dir(hidden), "/tmp/b", "", unix.MS_BIND|unix.MS_REC, "")
-		attackHidden("/tmp/b/"+filepath.Base(hidden), secret)
+		// A bind that leaves the masks behind is refused; a recursive one takes
+		// them along.
+		for _, dir := range []string{filepath.Dir(hidden), filepath.Dir(filepath.Dir(hidden)), "/"} {
+			for _, flags := range []uintptr{unix.MS_BIND, unix.MS_BIND | unix.MS_REC} {
+				if err := unix.Mount(dir, "/tmp/b", "", flags, ""); err != nil {
+					fmt.Println("held: bind:", err)
+					continue
+				}
+				rel, _ := filepath.Rel(dir, hidden)
+				attackHidden(filepath.Join("/tmp/b", rel), secret)
+				unix.Unmount("/tmp/b", unix.MNT_DETACH)
+			}
+		}
 		attackHidden(hidden, secret)
 		report(os.WriteFile("/usr/guard-was-here", nil, 0o644), unix.EROFS, unix.EACCES)
 		report(os.WriteFile("/proc/sys/kernel/core_pattern", []byte("|/tmp/x"), 0o644), unix.EACCES, unix.EPERM, unix.EROFS)
@@ -178,7 +175,7 @@ var attacks = map[string]func(args []string){
 	"kernel": func([]string) {
 		for _, p := range []string{
 			"/proc/sys/kernel/core_pattern", "/proc/sys/kernel/modprobe", "/proc/sys/vm/overcommit_memory", "/proc/sysrq-trigger", "/proc/sys/net/ipv4/ip_forward",
-			"/proc/sys/net/ipv4/ip_unprivileged_port_start", "/proc/sys/kernel/hostname", "/proc/sys/fs/binfmt_misc/register", "/sys/kernel/mm/ksm/run", "/sys/power/state", "/proc/1/oom_score_adj",
+			"/proc/sys/net/ipv4/ip_unprivileged_port_start", "/proc/sys/kernel/hostname", "/proc/sys/fs/binfmt_misc/register", "/sys/kernel/mm/ksm/run", "/sys/power/state",
 		} {
 			f, err := os.OpenFile(p, os.O_WRONLY, 0)
 			if err == nil {
@@ -194,10 +191,15 @@ var attacks = map[string]func(args []string){
 		for _, p := range []string{"/usr/x", "/etc/x", "/bin/x", "/dev/x", "/sys/x", "/lib/x"} {
 			report(os.WriteFile(p, nil, 0o644), unix.EROFS, unix.EACCES)
 		}
-		_, err = os.ReadDir("/proc/1/fd")
-		report(err, unix.EACCES, unix.EPERM)
-		for _, p := range []string{"/proc/1/exe", "/proc/1/root", "/proc/1/cwd", "/proc/1/ns/mnt", "/proc/1/fd/3"} {
+		links := []string{"/proc/1/exe", "/proc/1/root", "/proc/1/cwd", "/proc/1/ns/mnt"}
+		names, _ := os.ReadDir("/proc/1/fd") // numbers, at most
+		for _, n := range names {
+			links = append(links, "/proc/1/fd/"+n.Name())
+		}
+		for _, p := range links {
 			_, err := os.Readlink(p)
+			report(err, unix.EACCES, unix.EPERM)
+			_, err = os.Open(p)
 			report(err, unix.EACCES, unix.EPERM)
 		}
 		for _, p := range []string{"/proc/1/mem", "/proc/1/environ", "/proc/1/maps", "/proc/kcore", "/dev/mem", "/dev/kmsg", "/proc/kmsg"} {

@@ -26,8 +26,9 @@ func (s *sockets) add(name string, fd int) {
 }
 
 // wantedPorts are listened on one by one where there is no nftables. Any other
-// port is refused at once, which beats a time-out.
-var wantedPorts = []int{22, 80, 443, 465, 587, 993, 1433, 3000, 3306, 5000, 5432, 5671, 6379, 6443, 8000, 8080, 8443, 9418, 9443, 27017}
+// port is refused at once, which beats a time-out. Those that agents like to
+// listen on themselves (3000, 8080) are left to them.
+var wantedPorts = []int{22, 80, 443, 465, 587, 993, 1433, 3306, 5432, 5671, 6379, 6443, 8443, 9418, 9443, 27017}
 
 // network makes every address local, and catches every TCP connection and
 // every DNS query. There is no interface but lo: nothing else goes anywhere,

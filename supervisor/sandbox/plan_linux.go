@@ -27,6 +27,11 @@ func plan(c Config, uid, gid int) (initConfig, []string, error) {
 	if len(c.HostPorts) > 128 {
 		return p, nil, fmt.Errorf("%d host ports: the limit is 128", len(c.HostPorts))
 	}
+	for _, port := range c.HostPorts {
+		if port < 1 || port > 65535 || port == 53 || port == ProxyPort {
+			return p, nil, fmt.Errorf("port %d of the host cannot be shown inside: 53 and %d are guard's own there", port, ProxyPort)
+		}
+	}
 	dir, err := canonical(c.Dir)
 	if err != nil {
 		return p, nil, fmt.Errorf("working folder: %w", err)
