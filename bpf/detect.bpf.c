@@ -60,7 +60,6 @@ struct event {
 struct stream {
 	u64 where;
 	u64 number;
-	u64 generation;
 };
 
 struct counters {
@@ -264,8 +263,9 @@ static long scan_batch(u32 i, void *ctx)
 #pragma unroll
 	for (int k = 0; k < BATCH; k++) {
 		u64 b = window_hash(t, *(u64 *)(p + k * STRIDE)) >> shift;
+		u64 word = t->bitmap[(b >> 12) & (BITMAP_WORDS - 1)];
 
-		hits |= (t->bitmap[(b >> 5) & (BITMAP_WORDS - 1)] >> (b & 31) & 1) << k;
+		hits |= (word >> (b & 63) & word >> (b >> 6 & 63) & 1) << k;
 	}
 	if (hits) {
 		struct progress *now = &c->scratch->now;
@@ -382,12 +382,23 @@ static long step(u32 i, void *ctx)
 static __always_inline int in_pidns(struct task_struct *task)
 {
 	struct pid *pid = task->thread_pid;
-	struct pid_namespace *ns = 0;
+	struct nsproxy *proxy = task->nsproxy;
+	struct pid_namespace *ns;
 	u32 level;
 
 	if (!pid)
 		return 0;
+	/* Most of the machine, then most of a session, without reading memory
+	 * by way of a helper. A task whose children only will be in the
+	 * namespace (nsenter) is above it. */
 	level = pid->level;
+	if (level == 0)
+		return scope_pidns == PROC_PID_INIT_INO;
+	if (proxy) {
+		ns = proxy->pid_ns_for_children;
+		if (ns && ns->ns.inum == scope_pidns && level >= ns->level)
+			return 1;
+	}
 	for (u32 i = 0; i <= 32; i++) {
 		if (i > level)
 			break;
@@ -425,14 +436,16 @@ static __always_inline int foreign(struct task_struct *task)
 
 static __always_inline struct file *file_of(struct task_struct *task, u32 fd)
 {
-	struct file **table;
+	struct files_struct *files = task->files;
+	struct fdtable *table;
 	struct file *file = 0;
 
-	if (fd >= BPF_CORE_READ(task, files, fdt, max_fds))
+	if (!files)
 		return 0;
-	table = BPF_CORE_READ(task, files, fdt, fd);
-	if (bpf_probe_read_kernel(&file, sizeof(file), table + fd))
+	table = files->fdt;
+	if (!table || fd >= table->max_fds)
 		return 0;
+	bpf_probe_read_kernel(&file, sizeof(file), table->fd + fd);
 	return file;
 }
 
@@ -485,15 +498,15 @@ int BPF_PROG(sys_enter, void *regs, long nr)
 	if (bpf_core_field_exists(((struct pt_regs___x86 *)0)->di)) {
 		struct pt_regs___x86 *r = regs;
 
-		a0 = BPF_CORE_READ(r, di);
-		a1 = BPF_CORE_READ(r, si);
-		a2 = BPF_CORE_READ(r, dx);
+		a0 = r->di;
+		a1 = r->si;
+		a2 = r->dx;
 	} else {
 		struct pt_regs___arm64 *r = regs;
 
-		a0 = BPF_CORE_READ(r, regs[0]);
-		a1 = BPF_CORE_READ(r, regs[1]);
-		a2 = BPF_CORE_READ(r, regs[2]);
+		a0 = r->regs[0];
+		a1 = r->regs[1];
+		a2 = r->regs[2];
 	}
 
 	c.scratch = bpf_map_lookup_elem(&scratches, &zero);
@@ -547,8 +560,9 @@ int BPF_PROG(sys_enter, void *regs, long nr)
 	 */
 	if (inode) {
 		key.where = (u64)inode;
-		key.number = BPF_CORE_READ(inode, i_ino);
-		key.generation = BPF_CORE_READ(inode, i_generation);
+		/* A file system may use a number again, but not with its
+		 * generation; what is no file has numbers only. */
+		key.number = (mode & S_IFMT) == S_IFREG ? BPF_CORE_READ(inode, i_generation) : BPF_CORE_READ(inode, i_ino);
 	} else {
 		key.where = bpf_get_current_pid_tgid() >> 32 << 32 | (u32)a0;
 	}

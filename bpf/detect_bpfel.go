@@ -94,10 +94,9 @@ const (
 )
 
 type detectStream struct {
-	_          structs.HostLayout
-	Where      uint64
-	Number     uint64
-	Generation uint64
+	_      structs.HostLayout
+	Where  uint64
+	Number uint64
 }
 
 type detectTable struct {
@@ -106,7 +105,7 @@ type detectTable struct {
 	BitmapShift uint32
 	SlotShift   uint32
 	Generation  uint64
-	Bitmap      [131072]uint32
+	Bitmap      [65536]uint64
 	Slots       [524288]struct {
 		_     structs.HostLayout
 		Tag   uint32

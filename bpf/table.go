@@ -16,7 +16,7 @@ const (
 	segment = 128
 	probes  = 64
 	slots   = len(detectTable{}.Slots)
-	maxBits = len(detectTable{}.Bitmap) * 32
+	words   = len(detectTable{}.Bitmap)
 )
 
 // newTable builds what the kernel searches with: see doc.go. Keys are new for
@@ -32,7 +32,8 @@ func newTable(needles []Needle, generation uint64) (*detectTable, error) {
 	}
 	t := &detectTable{Generation: generation}
 	windows := len(needles) * stride
-	t.BitmapShift = 64 - log2(windows*64, 1<<12, maxBits)
+	// Two bits of 64 per window: 1 in 500 other windows has both set.
+	t.BitmapShift = 64 - 12 - log2(windows, 1<<6, words)
 	t.SlotShift = 32 - log2(windows*4, 1<<10, slots)
 	// Chance alone can fill one neighbourhood of the table; another key
 	// moves everything.
@@ -79,7 +80,7 @@ func (t *detectTable) fill(needles []Needle) error {
 // insert is false if the kernel would not look far enough to find the window.
 func (t *detectTable) insert(w uint64, entry uint32) bool {
 	bit := t.windowHash(w) >> t.BitmapShift
-	t.Bitmap[bit>>5] |= 1 << (bit & 31)
+	t.Bitmap[bit>>12] |= 1<<(bit&63) | 1<<(bit>>6&63)
 	tag := t.windowTag(w)
 	first := int(tag >> t.SlotShift)
 	for i := range probes {

@@ -49,6 +49,9 @@ enum bpf_map_type {
 #define S_IFIFO 0010000
 #define MINOR_BITS 20
 
+/* include/linux/proc_ns.h */
+#define PROC_PID_INIT_INO 0xEFFFFFFCU
+
 #define CORE __attribute__((preserve_access_index))
 
 struct super_block {
@@ -82,6 +85,11 @@ struct ns_common {
 
 struct pid_namespace {
 	struct ns_common ns;
+	unsigned int level;
+} CORE;
+
+struct nsproxy {
+	struct pid_namespace *pid_ns_for_children;
 } CORE;
 
 struct upid {
@@ -103,6 +111,7 @@ struct task_struct {
 	struct thread_info thread_info;
 	struct files_struct *files;
 	struct pid *thread_pid;
+	struct nsproxy *nsproxy;
 } CORE;
 
 struct pt_regs___x86 {

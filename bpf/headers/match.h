@@ -11,7 +11,7 @@
 #define SEGMENT 128 /* bytes of a needle that are confirmed, at most */
 #define PAGE 4096
 
-#define BITMAP_WORDS (1 << 17) /* u32: 4 Mibit */
+#define BITMAP_WORDS (1 << 16) /* 4 Mibit */
 #define SLOTS (1 << 19)
 #define ENTRIES (1 << 14)
 #define PROBES 64 /* slots looked at for one window */
@@ -35,10 +35,10 @@ struct entry {
 
 struct table {
 	u64 key[4];
-	u32 bitmap_shift; /* 64 - log2(bits in use) */
+	u32 bitmap_shift; /* 64 - 12 - log2(words in use) */
 	u32 slot_shift;   /* 32 - log2(slots in use) */
 	u64 generation;
-	u32 bitmap[BITMAP_WORDS];
+	u64 bitmap[BITMAP_WORDS]; /* a Bloom filter, both bits of a window in one word */
 	struct slot slots[SLOTS];
 	struct entry entries[ENTRIES];
 };
