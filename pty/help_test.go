@@ -2,6 +2,7 @@ package pty
 
 import (
 	"bytes"
+	"io"
 	"runtime"
 	"strings"
 	"sync"
@@ -141,4 +142,9 @@ func noGoroutines(t testing.TB) {
 		time.Sleep(time.Millisecond)
 	}
 	t.Errorf("a goroutine of this package is left:\n%s", left)
+}
+
+// ReadFrom collects what r displays, until it ends.
+func (s *screen) ReadFrom(r io.Reader) (int64, error) {
+	return io.Copy(struct{ io.Writer }{s}, r)
 }

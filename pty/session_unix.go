@@ -185,7 +185,9 @@ func (s *Session) resize() error {
 // Suspend gives the terminal back to the shell: it displays what the agent
 // wrote until now, stops reading and writing the terminal, and restores it.
 // main calls it when the agent was stopped (Ctrl-Z), then stops itself, and
-// calls Resume when it goes on. What is typed meanwhile is the shell's.
+// calls Resume when SIGCONT arrives, not when kill returns: that may be before
+// the process stops. What is typed meanwhile is the shell's. Before Run it is
+// Restore.
 func (s *Session) Suspend() error {
 	s.suspend.Lock()
 	defer s.suspend.Unlock()
