@@ -358,6 +358,7 @@ static long step(u32 i, void *ctx)
 		n = now->left;
 	if (n > room)
 		n = room;
+	barrier_var(n); /* else the compiler, who knows the bound, drops what the verifier needs */
 	if (n == 0 || n > PAGE)
 		return 1;
 	now->len = n;
@@ -399,6 +400,8 @@ static __always_inline int in_pidns(struct task_struct *task)
 		if (ns && ns->ns.inum == scope_pidns && level >= ns->level)
 			return 1;
 	}
+	/* Read anew by a helper, it is a number to the verifier, and can be added to. */
+	pid = BPF_CORE_READ(task, thread_pid);
 	for (u32 i = 0; i <= 32; i++) {
 		if (i > level)
 			break;
@@ -481,12 +484,16 @@ int BPF_PROG(sys_enter, void *regs, long nr)
 	struct tail *tail;
 	u32 zero = 0, channel = CHANNEL_OTHER, mode = 0, shape;
 	struct stream key = {};
-	u64 a0, a1, a2;
+	u64 a0, a1, a2, index;
 	void *inner;
 
 	if ((u64)nr >= SYSCALLS)
 		return 0;
-	shape = shapes[nr];
+	/* A 6.1 verifier forgets the comparison when nr is spilled: a mask that
+	 * the compiler may not drop. */
+	index = nr;
+	barrier_var(index);
+	shape = shapes[index & (SYSCALLS - 1)];
 	if (shape == SHAPE_NONE)
 		return 0;
 	task = bpf_get_current_task_btf();

@@ -14,7 +14,7 @@ const (
 	window  = 8
 	stride  = 8
 	segment = 128
-	probes  = 64
+	probes  = 128
 	slots   = len(detectTable{}.Slots)
 	words   = len(detectTable{}.Bitmap)
 )
@@ -34,11 +34,11 @@ func newTable(needles []Needle, generation uint64) (*detectTable, error) {
 	windows := len(needles) * stride
 	// Two bits of 64 per window: 1 in 500 other windows has both set.
 	t.BitmapShift = 64 - 12 - log2(windows, 1<<6, words)
-	t.SlotShift = 32 - log2(windows*4, 1<<10, slots)
+	t.SlotShift = 32 - log2(windows*4, 1<<14, slots)
 	// Chance alone can fill one neighbourhood of the table; another key
 	// moves everything.
 	var err error
-	for range 4 {
+	for range 16 {
 		if err = t.fill(needles); err == nil {
 			return t, nil
 		}

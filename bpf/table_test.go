@@ -29,7 +29,7 @@ func TestNeedlesThatCannotBeSearchedFor(t *testing.T) {
 		{"one byte less", []Needle{needle(1, random(15)), needle(2, canary)}, ErrTooShort},
 		{"empty", []Needle{{ID: 3}}, ErrTooShort},
 		{"60 that end alike", ends(60), nil},
-		{"70 that end alike", ends(70), ErrTooMany},
+		{"130 that end alike", ends(130), ErrTooMany},
 		{"all alike", slices.Repeat([]Needle{needle(1, bytes.Repeat([]byte{'a'}, 40))}, 8), nil},
 		{"more than fit", slices.Repeat([]Needle{needle(1, random(20))}, MaxNeedles+1), ErrTooMany},
 	} {

@@ -14,7 +14,7 @@
 #define BITMAP_WORDS (1 << 16) /* 4 Mibit */
 #define SLOTS (1 << 19)
 #define ENTRIES (1 << 14)
-#define PROBES 64 /* slots looked at for one window */
+#define PROBES 128 /* slots looked at for one window */
 
 #define BATCH 8 /* windows in one step of the loop */
 
