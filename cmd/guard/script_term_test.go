@@ -1,0 +1,199 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/creack/pty"
+)
+
+// statusProgram is "status N CMD [ARG...]": it runs CMD in its place and fails
+// unless its exit status, as a shell would tell it, is N.
+func statusProgram() {
+	if len(os.Args) < 3 {
+		fmt.Fprintln(os.Stderr, "usage: status N CMD [ARG...]")
+		os.Exit(2)
+	}
+	want, err := strconv.Atoi(os.Args[1])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	}
+	cmd := exec.Command(os.Args[2], os.Args[3:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	err = cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	}
+	if got := shellStatus(cmd.ProcessState); got != want {
+		fmt.Fprintf(os.Stderr, "status: %d, want %d\n", got, want)
+		os.Exit(1)
+	}
+}
+
+func shellStatus(p *os.ProcessState) int {
+	if ws := p.Sys().(syscall.WaitStatus); ws.Signaled() {
+		return 128 + int(ws.Signal())
+	}
+	return p.ExitCode()
+}
+
+// termProgram is "term [-size ROWSxCOLS] FILE CMD [ARG...]": it runs CMD as the
+// leader of a session on a terminal of its own, plays the user that FILE describes, and
+// prints what the terminal showed. Its exit status is CMD's. Lines of FILE:
+//
+//	wait REGEXP      until what was shown since the last match matches
+//	send TEXT        types TEXT: Go's escapes, and $VAR from the environment
+//	resize ROWSxCOLS
+//	hangup           closes the terminal
+func termProgram() {
+	fail := func(format string, v ...any) {
+		fmt.Fprintf(os.Stderr, "term: "+format+"\n", v...)
+		os.Exit(99)
+	}
+	args := os.Args[1:]
+	size := &pty.Winsize{Rows: 24, Cols: 80}
+	if len(args) > 2 && args[0] == "-size" {
+		if _, err := fmt.Sscanf(args[1], "%dx%d", &size.Rows, &size.Cols); err != nil {
+			fail("size: %v", err)
+		}
+		args = args[2:]
+	}
+	if len(args) < 2 {
+		fail("usage: term [-size ROWSxCOLS] FILE CMD [ARG...]")
+	}
+	script, err := os.ReadFile(args[0])
+	if err != nil {
+		fail("%v", err)
+	}
+	cmd := exec.Command(args[1], args[2:]...)
+	master, err := pty.StartWithSize(cmd, size)
+	if err != nil {
+		fail("%v", err)
+	}
+	shown := &screen{changed: make(chan struct{}, 1)}
+	var wg sync.WaitGroup
+	wg.Go(func() { shown.read(master) })
+	for line := range strings.Lines(string(script)) {
+		verb, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		switch verb {
+		case "", "#":
+		case "wait":
+			re, err := regexp.Compile(rest)
+			if err != nil {
+				fail("%v", err)
+			}
+			if !shown.wait(re) {
+				cmd.Process.Kill()
+				os.Stdout.Write(shown.all())
+				fail("did not show %s", rest)
+			}
+		case "send":
+			text, err := strconv.Unquote(`"` + rest + `"`)
+			if err != nil {
+				fail("send %s: %v", rest, err)
+			}
+			if _, err := master.WriteString(os.ExpandEnv(text)); err != nil {
+				fail("send: %v", err)
+			}
+		case "resize":
+			if _, err := fmt.Sscanf(rest, "%dx%d", &size.Rows, &size.Cols); err != nil {
+				fail("resize: %v", err)
+			}
+			if err := pty.Setsize(master, size); err != nil {
+				fail("resize: %v", err)
+			}
+		case "hangup":
+			master.Close()
+		default:
+			fail("unknown line %q", line)
+		}
+	}
+	late := time.AfterFunc(30*time.Second, func() { cmd.Process.Kill() })
+	_ = cmd.Wait()
+	if !late.Stop() {
+		os.Stdout.Write(shown.all())
+		fail("%s did not end", args[1])
+	}
+	// What the terminal still holds is shown; a descendant that lives on must not
+	// keep it open.
+	drained := make(chan struct{})
+	go func() { wg.Wait(); close(drained) }()
+	select {
+	case <-drained:
+	case <-time.After(5 * time.Second):
+		fmt.Fprintln(os.Stderr, "term: something still holds the terminal")
+	}
+	os.Stdout.Write(shown.all())
+	os.Exit(shellStatus(cmd.ProcessState))
+}
+
+// screen is what a terminal showed, in order.
+type screen struct {
+	mu      sync.Mutex
+	buf     bytes.Buffer
+	from    int // what was matched already
+	done    bool
+	changed chan struct{}
+}
+
+func (s *screen) read(master *os.File) {
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := master.Read(buf)
+		s.mu.Lock()
+		s.buf.Write(buf[:n])
+		s.done = err != nil
+		s.mu.Unlock()
+		select {
+		case s.changed <- struct{}{}:
+		default:
+		}
+		if err != nil {
+			return // EIO: nobody has the terminal open any more
+		}
+	}
+}
+
+func (s *screen) wait(re *regexp.Regexp) bool {
+	late := time.After(20 * time.Second)
+	for {
+		s.mu.Lock()
+		m := re.FindIndex(s.buf.Bytes()[s.from:])
+		if m != nil {
+			s.from += m[1]
+		}
+		done := s.done
+		s.mu.Unlock()
+		if m != nil {
+			return true
+		}
+		if done {
+			return false
+		}
+		select {
+		case <-s.changed:
+		case <-late:
+			return false
+		}
+	}
+}
+
+func (s *screen) all() []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return bytes.Clone(s.buf.Bytes())
+}

@@ -1,0 +1,287 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"guard/internal/testutil"
+	"guard/supervisor/sandbox"
+)
+
+// pgServer is one server for every script that needs one.
+var pgServer testutil.PostgresServer
+
+func TestMain(m *testing.M) {
+	// A sandbox runs this binary again as its first processes.
+	if handled, code := sandbox.Stage(os.Args); handled {
+		os.Exit(code)
+	}
+	testscript.Main(stopping{m}, map[string]func(){
+		"guard":  func() { main() },
+		"status": statusProgram,
+		"term":   termProgram,
+	})
+}
+
+// stopping ends what tests share.
+type stopping struct{ m *testing.M }
+
+func (s stopping) Run() int {
+	defer pgServer.Stop()
+	return s.m.Run()
+}
+
+// TestScripts runs testdata/*.txtar, each in a folder, a home and a vault of its
+// own. $CANARY and $CANARY2 are random values that are in no script: after each
+// one they are looked for in all that was printed and in every file that is left.
+func TestScripts(t *testing.T) {
+	testutil.Leftovers(t)
+	t.Run("all", func(t *testing.T) {
+		testscript.RunT(&scriptT{T: t}, testscript.Params{
+			Dir: "testdata", Setup: setup, Cmds: scriptCommands(), RequireUniqueNames: true,
+			Condition: func(c string) (bool, error) {
+				if c == "root" {
+					return os.Geteuid() == 0, nil
+				}
+				return false, fmt.Errorf("unknown condition %q", c)
+			},
+		})
+	})
+}
+
+// ordinary is the uid of the second run.
+const ordinary = 4711
+
+// TestScriptsAsOrdinaryUser runs the same scripts again without root's rights.
+func TestScriptsAsOrdinaryUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		return // TestScripts was that
+	}
+	testutil.Leftovers(t)
+	as := testutil.AsUser(t, ordinary)
+	cmd := exec.CommandContext(t.Context(), "guard.test", "-test.run=^TestScripts$", "-test.timeout=5m")
+	if testing.Verbose() {
+		cmd.Args = append(cmd.Args, "-test.v")
+	}
+	cmd.Env = append(cmd.Env, "GUARD_TEST_ALL="+os.Getenv("GUARD_TEST_ALL"))
+	as(cmd)
+	// The binary and the scripts may lie where only root gets at.
+	home := cmd.Dir
+	self, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Path = filepath.Join(home, "guard.test")
+	cmd.Err = nil
+	if err := os.WriteFile(cmd.Path, self, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(filepath.Join(home, "testdata"), os.DirFS("testdata")); err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Errorf("as uid %d: %v\n%s", ordinary, err, out)
+	} else if testing.Verbose() {
+		t.Logf("%s", out)
+	}
+}
+
+// scriptT is the T of the scripts. It gets the whole log of each one, whether it
+// failed or not, and looks for the canaries there.
+type scriptT struct {
+	*testing.T
+	mu       sync.Mutex
+	canaries map[string]string // value -> name
+	holders  map[string]bool   // files of the user's that hold one rightly
+}
+
+func (t *scriptT) Run(name string, f func(testscript.T)) {
+	t.T.Run(name, func(tt *testing.T) {
+		f(&scriptT{T: tt, canaries: map[string]string{}, holders: map[string]bool{}})
+	})
+}
+
+// Verbose keeps testscript from throwing away the log of phases that went well.
+func (t *scriptT) Verbose() bool { return true }
+
+func (t *scriptT) plant(name, value string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.canaries[value] = name
+}
+
+func (t *scriptT) holds(path string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.holders[path] = true
+}
+
+// mask makes a text fit to be shown.
+func (t *scriptT) mask(s string) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for value, name := range t.canaries {
+		s = strings.ReplaceAll(s, value, "["+name+"]")
+	}
+	return s
+}
+
+// Log gets the script's log at its end. It begins with the environment, where
+// the canaries are, up to an empty line.
+func (t *scriptT) Log(args ...any) {
+	t.Helper()
+	text := fmt.Sprint(args...)
+	if env, rest, ok := strings.Cut(text, "\n\n"); ok && strings.HasPrefix(env, "WORK=") {
+		text = rest
+	}
+	for value, name := range t.values() {
+		t.report(name, "standard output, standard error or the terminal", value, []byte(text))
+	}
+	if t.Failed() || testing.Verbose() {
+		t.T.Log(t.mask(text))
+	}
+}
+
+func (t *scriptT) Fatal(args ...any) {
+	t.Helper()
+	t.T.Fatal(t.mask(fmt.Sprint(args...)))
+}
+
+func (t *scriptT) values() map[string]string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	m := map[string]string{}
+	for v, n := range t.canaries {
+		m[v] = n
+	}
+	return m
+}
+
+// report fails the test where value is in places.
+func (t *scriptT) report(name, where, value string, places ...any) {
+	t.Helper()
+	found, err := testutil.Find(value, places...)
+	if err != nil {
+		t.Errorf("%s was not searched: %v", where, t.mask(err.Error()))
+	}
+	for _, f := range found {
+		t.mu.Lock()
+		rightly := t.holders[strings.TrimPrefix(f.Where, "file ")]
+		t.mu.Unlock()
+		if !rightly {
+			t.Errorf("%s is in %s: %s", name, where, t.mask(f.String()))
+		}
+	}
+}
+
+// searchFiles looks through all that the script left.
+func (t *scriptT) searchFiles(work string) {
+	// A session's layers hold folders that nobody may read, their owner included.
+	_ = filepath.WalkDir(work, func(path string, d fs.DirEntry, err error) error {
+		if d != nil && d.IsDir() {
+			_ = os.Chmod(path, 0o700)
+		}
+		return nil
+	})
+	for value, name := range t.values() {
+		t.report(name, "what is left on disk", value, work)
+	}
+}
+
+const systemPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// setup gives a script its home, its vault's place, its working folder and its
+// canaries.
+func setup(env *testscript.Env) error {
+	t, ok := env.T().(*scriptT)
+	if !ok {
+		return fmt.Errorf("the scripts run with a %T", env.T())
+	}
+	home, proj := filepath.Join(env.WorkDir, "home"), filepath.Join(env.WorkDir, "proj")
+	for _, d := range []string{home, proj} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return err
+		}
+	}
+	guard, err := exec.LookPath("guard")
+	if err != nil {
+		return err
+	}
+	for _, kv := range testutil.GitEnv(home) {
+		if !strings.HasPrefix(kv, "PATH=") {
+			env.Vars = append(env.Vars, kv)
+		}
+	}
+	for _, name := range []string{"CANARY", "CANARY2"} {
+		v := testutil.Canary(t.T)
+		t.plant(name, v)
+		env.Setenv(name, v)
+	}
+	env.Setenv("PATH", filepath.Dir(guard)+":"+systemPath)
+	env.Setenv("HOME", home)
+	env.Setenv("GUARD_HOME", filepath.Join(env.WorkDir, "gh"))
+	env.Setenv("GUARD_KEYFILE", filepath.Join(env.WorkDir, "key"))
+	env.Setenv("TZ", "UTC")
+	env.Setenv("LANG", "C.UTF-8")
+	env.Setenv("TERM", "xterm")
+	env.Cd = proj
+	ctx, cancel := context.WithCancel(context.Background())
+	env.Values[stateKey{}] = &state{t: t, ctx: ctx}
+	env.Defer(func() {
+		cancel()
+		t.searchFiles(env.WorkDir)
+	})
+	return nil
+}
+
+type stateKey struct{}
+
+// state is what the commands of one script share.
+type state struct {
+	t   *scriptT
+	ctx context.Context
+	ca  *testutil.CA
+	api map[string]*testutil.API
+	git *testutil.Git
+	// sinks are servers that take everything and keep it.
+	sinks map[string]*sink
+}
+
+func stateOf(ts *testscript.TestScript) *state {
+	s := ts.Value(stateKey{}).(*state)
+	if s.api == nil {
+		s.api, s.sinks = map[string]*testutil.API{}, map[string]*sink{}
+	}
+	return s
+}
+
+// TestScriptsAreThere keeps the set from shrinking unnoticed.
+func TestScriptsAreThere(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(files) < 40 {
+		t.Errorf("%d scripts, %v", len(files), err)
+	}
+	slices.Sort(files)
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(b), "\nskip ") || strings.Contains(string(b), "sleep ") && !strings.Contains(string(b), "sleep infinity") {
+			t.Errorf("%s skips or sleeps", f)
+		}
+	}
+}
