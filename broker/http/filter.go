@@ -1,0 +1,181 @@
+package http
+
+import (
+	"bytes"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"guard"
+	"guard/broker"
+)
+
+// filtered is a body on its way through a filter.
+type filtered struct {
+	src    io.ReadCloser
+	f      guard.Filter
+	pauses bool                       // the sender may wait for an answer in the middle
+	stop   func(guard.Decision) error // what Read returns when the filter stops
+	end    func() error               // at the end, before io.EOF; optional
+
+	buf   []byte
+	out   []byte
+	held  int
+	ended bool  // src is at its end, the filter was not told yet
+	err   error // what Read returns once out is empty
+	ahead chan read
+
+	stopped atomic.Pointer[stopError] // for those who do not see what Read returned
+}
+
+type stopError struct{ error }
+
+type read struct {
+	n   int
+	err error
+}
+
+// Read gives what the filter lets go.
+func (t *filtered) Read(p []byte) (int, error) {
+	for {
+		if len(t.out) > 0 {
+			n := copy(p, t.out)
+			t.out = t.out[n:]
+			return n, nil
+		}
+		if t.err != nil {
+			return 0, t.err
+		}
+		if t.ended {
+			t.err = io.EOF
+			t.step(nil, guard.End)
+			if t.err == io.EOF && t.end != nil {
+				if err := t.end(); err != nil {
+					t.err = err
+				}
+			}
+			continue
+		}
+		if t.buf == nil {
+			t.buf = make([]byte, bufSize)
+		}
+		n, err, idle := t.fill()
+		if idle {
+			t.step(nil, guard.Pause)
+			t.held = 0
+			continue
+		}
+		if err == io.EOF {
+			t.ended = true
+		} else if err != nil {
+			t.err = err
+		}
+		if n > 0 {
+			t.step(t.buf[:n], guard.More)
+		}
+	}
+}
+
+func (t *filtered) step(p []byte, s guard.Step) {
+	out, d := t.f(p, s)
+	t.held += len(p) - len(out)
+	t.out = out
+	if d.Action.Stops() {
+		t.out = nil
+		t.err = t.stop(d)
+		t.stopped.Store(&stopError{t.err})
+	}
+}
+
+// fill reads into buf. While the filter holds something back, it does not wait
+// for longer than broker.Idle and reports idle then.
+func (t *filtered) fill() (n int, err error, idle bool) {
+	if t.ahead == nil && (!t.pauses || t.held == 0) {
+		n, err = t.src.Read(t.buf)
+		return n, err, false
+	}
+	if t.ahead == nil {
+		t.ahead = make(chan read, 1)
+		go func(buf []byte, ch chan<- read) {
+			n, err := t.src.Read(buf)
+			ch <- read{n, err}
+		}(t.buf, t.ahead)
+	}
+	var timeout <-chan time.Time
+	if t.held > 0 {
+		timer := time.NewTimer(broker.Idle)
+		defer timer.Stop()
+		timeout = timer.C
+	}
+	select {
+	case r := <-t.ahead:
+		t.ahead = nil
+		return r.n, r.err, false
+	case <-timeout:
+		return 0, nil, true
+	}
+}
+
+// Close closes the source, which ends a read that is under way.
+func (t *filtered) Close() error { return t.src.Close() }
+
+// both is f, and a search for placeholders that must not go to this host. A hit
+// is given to refused, whose decision stops the stream.
+func both(f guard.Filter, foreign []guard.Credential, refused func(guard.Credential) guard.Decision) guard.Filter {
+	if len(foreign) == 0 {
+		return f
+	}
+	longest := 0
+	for _, c := range foreign {
+		longest = max(longest, len(c.Placeholder))
+	}
+	tail := make([]byte, 0, 2*longest)
+	find := func(b []byte) (guard.Credential, bool) {
+		for _, c := range foreign {
+			if bytes.Contains(b, []byte(c.Placeholder)) {
+				return c, true
+			}
+		}
+		return guard.Credential{}, false
+	}
+	return func(p []byte, s guard.Step) ([]byte, guard.Decision) {
+		if len(p) > 0 {
+			seam := append(tail, p[:min(len(p), longest)]...)
+			c, hit := find(seam)
+			if !hit && len(p) > longest {
+				c, hit = find(p)
+			}
+			if hit {
+				return nil, refused(c)
+			}
+			if len(p) >= longest {
+				tail = append(tail[:0], p[len(p)-longest+1:]...)
+			} else {
+				tail = append(tail[:0], seam[max(0, len(seam)-longest+1):]...)
+			}
+		}
+		return f(p, s)
+	}
+}
+
+// whole runs all of b through f and returns what goes on: b, or b with masks.
+func whole(f guard.Filter, b []byte) ([]byte, guard.Decision) {
+	out, d := f(b, guard.More)
+	if d.Action.Stops() {
+		return nil, d
+	}
+	res := make([]byte, 0, len(b))
+	res = append(res, out...)
+	out, d2 := f(nil, guard.End)
+	if d2.Action.Stops() {
+		return nil, d2
+	}
+	res = append(res, out...)
+	if d2.Action < d.Action {
+		d = d2
+	}
+	if len(res) != len(b) {
+		return nil, guard.Decision{Action: guard.Block, Rule: "leak-line", Reason: "the leak line gave no verdict on all of the bytes"}
+	}
+	return res, d
+}

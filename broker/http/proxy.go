@@ -1,0 +1,290 @@
+package http
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	nethttp "net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"guard"
+	"guard/broker"
+)
+
+// Scrubber starts a stream in which the values of ids are replaced by their
+// placeholders, or masked, with the same length. It is for one reply.
+type Scrubber func(ids []guard.SecretID) guard.Filter
+
+// Config is what a Proxy needs. Line, Egress, Creds, Open, Scrub and CA are
+// required.
+type Config struct {
+	Line   *broker.Line
+	Egress *broker.Egress
+	// Creds returns the credentials of the session's context, allowed or not.
+	// It is called once a request.
+	Creds func() []guard.Credential
+	// Open starts a stream on the leak line.
+	Open guard.OpenFilter
+	// Scrub starts the rewriting of a reply.
+	Scrub Scrubber
+	CA    *CA
+	// Roots verify upstreams; nil is the system's. See Roots.
+	Roots   *x509.CertPool
+	Session guard.Session
+	// Models are hosts of model APIs besides the well-known ones: placeholders
+	// may go there, as text.
+	Models []string
+	// Token is the password that clients of the explicit proxy must give; ""
+	// asks for none.
+	Token string
+	// Tunnel serves what CONNECT asks for (broker.Server.Dispatch); nil serves
+	// HTTP and TLS only.
+	Tunnel broker.Handler
+	// SpoolDir holds unlinked temporary files of bodies that must be unpacked
+	// before they are sent; "" is the system's folder.
+	SpoolDir string
+	// Log gets a line a refusal, without input; optional.
+	Log *slog.Logger
+}
+
+// Proxy serves HTTP connections. Its Handle is a broker.Handler.
+type Proxy struct {
+	cfg    Config
+	models []string
+	server *nethttp.Server
+	plain  *nethttp.Transport
+	secure *nethttp.Transport
+	conns  chan net.Conn
+	ctx    context.Context
+	cancel context.CancelFunc
+	active sync.WaitGroup // connections and requests
+	pool   buffers
+
+	mu     sync.Mutex
+	closed bool
+	sent   map[string]map[guard.SecretID]struct{} // by host: what its replies are scrubbed of
+}
+
+// New makes a proxy; Serve runs it.
+func New(cfg Config) (*Proxy, error) {
+	switch {
+	case cfg.Line == nil, cfg.Egress == nil, cfg.Creds == nil, cfg.Open == nil, cfg.Scrub == nil, cfg.CA == nil:
+		return nil, errors.New("broker/http: Line, Egress, Creds, Open, Scrub and CA are required")
+	}
+	p := &Proxy{
+		cfg:    cfg,
+		models: append([]string{"api.anthropic.com", "api.openai.com", "generativelanguage.googleapis.com"}, cfg.Models...),
+		conns:  make(chan net.Conn),
+		sent:   map[string]map[guard.SecretID]struct{}{},
+	}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	p.pool.p.New = func() any { return new([bufSize]byte) }
+	p.plain = p.transport("http")
+	p.secure = p.transport("https")
+	protos := new(nethttp.Protocols)
+	protos.SetHTTP1(true)
+	protos.SetHTTP2(true)
+	p.server = &nethttp.Server{
+		Handler:                      nethttp.HandlerFunc(p.serveHTTP),
+		Protocols:                    protos,
+		TLSConfig:                    &tls.Config{NextProtos: []string{"h2", "http/1.1"}},
+		ReadHeaderTimeout:            time.Minute,
+		IdleTimeout:                  10 * time.Minute,
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     log.New(io.Discard, "", 0), // it quotes requests
+		BaseContext:                  func(net.Listener) context.Context { return p.ctx },
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			if t, ok := c.(*tls.Conn); ok {
+				c = t.NetConn()
+			}
+			if ic, ok := c.(*inner); ok {
+				ctx = context.WithValue(ctx, metaKey{}, ic.meta)
+			}
+			return ctx
+		},
+		ConnState: func(_ net.Conn, s nethttp.ConnState) {
+			switch s {
+			case nethttp.StateNew:
+				p.active.Add(1)
+			case nethttp.StateHijacked, nethttp.StateClosed:
+				p.active.Done()
+			}
+		},
+	}
+	return p, nil
+}
+
+func (p *Proxy) transport(proto string) *nethttp.Transport {
+	protos := new(nethttp.Protocols)
+	protos.SetHTTP1(true)
+	protos.SetHTTP2(proto == "https")
+	return &nethttp.Transport{
+		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
+			host, ps, err := net.SplitHostPort(addr)
+			if err != nil {
+				return nil, err
+			}
+			port, err := strconv.Atoi(ps)
+			if err != nil {
+				return nil, err
+			}
+			return p.cfg.Egress.DialFor(ctx, proto, host, port)
+		},
+		TLSClientConfig:       &tls.Config{RootCAs: p.cfg.Roots, MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout:   15 * time.Second,
+		Protocols:             protos,
+		ForceAttemptHTTP2:     proto == "https",
+		DisableCompression:    true, // what the client did not ask for, it does not get
+		MaxIdleConnsPerHost:   64,
+		IdleConnTimeout:       90 * time.Second,
+		ExpectContinueTimeout: 2 * time.Second,
+		WriteBufferSize:       32 << 10,
+		ReadBufferSize:        32 << 10,
+	}
+}
+
+// Serve runs until ctx ends and returns when every connection and request has.
+// A Proxy serves once.
+func (p *Proxy) Serve(ctx context.Context) error {
+	unhook := context.AfterFunc(ctx, func() {
+		p.cancel()
+		p.server.Close()
+	})
+	defer unhook()
+	err := p.server.Serve(&listener{p: p})
+	p.cancel()
+	p.server.Close()
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.active.Wait()
+	p.plain.CloseIdleConnections()
+	p.secure.CloseIdleConnections()
+	if errors.Is(err, nethttp.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// enter counts a request in, unless the proxy has ended.
+func (p *Proxy) enter() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return false
+	}
+	p.active.Add(1)
+	return true
+}
+
+// Handle serves one connection until its end; host "" is a client of the
+// explicit proxy.
+func (p *Proxy) Handle(ctx context.Context, c net.Conn, host string, port int) {
+	pid, exe := broker.Process(c)
+	m := &meta{host: broker.CanonicalHost(host), port: port, proxy: host == "", pid: pid, exe: exe}
+	pc := broker.Peekable(c)
+	defer c.Close()
+	stop := context.AfterFunc(ctx, func() { c.Close() })
+	defer stop()
+	if !m.proxy {
+		first, err := pc.Peek(1, 0)
+		if err != nil {
+			return
+		}
+		m.tls = first[0] == 0x16
+	}
+	ic := &inner{PeekConn: pc, meta: m, done: make(chan struct{})}
+	var sc net.Conn = ic
+	if m.tls {
+		sc = tls.Server(ic, p.serverTLS(m.host))
+	}
+	select {
+	case p.conns <- sc:
+		<-ic.done
+	case <-ctx.Done():
+	case <-p.ctx.Done():
+	}
+}
+
+// meta is what is known about a connection from the sandbox.
+type meta struct {
+	host  string
+	port  int
+	tls   bool
+	proxy bool // the client speaks to guard as to a proxy
+	pid   int
+	exe   string
+}
+
+type metaKey struct{}
+
+// inner tells Handle when the server is done with a connection.
+type inner struct {
+	*broker.PeekConn
+	meta *meta
+	once sync.Once
+	done chan struct{}
+}
+
+func (c *inner) Close() error {
+	err := c.PeekConn.Close()
+	c.once.Do(func() { close(c.done) })
+	return err
+}
+
+// listener gives the server the connections that Handle was called with.
+type listener struct{ p *Proxy }
+
+func (l *listener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.p.conns:
+		return c, nil
+	case <-l.p.ctx.Done():
+		return nil, nethttp.ErrServerClosed
+	}
+}
+
+func (l *listener) Close() error   { return nil }
+func (l *listener) Addr() net.Addr { return &net.TCPAddr{} }
+
+const bufSize = 32 << 10
+
+type buffers struct{ p sync.Pool }
+
+// Get and Put make it an httputil.BufferPool.
+func (b *buffers) Get() []byte { return b.p.Get().(*[bufSize]byte)[:] }
+
+// Put takes a slice of Get's back.
+func (b *buffers) Put(s []byte) {
+	if cap(s) >= bufSize {
+		b.p.Put((*[bufSize]byte)(s[:bufSize]))
+	}
+}
+
+// remember notes that host got the value of id.
+func (p *Proxy) remember(host string, id guard.SecretID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.sent[host] == nil {
+		p.sent[host] = map[guard.SecretID]struct{}{}
+	}
+	p.sent[host][id] = struct{}{}
+}
+
+// got returns the values that host got in this session.
+func (p *Proxy) got(host string) []guard.SecretID {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var ids []guard.SecretID
+	for id := range p.sent[host] {
+		ids = append(ids, id)
+	}
+	return ids
+}
