@@ -84,6 +84,15 @@ func StartPostgres(tb testing.TB, settings ...string) *Postgres {
 	if out, err := initdb.CombinedOutput(); err != nil {
 		tb.Fatalf("initdb: %v\n%s", err, out)
 	}
+	// In the file, not on the command line: a test may change it.
+	conf, err := os.OpenFile(filepath.Join(data, "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	if err == nil {
+		_, err = conf.WriteString("ssl = on\n")
+		conf.Close()
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		tb.Fatal(err)
@@ -92,7 +101,7 @@ func StartPostgres(tb testing.TB, settings ...string) *Postgres {
 	l.Close()
 	args := []string{
 		"-D", data, "-p", strconv.Itoa(p.Port), "-k", dir, "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "log_statement=all",
-		"-c", "ssl=on", "-c", "ssl_cert_file=" + p.CA, "-c", "ssl_key_file=" + filepath.Join(dir, "key.pem"), "-c", "shared_buffers=16MB",
+		"-c", "ssl_cert_file=" + p.CA, "-c", "ssl_key_file=" + filepath.Join(dir, "key.pem"), "-c", "shared_buffers=16MB",
 	}
 	for _, s := range settings {
 		args = append(args, "-c", s)

@@ -1,0 +1,287 @@
+package postgres
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"sync"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"guard"
+)
+
+// rename replaces the real login by the client's in what the server says.
+type rename struct{ from, to string }
+
+func (r rename) idle() bool { return r.from == "" || r.from == r.to }
+
+func (r rename) text(s string) string {
+	if r.idle() {
+		return s
+	}
+	return string(r.words([]byte(s)))
+}
+
+// words replaces whole words only: a role may be called "a".
+func (r rename) words(b []byte) []byte {
+	var out []byte
+	for from := 0; ; {
+		i := bytes.Index(b[from:], []byte(r.from))
+		if i < 0 {
+			return append(out, b[from:]...)
+		}
+		i += from
+		end := i + len(r.from)
+		out = append(out, b[from:i]...)
+		if (i == 0 || !inWord(b[i-1])) && (end == len(b) || !inWord(b[end])) {
+			out = append(out, r.to...)
+		} else {
+			out = append(out, b[i:end]...)
+		}
+		from = end
+	}
+}
+
+func inWord(c byte) bool {
+	return c == '_' || c == '$' || c >= 0x80 || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+}
+
+func say(c net.Conn, m pgproto3.BackendMessage) error {
+	b, err := m.Encode(nil)
+	if err == nil {
+		_, err = c.Write(b)
+	}
+	return err
+}
+
+// greet tells the client that it is logged in.
+func greet(c net.Conn, s *start, up *pgconn.HijackedConn, id uint32, key []byte, hide rename) error {
+	var out []byte
+	var err error
+	add := func(m pgproto3.BackendMessage) {
+		if err == nil {
+			out, err = m.Encode(out)
+		}
+	}
+	var unknown []string
+	for k := range s.params {
+		if strings.HasPrefix(k, "_pq_.") {
+			unknown = append(unknown, k)
+		}
+	}
+	if s.version != pgproto3.ProtocolVersion30 || len(unknown) > 0 {
+		add(&pgproto3.NegotiateProtocolVersion{NewestMinorProtocol: 0, UnrecognizedOptions: unknown})
+	}
+	add(&pgproto3.AuthenticationOk{})
+	for k, v := range up.ParameterStatuses {
+		if k == "session_authorization" {
+			v = hide.text(v)
+		}
+		add(&pgproto3.ParameterStatus{Name: k, Value: v})
+	}
+	add(&pgproto3.BackendKeyData{ProcessID: id, SecretKey: key})
+	add(&pgproto3.ReadyForQuery{TxStatus: 'I'})
+	if err == nil {
+		_, err = c.Write(out)
+	}
+	return err
+}
+
+var errStopped = errors.New("stopped by the leak line")
+
+// pump moves bytes until one side ends or the filter stops.
+func pump(client, up net.Conn, f guard.Filter, hide rename) {
+	var wg sync.WaitGroup
+	var verdict guard.Decision
+	halt := make(chan struct{}) // closed before up is, when the filter stopped
+	wg.Go(func() {
+		var err error
+		verdict, err = forward(up, client, f)
+		if errors.Is(err, errStopped) {
+			close(halt)
+		}
+		up.Close()
+	})
+	wg.Go(func() {
+		defer client.Close()
+		between, _ := back(client, up, hide)
+		select {
+		case <-halt:
+			// Into the middle of a server's message nothing can be said.
+			if between {
+				_ = say(client, stopped(verdict))
+			}
+		default:
+		}
+	})
+	wg.Wait()
+}
+
+// frames follows message boundaries: a type byte, then a length that counts
+// itself. left is what is missing of the current message.
+type frames struct {
+	head [5]byte
+	n    int // bytes of head seen
+	left int
+}
+
+var errFrame = errors.New("a message's length is impossible")
+
+// skip takes p in and says whether a message ends with its last byte.
+func (s *frames) skip(p []byte) (whole bool, err error) {
+	for len(p) > 0 {
+		if s.left > 0 {
+			n := min(s.left, len(p))
+			s.left -= n
+			p = p[n:]
+			continue
+		}
+		n := copy(s.head[s.n:], p)
+		s.n += n
+		p = p[n:]
+		if s.n < len(s.head) {
+			break
+		}
+		size := int64(binary.BigEndian.Uint32(s.head[1:]))
+		if size < 4 || size > 1<<30+64 {
+			return false, errFrame
+		}
+		s.left, s.n = int(size)-4, 0
+	}
+	return s.left == 0 && s.n == 0, nil
+}
+
+// forward sends the client's messages through the filter. At the end of a
+// message nothing is held back: the client may wait for the answer.
+func forward(up io.Writer, client io.Reader, f guard.Filter) (guard.Decision, error) {
+	if f == nil {
+		return guard.Decision{Rule: "no filter"}, errStopped
+	}
+	buf := make([]byte, 32<<10)
+	var at frames
+	for {
+		n, err := client.Read(buf)
+		if n > 0 {
+			whole, ferr := at.skip(buf[:n])
+			if ferr != nil {
+				return guard.Decision{}, ferr
+			}
+			step := guard.More
+			if whole {
+				step = guard.Pause
+			}
+			out, d := f(buf[:n], step)
+			if d.Action.Stops() {
+				// What came before the secret is part of the same statement.
+				return d, errStopped
+			}
+			if len(out) > 0 {
+				if _, err := up.Write(out); err != nil {
+					return d, err
+				}
+			}
+		}
+		if err != nil {
+			out, d := f(nil, guard.End)
+			if d.Action.Stops() {
+				return d, errStopped
+			}
+			if len(out) > 0 {
+				_, _ = up.Write(out)
+			}
+			return d, err
+		}
+	}
+}
+
+// maxRewrite bounds an error or notice that is looked into.
+const maxRewrite = 1 << 20
+
+// back sends the server's messages to the client; errors, notices and the
+// session_authorization setting name the client's user. It says whether it
+// ended between two messages.
+func back(client io.Writer, up io.Reader, hide rename) (between bool, err error) {
+	buf := make([]byte, 64<<10)
+	have := 0
+	left := 0 // of a message that is passed on as it comes
+	for {
+		n, err := up.Read(buf[have:])
+		have += n
+		done := 0
+		for done < have {
+			if left > 0 {
+				k := min(left, have-done)
+				left -= k
+				done += k
+				continue
+			}
+			if have-done < 5 {
+				break
+			}
+			size := int64(binary.BigEndian.Uint32(buf[done+1:])) + 1
+			if size < 5 || size > 1<<30+64 {
+				return false, errFrame
+			}
+			if t := buf[done]; hide.idle() || t != 'E' && t != 'N' && t != 'S' {
+				left = int(size)
+				continue
+			}
+			if size > maxRewrite {
+				return false, errFrame
+			}
+			if int64(have-done) < size {
+				if need := done + int(size); need > len(buf) {
+					buf = append(buf[:have], make([]byte, need-have)...)
+				}
+				break
+			}
+			msg := buf[done : done+int(size)]
+			if bytes.Contains(msg, []byte(hide.from)) {
+				if _, err := client.Write(buf[:done]); err != nil {
+					return false, err
+				}
+				if _, err := client.Write(hide.message(msg)); err != nil {
+					return false, err
+				}
+				copy(buf, buf[done+int(size):have])
+				have -= done + int(size)
+				done = 0
+				continue
+			}
+			done += int(size)
+		}
+		if done > 0 {
+			if _, werr := client.Write(buf[:done]); werr != nil {
+				return false, werr
+			}
+			copy(buf, buf[done:have])
+			have -= done
+		}
+		if err != nil {
+			return left == 0 && have == 0, err
+		}
+	}
+}
+
+// message rewrites one of 'E', 'N', 'S'.
+func (r rename) message(msg []byte) []byte {
+	// The fields of 'E' and 'N' start with a letter that is no part of the text.
+	var body []byte
+	for i, field := range bytes.Split(msg[5:], []byte{0}) {
+		if i > 0 {
+			body = append(body, 0)
+		}
+		if len(field) > 0 && msg[0] != 'S' {
+			body = append(body, field[0])
+			field = field[1:]
+		}
+		body = append(body, r.words(field)...)
+	}
+	out := append([]byte{msg[0]}, binary.BigEndian.AppendUint32(nil, uint32(len(body)+4))...)
+	return append(out, body...)
+}
