@@ -202,6 +202,9 @@ func TestGit(t *testing.T) {
 		git(true, "-C", "w", "add", ".")
 		git(true, "-C", "w", "commit", "-q", "-m", message)
 		out := git(false, "-C", "w", "push", url, "main")
+		if what == "delta" && strings.Contains(out, "of the pack") {
+			t.Errorf("a thin pack was sent: %s", out)
+		}
 		if !strings.Contains(out, "remote: guard: push refused:") || !strings.Contains(out, "holds the credential known") || !strings.Contains(out, "! [remote rejected] main -> main (refused by guard)") || strings.Contains(out, canary) {
 			t.Errorf("%s: %s", what, out)
 		}

@@ -172,3 +172,25 @@ func readPkt(r io.Reader) (line []byte, flush bool, err error) {
 	_, err = io.ReadFull(r, line)
 	return line, false, err
 }
+
+// noThin adds the capability no-thin to what a server tells a pushing client
+// (gitprotocol-capabilities(5)): the client then sends whole packs, in which
+// every delta's base is there to be inspected.
+func noThin(r io.Reader) io.Reader {
+	var head bytes.Buffer
+	src := io.TeeReader(r, &head)
+	for range 4 {
+		start := head.Len()
+		line, _, err := readPkt(src)
+		if err != nil {
+			break
+		}
+		if bytes.IndexByte(line, 0) < 0 {
+			continue
+		}
+		head.Truncate(start)
+		pkt(&head, strings.TrimSuffix(string(line), "\n")+" no-thin\n")
+		break
+	}
+	return io.MultiReader(&head, r)
+}

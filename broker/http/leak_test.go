@@ -94,6 +94,8 @@ func TestLeaksAreStopped(t *testing.T) {
 			}
 		}
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for i, b := range s.body {
 		if strings.Contains(b, canary) || s.done[i] {
 			t.Errorf("a request arrived whole: %.80q", b)

@@ -91,6 +91,9 @@ func (p *pack) scan(open func(string) guard.Filter) error {
 		}
 		o.data = r.n
 		if o.kind == 6 {
+			if o.base <= 0 || o.base > at {
+				return errors.New("a delta's base is out of range")
+			}
 			o.base = at - o.base
 		}
 		if z == nil {

@@ -24,6 +24,14 @@ func (x *exchange) scrub(res *nethttp.Response) error {
 	if len(res.Trailer) > 0 && x.in.ProtoMajor == 1 {
 		res.Header.Del("Content-Length") // HTTP/1.1 has trailers in the chunked form only
 	}
+	if res.StatusCode == nethttp.StatusOK && res.Header.Get("Content-Type") == "application/x-git-receive-pack-advertisement" && res.Header.Get("Content-Encoding") == "" {
+		res.Body = struct {
+			io.Reader
+			io.Closer
+		}{noThin(res.Body), res.Body}
+		res.Header.Del("Content-Length")
+		res.ContentLength = -1
+	}
 	if len(x.ids) == 0 || res.Body == nil || res.Body == nethttp.NoBody || x.method == nethttp.MethodHead {
 		return nil
 	}
