@@ -44,6 +44,15 @@ type Options struct {
 	Cgroup uint64
 	// Needles to start with. SetNeedles changes them later.
 	Needles []Needle
+	// Refuse fails a write that holds a needle with EPERM, before a byte of
+	// it is out. It needs BPF LSM, and covers write, pwrite64, writev,
+	// pwritev and pwritev2 to anything but a terminal; not sendto, sendmsg and
+	// sendmmsg, which a detector without Refuse sees.
+	Refuse bool
+	// Strict makes Refuse fail also a write that could not be searched
+	// whole: unreadable pages, oversize. Programs that write from a file
+	// mapping (git) then meet EPERM now and then.
+	Strict bool
 	// MaxBytes of one call that are searched; what is beyond is counted as
 	// oversize. 0: 1 MiB. A call is searched with preemption off, at 1 to 3
 	// bytes per nanosecond.
@@ -68,6 +77,7 @@ type Event struct {
 	FD         int
 	Syscall    string // "write", "sendmsg", ...
 	Channel    guard.Channel
+	Refused    bool   // the call failed with EPERM because of it
 	Device     uint64 // st_dev of what FD is, as the kernel numbers it (major<<20 | minor)
 	Inode      uint64
 	Cgroup     uint64
@@ -171,8 +181,13 @@ func (r Report) Need(names ...string) error {
 	return e
 }
 
-// detectNeeds names what a Detector needs.
-func detectNeeds() []string { return []string{Capabilities, BTF, Tracepoint, RingBuffer, Loop} }
+// needs names what a Detector needs.
+func (o Options) needs() []string {
+	if o.Refuse {
+		return []string{Capabilities, BTF, RingBuffer, Loop, LSM}
+	}
+	return []string{Capabilities, BTF, RingBuffer, Loop, Tracepoint}
+}
 
 // NotSupportedError says what is missing. It is ErrNotSupported and
 // errors.ErrUnsupported.

@@ -53,6 +53,8 @@ type detectEvent struct {
 	Syscall    uint32
 	Device     uint32
 	Channel    uint32
+	Refused    uint32
+	Unused     uint32
 	Comm       [16]uint8
 }
 
@@ -77,6 +79,8 @@ type detectScratch struct {
 		Fd      int32
 		Nr      uint32
 		Channel uint32
+		Found   uint32
+		Gap     uint32
 		_       [4]byte
 	}
 	Tail detectTail

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"sync"
@@ -58,10 +59,13 @@ func channelName(c uint32) guard.Channel {
 // Detector finds needles in what a session's processes write. Its methods may
 // be called from any goroutine.
 type Detector struct {
-	objs  detectObjects
-	inner *ebpf.MapSpec // of one table
-	link  link.Link
-	ring  *ringbuf.Reader
+	objs   io.Closer // everything that was loaded
+	tables *ebpf.Map
+	stats  *ebpf.Map
+	prog   *ebpf.Program
+	inner  *ebpf.MapSpec // of one table
+	link   link.Link
+	ring   *ringbuf.Reader
 
 	read  sync.Mutex // held by Read; guards rec
 	rec   ringbuf.Record
@@ -73,8 +77,8 @@ type Detector struct {
 	closed     bool
 }
 
-// OpenDetector starts watching. When it returns, every call that a task in
-// scope begins is searched. It fails with ErrNotSupported where the kernel or
+// OpenDetector starts watching, or with o.Refuse refusing. When it returns,
+// every call that a task in scope begins is searched. It fails with ErrNotSupported where the kernel or
 // the process's privileges do not allow it (see Probe), ErrTooShort or
 // ErrTooMany for needles that cannot be searched for.
 func OpenDetector(o Options) (*Detector, error) {
@@ -97,14 +101,18 @@ func OpenDetector(o Options) (*Detector, error) {
 	}
 	// The loader's own words say which step failed; what a person needs is
 	// what is missing.
-	if missing := Probe().Need(detectNeeds()...); missing != nil {
+	if missing := Probe().Need(o.needs()...); missing != nil {
 		return nil, missing
 	}
 	return nil, fmt.Errorf("bpf: start the detector: %w", err)
 }
 
 func load(o Options, first *detectTable) (_ *Detector, err error) {
-	spec, err := loadDetect()
+	open := loadDetect
+	if o.Refuse {
+		open = loadBlock
+	}
+	spec, err := open()
 	if err != nil {
 		return nil, err
 	}
@@ -118,9 +126,13 @@ func load(o Options, first *detectTable) (_ *Detector, err error) {
 	if maxBytes == 0 {
 		maxBytes = 1 << 20
 	}
-	for name, v := range map[string]any{
+	vars := map[string]any{
 		"shapes": shapes, "scope_pidns": uint32(o.PIDNamespace), "scope_cgroup": o.Cgroup, "max_bytes": maxBytes,
-	} {
+	}
+	if o.Refuse && o.Strict {
+		vars["strict"] = uint32(1)
+	}
+	for name, v := range vars {
 		if err := spec.Variables[name].Set(v); err != nil {
 			return nil, err
 		}
@@ -132,8 +144,19 @@ func load(o Options, first *detectTable) (_ *Detector, err error) {
 		spec.Maps["tails"].MaxEntries = uint32(o.Streams)
 	}
 	d.inner = spec.Maps["tables"].InnerMap
-	if err := spec.LoadAndAssign(&d.objs, nil); err != nil {
-		return nil, err
+	var events *ebpf.Map
+	if o.Refuse {
+		var objs blockObjects
+		if err := spec.LoadAndAssign(&objs, nil); err != nil {
+			return nil, err
+		}
+		d.objs, events, d.stats, d.tables, d.prog = &objs, objs.Events, objs.Stats, objs.Tables, objs.FilePermission
+	} else {
+		var objs detectObjects
+		if err := spec.LoadAndAssign(&objs, nil); err != nil {
+			return nil, err
+		}
+		d.objs, events, d.stats, d.tables, d.prog = &objs, objs.Events, objs.Stats, objs.Tables, objs.SysEnter
 	}
 	defer func() {
 		if err != nil {
@@ -143,10 +166,15 @@ func load(o Options, first *detectTable) (_ *Detector, err error) {
 	if err := d.install(first); err != nil {
 		return nil, err
 	}
-	if d.ring, err = ringbuf.NewReader(d.objs.Events); err != nil {
+	if d.ring, err = ringbuf.NewReader(events); err != nil {
 		return nil, err
 	}
-	if d.link, err = link.AttachTracing(link.TracingOptions{Program: d.objs.SysEnter}); err != nil {
+	if o.Refuse {
+		d.link, err = link.AttachLSM(link.LSMOptions{Program: d.prog})
+	} else {
+		d.link, err = link.AttachTracing(link.TracingOptions{Program: d.prog})
+	}
+	if err != nil {
 		d.ring.Close()
 		return nil, err
 	}
@@ -164,7 +192,7 @@ func (d *Detector) install(t *detectTable) error {
 	if err := m.Put(uint32(0), t); err != nil {
 		return fmt.Errorf("fill a search table: %w", err)
 	}
-	if err := d.objs.Tables.Put(uint32(0), m); err != nil {
+	if err := d.tables.Put(uint32(0), m); err != nil {
 		return fmt.Errorf("swap the search table: %w", err)
 	}
 	return nil
@@ -221,7 +249,7 @@ func (d *Detector) decode(raw []byte) (Event, error) {
 		Needle: e.Needle, Generation: e.Generation, Offset: e.Offset, Length: int(e.Length),
 		PID: int(e.Tgid), TID: int(e.Pid), Comm: string(comm), FD: int(e.Fd),
 		Syscall: d.names[e.Syscall], Channel: channelName(e.Channel),
-		Device: uint64(e.Device), Inode: e.Inode, Cgroup: e.Cgroup, At: wall(e.Time),
+		Refused: e.Refused != 0, Device: uint64(e.Device), Inode: e.Inode, Cgroup: e.Cgroup, At: wall(e.Time),
 	}, nil
 }
 
@@ -244,8 +272,8 @@ func (d *Detector) Stats() (Stats, error) {
 		return s, os.ErrClosed
 	}
 	var perCPU []detectCounters
-	for c := range d.objs.Stats.MaxEntries() {
-		if err := d.objs.Stats.Lookup(c, &perCPU); err != nil {
+	for c := range d.stats.MaxEntries() {
+		if err := d.stats.Lookup(c, &perCPU); err != nil {
 			return s, fmt.Errorf("bpf: read counters: %w", err)
 		}
 		var sum Counters
@@ -261,7 +289,7 @@ func (d *Detector) Stats() (Stats, error) {
 			s.Total.add(sum)
 		}
 	}
-	ps, err := d.objs.SysEnter.Stats()
+	ps, err := d.prog.Stats()
 	if err != nil {
 		return s, fmt.Errorf("bpf: read the program's counters: %w", err)
 	}

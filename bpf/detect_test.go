@@ -268,8 +268,9 @@ func TestNoPlaintextInAnyMap(t *testing.T) {
 	}
 	w := newWatch(t, needles, Options{})
 	w.order(job{Op: "clean", N: 100})
+	objs := w.d.objs.(*detectObjects)
 	inner := ebpf.MapID(0)
-	if err := w.d.objs.Tables.Lookup(uint32(0), &inner); err != nil {
+	if err := w.d.tables.Lookup(uint32(0), &inner); err != nil {
 		t.Fatal(err)
 	}
 	table, err := ebpf.NewMapFromID(inner)
@@ -278,7 +279,7 @@ func TestNoPlaintextInAnyMap(t *testing.T) {
 	}
 	defer table.Close()
 	var dump []byte
-	for _, m := range []*ebpf.Map{table, w.d.objs.Scratches, w.d.objs.Stats, w.d.objs.Tails} {
+	for _, m := range []*ebpf.Map{table, objs.Scratches, objs.Stats, objs.Tails} {
 		var key []byte
 		it := m.Iterate()
 		switch m.Type() {

@@ -20,6 +20,18 @@
 // unreadable. Stats says how many bytes and calls were seen, scanned,
 // unreadable and too many; seen is always the sum of the other three.
 //
+// # Refuse
+//
+// With Options.Refuse the same search runs in lsm/file_permission instead, and a
+// write that holds a needle fails with EPERM before a byte of it is out. The
+// bytes are found by the registers that the call came in with
+// (bpf_task_pt_regs). It covers write, pwrite64, writev, pwritev and pwritev2,
+// to files, pipes and sockets. A terminal is left to the pty, which redacts.
+// sendto, sendmsg and sendmmsg do not pass this hook. A first part of a value
+// that was written before the rest came is out. A second thread that changes
+// the buffer after the search gets its bytes past it; so does a page that is
+// not in memory, unless Options.Strict. Both detectors may run at the same time.
+//
 // # The search
 //
 // A needle is one encoding of one value; the caller makes them. From the last 15
@@ -59,3 +71,4 @@
 package bpf
 
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -tags "linux && (amd64 || arm64)" -target bpfel -type event -type counters -type table -type shape -type channel detect detect.bpf.c -- -O2 -g -Wall -Werror -Wno-missing-declarations -mcpu=v3
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -tags "linux && (amd64 || arm64)" -target bpfel -no-global-types block block.bpf.c -- -O2 -g -Wall -Werror -Wno-missing-declarations -mcpu=v3

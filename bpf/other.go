@@ -22,7 +22,7 @@ func Probe() Report {
 }
 
 // OpenDetector fails with a *NotSupportedError.
-func OpenDetector(Options) (*Detector, error) { return nil, Probe().Need(detectNeeds()...) }
+func OpenDetector(o Options) (*Detector, error) { return nil, Probe().Need(o.needs()...) }
 
 // SetNeedles returns os.ErrClosed.
 func (*Detector) SetNeedles([]Needle) (uint64, error) { return 0, os.ErrClosed }

@@ -37,9 +37,17 @@ enum bpf_map_type {
 	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
 	BPF_MAP_TYPE_RINGBUF = 27,
+	BPF_MAP_TYPE_TASK_STORAGE = 29,
 };
 
 #define BPF_ANY 0
+#define BPF_F_NO_PREALLOC 1
+#define BPF_LOCAL_STORAGE_GET_F_CREATE 1
+
+#define EPERM 1
+
+/* include/linux/fs.h */
+#define MAY_WRITE 2
 
 /* include/uapi/linux/stat.h, include/linux/kdev_t.h */
 #define S_IFMT 00170000
@@ -115,11 +123,12 @@ struct task_struct {
 } CORE;
 
 struct pt_regs___x86 {
-	unsigned long di, si, dx, r10, r8, r9;
+	unsigned long di, si, dx, orig_ax;
 } CORE;
 
 struct pt_regs___arm64 {
 	u64 regs[31];
+	s32 syscallno;
 } CORE;
 
 /* User space's own layout, 64-bit: read with bpf_probe_read_user, no CO-RE. */

@@ -75,6 +75,8 @@ struct progress {
 	s32 fd;
 	u32 nr;
 	u32 channel;
+	u32 found;
+	u32 gap; /* some bytes could not be looked at */
 };
 
 struct scratch {
