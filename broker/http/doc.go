@@ -10,6 +10,12 @@
 //	  -> head inspected -> placeholders found -> body inspected (streamed, or
 //	  spooled where it has to be unpacked) -> use line -> upstream -> reply scrubbed
 //
+// What it does not see through: messages that gRPC compresses by itself, archives
+// and images, base64 at a place that the leak line does not decode, and deltas of
+// a thin git pack beyond what they add (a pushing git is asked for whole packs). A
+// secret that is split over several WebSocket frames is stopped by the frame that
+// completes it. A secret in a host name is stopped before the name is resolved.
+//
 // Values are held by net/http in header strings while a request is sent; Go
 // cannot wipe those. What the audit calls wiped is the copy that the vault gave.
 //

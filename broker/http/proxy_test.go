@@ -17,13 +17,19 @@ import (
 func TestBothVersions(t *testing.T) {
 	e := newEnv(t)
 	s := &seen{}
-	e.upstream("plain.test", 443, s)
+	e.upstream("plain.test", 443, nethttp.HandlerFunc(func(w nethttp.ResponseWriter, r *nethttp.Request) {
+		w.Header().Set("Alt-Svc", `h3=":443"`)
+		s.ServeHTTP(w, r)
+	}))
 	for _, h2 := range []bool{false, true} {
 		c := e.client("plain.test", 443, h2)
 		res, body := do(t, c, "POST", "https://plain.test/a%2Fb?x=1;y=%zz", strings.NewReader("hello"), "X-Mixed", "v")
 		r, got := s.last()
 		if body != "ok" || got != "hello" || r.RequestURI != "/a%2Fb?x=1;y=%zz" || r.Host != "plain.test" || r.ContentLength != 5 || r.ProtoMajor != 2 {
 			t.Errorf("h2 %v: %q, upstream got %s %s %q, length %d, %s", h2, body, r.Host, r.RequestURI, got, r.ContentLength, r.Proto)
+		}
+		if res.Header.Get("Alt-Svc") != "" {
+			t.Error("the client is told of HTTP/3")
 		}
 		if (res.ProtoMajor == 2) != h2 {
 			t.Errorf("h2 %v: client got %s", h2, res.Proto)

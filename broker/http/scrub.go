@@ -12,6 +12,7 @@ import (
 // trailers. Same length, so Content-Length stays; a reply that comes coded
 // although it was asked not to is decoded.
 func (x *exchange) scrub(res *nethttp.Response) error {
+	res.Header.Del("Alt-Svc") // HTTP/3 has no way out
 	websocket := res.StatusCode == nethttp.StatusSwitchingProtocols
 	if len(x.ids) > 0 {
 		if err := x.scrubHeader(res.Header); err != nil {
