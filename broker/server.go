@@ -200,7 +200,7 @@ func isHTTP(b []byte) bool {
 	if i := bytes.IndexByte(b, ' '); i >= 0 {
 		b = b[:i]
 	}
-	for _, m := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE", "PRI", "PROPFIND", "REPORT", "MKCOL", "COPY", "MOVE", "LOCK", "UNLOCK", "SEARCH", "PROPPATCH"} {
+	for _, m := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE", "TRACK", "PRI", "PROPFIND", "REPORT", "MKCOL", "COPY", "MOVE", "LOCK", "UNLOCK", "SEARCH", "PROPPATCH"} {
 		if len(b) > 0 && (bytes.HasPrefix([]byte(m), b) || len(b) == 8 && bytes.HasPrefix(b, []byte(m[:min(8, len(m))]))) {
 			return true
 		}
