@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"guard/vault"
+)
+
+var initCommand = command{
+	name: "init", args: "[--unlock keyring|passphrase|keyfile]", short: "make the vault",
+	example: "guard init\nguard init --unlock keyfile --keyfile ~/.guard-key",
+	run:     runInit,
+}
+
+func runInit(a *app, ctx context.Context, c *command, args []string) error {
+	f := a.flags(c)
+	unlock := f.String("unlock", "", "how the vault is opened: keyring, passphrase or keyfile (default: keyring where one answers, else asks)")
+	if err := parse(f, args); err != nil {
+		return err
+	}
+	if f.NArg() > 0 {
+		return usagef("init takes no argument, got %q", f.Arg(0))
+	}
+	if *unlock == "" {
+		switch {
+		case a.unlock.keyfile != "" || a.getenv("GUARD_KEYFILE") != "":
+			*unlock = "keyfile"
+		case a.unlock.passphraseFile != "" || a.getenv("GUARD_PASSPHRASE_FILE") != "":
+			*unlock = "passphrase"
+		}
+	}
+	offered, err := a.unlockers(true)
+	if err != nil {
+		return err
+	}
+	var v *vault.Vault
+	switch *unlock {
+	case "", "keyring":
+		v, err = vault.Create(a.home(), vault.Keyring{})
+		if err != nil && *unlock == "" && !errors.Is(err, vault.ErrExists) {
+			a.say("no keychain answers (%v): the vault gets a passphrase", err)
+			v, err = vault.Create(a.home(), askPassphrase)
+			*unlock = "passphrase"
+		} else {
+			*unlock = "keyring"
+		}
+	case "passphrase", "keyfile":
+		var u vault.Unlocker = askPassphrase
+		for _, o := range offered {
+			if o.Name() == *unlock {
+				u = o
+			}
+		}
+		if u.Name() != *unlock {
+			return usagef("--unlock keyfile needs --keyfile PATH")
+		}
+		v, err = vault.Create(a.home(), u)
+	default:
+		return usagef("--unlock %q: want keyring, passphrase or keyfile", *unlock)
+	}
+	if err != nil {
+		return err
+	}
+	defer v.Close()
+	log, err := a.openAudit(v, nil)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	fmt.Fprintf(a.stdout, "vault made in %s, opened by %s\n", a.home(), *unlock)
+	return nil
+}

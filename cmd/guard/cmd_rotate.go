@@ -1,0 +1,339 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"guard/audit"
+	"guard/rotate"
+	"guard/vault"
+)
+
+var rotateCommand = command{
+	name: "rotate", args: "NAME | --due | --all", short: "replace a credential, or finish what was left open",
+	example: "guard rotate db-password\nguard rotate --due",
+	run:     runRotate,
+}
+
+var revokeCommand = command{
+	name: "revoke", args: "NAME", short: "replace a credential at once: the old value first, then the new one",
+	example: "guard revoke db-password", run: runRevoke,
+}
+
+// newRunner composes what replaces credentials; step is told of every step.
+func (a *app) newRunner(v *vault.Vault, step func(rotate.Report, rotate.Step)) (*rotate.Runner, error) {
+	j, err := rotate.OpenJournal(a.rotateDir())
+	if err != nil {
+		return nil, err
+	}
+	return &rotate.Runner{Vault: v, Providers: providers(), Journal: j, OnStep: step}, nil
+}
+
+// rotation is one invocation of rotate or revoke.
+type rotation struct {
+	app    *app
+	vault  *vault.Vault
+	log    *audit.Log
+	runner *rotate.Runner
+	json   bool
+}
+
+func (a *app) openRotation(asJSON bool) (*rotation, error) {
+	v, err := a.openVault()
+	if err != nil {
+		return nil, err
+	}
+	r := &rotation{app: a, vault: v, json: asJSON}
+	if r.log, err = a.openAudit(v, nil); err != nil {
+		v.Close()
+		return nil, err
+	}
+	r.runner, err = a.newRunner(v, func(rep rotate.Report, st rotate.Step) {
+		rec := audit.Record{
+			Type: audit.TypeRotation, Time: st.At, Credential: rep.Credential, Context: rep.Context, Version: rep.From,
+			Step: st.Step, Result: st.Result, DurationMS: st.MS, Incident: rep.Incident, Reason: rep.Mode + ": " + rep.Reason,
+		}
+		if _, err := r.log.Append(rec); err != nil {
+			a.say("a rotation step could not be recorded: %v", err)
+		}
+	})
+	if err != nil {
+		r.close()
+		return nil, err
+	}
+	return r, nil
+}
+
+func (r *rotation) close() {
+	r.log.Close()
+	r.vault.Close()
+}
+
+// show prints one report.
+func (r *rotation) show(rep rotate.Report) error {
+	if r.json {
+		return r.app.printJSON(rep)
+	}
+	dead := "old value tried and refused: dead"
+	if !rep.Dead {
+		dead = "old value NOT proven dead"
+	}
+	fmt.Fprintf(r.app.stdout, "%s: %s, version %d -> %d, %s (%.0f ms)\n", rep.Credential, rep.State, rep.From, rep.To, dead, rep.MS)
+	for _, s := range rep.Steps {
+		fmt.Fprintf(r.app.stdout, "  %-12s %7.1f ms  %s\n", s.Step, s.MS, s.Result)
+	}
+	return nil
+}
+
+func runRotate(a *app, ctx context.Context, c *command, args []string) error {
+	f := a.flags(c)
+	due := f.Bool("due", false, "finish every rotation that was left open")
+	all := f.Bool("all", false, "replace every credential of the context that has a provider")
+	cname := f.String("context", "", "context (default: the current folder's)")
+	asJSON := f.Bool("json", false, "one JSON object a rotation")
+	reason := f.String("reason", "by hand", "for the log")
+	if err := parse(f, args); err != nil {
+		return err
+	}
+	if n := f.NArg(); n > 1 || (n == 1) == (*due || *all) || *due && *all {
+		return usagef("rotate wants one of NAME, --due, --all")
+	}
+	r, err := a.openRotation(*asJSON)
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	if *due {
+		reps, err := r.runner.Resume(ctx)
+		for _, rep := range reps {
+			if serr := r.show(rep); serr != nil {
+				return serr
+			}
+		}
+		if err == nil {
+			err = a.closeIncidents(reps)
+		}
+		if err == nil && len(reps) == 0 && !*asJSON {
+			a.say("nothing was left open")
+		}
+		return err
+	}
+	where, err := a.resolveContext(*cname)
+	if err != nil {
+		return err
+	}
+	names := f.Args()
+	if *all {
+		cs, err := r.vault.List(where)
+		if err != nil {
+			return err
+		}
+		for _, cr := range cs {
+			if cr.Rotate != "" {
+				names = append(names, cr.Name)
+			}
+		}
+		if len(names) == 0 {
+			return fmt.Errorf("no credential of context %s says how to rotate it", where)
+		}
+	}
+	var errs []error
+	for _, name := range names {
+		rep, err := r.runner.Rotate(ctx, where, name, rotate.Graceful, *reason)
+		if rep.Intent != "" {
+			errs = append(errs, r.show(rep))
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func runRevoke(a *app, ctx context.Context, c *command, args []string) error {
+	f := a.flags(c)
+	cname := f.String("context", "", "context (default: the current folder's)")
+	asJSON := f.Bool("json", false, "one JSON object")
+	reason := f.String("reason", "revoked by hand", "for the log")
+	if err := parse(f, args); err != nil {
+		return err
+	}
+	if f.NArg() != 1 {
+		return usagef("revoke wants the credential's NAME")
+	}
+	r, err := a.openRotation(*asJSON)
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	where, err := a.resolveContext(*cname)
+	if err != nil {
+		return err
+	}
+	rep, err := r.runner.Rotate(ctx, where, f.Arg(0), rotate.Emergency, *reason)
+	if rep.Intent != "" {
+		err = errors.Join(err, r.show(rep))
+	}
+	return err
+}
+
+// closeIncidents writes into incidents what finished their rotations later.
+func (a *app) closeIncidents(reps []rotate.Report) error {
+	store, err := rotate.OpenIncidents(a.incidentDir())
+	if err != nil {
+		return err
+	}
+	for _, rep := range reps {
+		if rep.Incident == "" {
+			continue
+		}
+		i, err := store.Load(rep.Incident)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		i.Report, i.Steps, i.Dead = &rep, rep.Steps, rep.Dead
+		if rep.Dead {
+			i.State, i.Result = "closed", "replaced, and the old value was tried and refused"
+		}
+		if err := store.Save(i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var incidentCommand = command{
+	name: "incident", args: "ls | show ID | restore ID [FILE]", short: "what leaked, what was done, proof that it is dead",
+	example: "guard incident ls\nguard incident show github-pat-3-1a2b3c4d", run: runIncident,
+}
+
+func runIncident(a *app, ctx context.Context, c *command, args []string) error {
+	f := a.flags(c)
+	asJSON := f.Bool("json", false, "one JSON object an incident")
+	if err := parse(f, args); err != nil {
+		return err
+	}
+	store, err := rotate.OpenIncidents(a.incidentDir())
+	if err != nil {
+		return err
+	}
+	switch f.Arg(0) {
+	case "ls":
+		is, err := store.List()
+		if err != nil {
+			return err
+		}
+		rows := [][]string{{"ID", "CREDENTIAL", "FIRST", "LEAKS", "REACH", "STATE", "OLD VALUE"}}
+		for _, i := range is {
+			if *asJSON {
+				if err := a.printJSON(i); err != nil {
+					return err
+				}
+				continue
+			}
+			reach, dead := "contained", "not proven dead"
+			if i.Escaped {
+				reach = "escaped"
+			}
+			if i.Dead {
+				dead = "dead"
+			}
+			rows = append(rows, []string{i.ID, i.Credential, i.First.Local().Format("2006-01-02 15:04:05"), fmt.Sprint(i.Leaks), reach, i.State, dead})
+		}
+		if *asJSON {
+			return nil
+		}
+		if len(rows) == 1 {
+			a.say("no incident")
+			return nil
+		}
+		return a.table(rows)
+	case "show":
+		if f.NArg() != 2 {
+			return usagef("incident show wants an ID (guard incident ls)")
+		}
+		i, err := store.Load(f.Arg(1))
+		if err != nil {
+			return fmt.Errorf("incident %s: %w", f.Arg(1), err)
+		}
+		if *asJSON {
+			return a.printJSON(i)
+		}
+		fmt.Fprint(a.stdout, i.Markdown())
+		for _, r := range i.Restore {
+			fmt.Fprintf(a.stdout, "\n%s as it was before guard redacted it:\n\n    guard incident restore %s %s\n", r.File, i.ID, r.Original)
+		}
+		return nil
+	case "restore":
+		if f.NArg() < 2 || f.NArg() > 3 {
+			return usagef("incident restore wants an ID, and the original's name where there are several (guard incident show ID)")
+		}
+		i, err := store.Load(f.Arg(1))
+		if err != nil {
+			return fmt.Errorf("incident %s: %w", f.Arg(1), err)
+		}
+		return a.restore(i, f.Arg(2))
+	}
+	return usagef("incident %q: want ls, show or restore", f.Arg(0))
+}
+
+// restore brings an original back, beside the file it was, so that nothing that
+// was written since is lost.
+func (a *app) restore(i rotate.Incident, name string) error {
+	var names []string
+	for _, r := range i.Restore {
+		if name == "" || r.Original == name || r.File == name {
+			names = append(names, r.Original)
+		}
+	}
+	if len(names) == 0 {
+		return fmt.Errorf("incident %s replaced no such file", i.ID)
+	}
+	if len(names) > 1 && name == "" {
+		return usagef("incident %s replaced %d files: name one (guard incident show %s)", i.ID, len(names), i.ID)
+	}
+	v, err := a.openVault()
+	if err != nil {
+		return err
+	}
+	defer v.Close()
+	o, err := a.readOriginal(v, names[len(names)-1])
+	if err != nil {
+		return err
+	}
+	defer clear(o.Content)
+	out := o.Path + ".guard-original"
+	w, err := os.OpenFile(out, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("restore beside %s: %w", o.Path, err)
+	}
+	_, err = w.Write(o.Content)
+	if err = errors.Join(err, w.Close()); err != nil {
+		return err
+	}
+	fmt.Fprintf(a.stdout, "%s as it was at %s is in %s\n", o.Path, o.At.Local().Format(time.DateTime), out)
+	return a.note(v, audit.Record{Type: "incident.restore", Context: i.Context, Credential: i.Credential, Incident: i.ID, Path: o.Path})
+}
+
+func (a *app) readOriginal(v *vault.Vault, name string) (o original, err error) {
+	if strings.ContainsAny(name, "/\\") {
+		return o, errors.New("not the name of an original")
+	}
+	box, err := os.ReadFile(filepath.Join(a.originalDir(), name))
+	if err != nil {
+		return o, fmt.Errorf("read the kept original: %w", err)
+	}
+	b, err := v.Unseal("original", box)
+	if err != nil {
+		return o, fmt.Errorf("open the kept original: %w", err)
+	}
+	defer clear(b)
+	return o, json.Unmarshal(b, &o)
+}

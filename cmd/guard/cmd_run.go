@@ -1,0 +1,251 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"guard"
+	"guard/policy"
+)
+
+var runCommand = command{
+	name: "run", args: "[FLAGS] -- CMD [ARG...]", short: "run an agent that can use credentials without seeing them",
+	example: "guard run --allow github-pat:repo:push --task \"fix the flaky test\" -- claude",
+	exits: "; the agent's own otherwise,\n  128+N when signal N ended it, 126 not executable, 127 not found,\n" +
+		"  125 guard failed before the agent ran, 120 guard ended the agent because of a leak",
+	run: runRun,
+}
+
+// runFlags are the flags of `guard run`.
+type runFlags struct {
+	allow, deny, allowHosts, publish, resolve, ca, env, share []string
+	hostPorts                                                 []int
+	task, context, profile, onLeak, egress, approve, boundary string
+	bpf, policyFile, events                                   string
+	noRotate, verbose                                         bool
+}
+
+func (o *runFlags) add(f *pflag.FlagSet) {
+	f.StringArrayVar(&o.allow, "allow", nil, "credential the agent may use: NAME or NAME:SCOPE (repeatable; without it, none)")
+	f.StringArrayVar(&o.deny, "deny", nil, "credential it may not use, whatever else says (repeatable)")
+	f.StringVar(&o.task, "task", "", "what the agent is to do, for the log")
+	f.StringVar(&o.context, "context", "", "PROJECT or PROJECT/ENV (default: the context of this folder, see guard context)")
+	f.StringVar(&o.profile, "profile", "interactive", "interactive or daemon")
+	f.StringVar(&o.onLeak, "on-leak", "", "redact, block, kill or warn, everywhere (default: redact on the terminal, in files and towards a model's API; block on the network)")
+	f.StringVar(&o.egress, "egress", "web", "web (HTTP and HTTPS to any public host), list (listed hosts only) or any; ask is not built yet and refused")
+	f.StringArrayVar(&o.allowHosts, "allow-host", nil, "HOST or HOST:PORT that may be reached, also with other protocols than HTTP (repeatable)")
+	f.StringArrayVar(&o.publish, "publish", nil, "[HOSTPORT:]PORT that the agent listens on, made reachable on the host's loopback (repeatable)")
+	f.IntSliceVar(&o.hostPorts, "host-port", nil, "port of a service on the host's loopback that the agent may reach (repeatable)")
+	f.StringArrayVar(&o.resolve, "resolve", nil, "HOST:PORT:ADDR[:PORT], send connections for HOST:PORT to that address (repeatable)")
+	f.StringArrayVar(&o.ca, "ca", nil, "file of further roots that upstreams may be certified by (repeatable)")
+	f.BoolVar(&o.noRotate, "no-rotate", false, "do not replace a credential that leaked")
+	f.StringVar(&o.approve, "approve", "deny", "what happens to what nothing allows: deny; ask and queue are not built yet and refused")
+	f.StringVar(&o.boundary, "boundary", "auto", "auto, namespace, landlock, proxy or none")
+	f.StringVar(&o.bpf, "bpf", "auto", "auto, off, detect or block: watch the agent's writes in the kernel")
+	f.StringVar(&o.policyFile, "policy", "", "file like guard.toml that narrows this session further")
+	f.StringVar(&o.events, "events", "", "write leaks, uses and decisions to this file as they happen, one JSON object a line")
+	f.StringArrayVar(&o.env, "env", nil, "KEY=VALUE for the agent's environment (repeatable)")
+	f.StringArrayVar(&o.share, "share", nil, "path of the host that the agent may write, besides this folder (repeatable)")
+	f.BoolVarP(&o.verbose, "verbose", "v", false, "say what protects this session")
+}
+
+func runRun(a *app, ctx context.Context, c *command, args []string) error {
+	f := a.flags(c)
+	f.SetInterspersed(false)
+	var o runFlags
+	o.add(f)
+	if err := parse(f, args); err != nil {
+		return err
+	}
+	argv := f.Args()
+	if len(argv) == 0 {
+		return usagef("run needs a command: guard run [FLAGS] -- CMD [ARG...]")
+	}
+	s, err := a.newSession(o, argv)
+	if err != nil {
+		var usage usageError
+		var exit exitError
+		if errors.As(err, &usage) || errors.As(err, &exit) {
+			return err
+		}
+		return exitError{125, err}
+	}
+	defer s.close()
+	code, err := s.run(ctx)
+	if err != nil {
+		return exitError{code, err}
+	}
+	if code != 0 {
+		return exitError{code: code}
+	}
+	return nil
+}
+
+// check refuses what the flags may not say.
+func (o *runFlags) check() error {
+	for _, e := range []struct {
+		flag, value string
+		ok          []string
+	}{
+		{"profile", o.profile, []string{"interactive", "daemon"}},
+		{"egress", o.egress, []string{"web", "list", "any"}},
+		{"approve", o.approve, []string{"deny"}},
+		{"boundary", o.boundary, []string{"auto", "namespace", "landlock", "proxy", "none"}},
+		{"bpf", o.bpf, []string{"auto", "off", "detect"}},
+	} {
+		if !slices.Contains(e.ok, e.value) {
+			return usagef("--%s %q: want one of %s", e.flag, e.value, strings.Join(e.ok, ", "))
+		}
+	}
+	for _, kv := range o.env {
+		if k, _, ok := strings.Cut(kv, "="); !ok || k == "" {
+			return usagef("--env wants KEY=VALUE")
+		}
+	}
+	for _, p := range o.hostPorts {
+		if p < 1 || p > 65535 {
+			return usagef("--host-port %d is not a port", p)
+		}
+	}
+	return nil
+}
+
+// allows says that the agent is told of a credential. Whether it may use it is
+// the policy's to say.
+func (o *runFlags) allows(name string) bool {
+	return !slices.Contains(o.deny, name) && slices.ContainsFunc(o.allow, func(a string) bool {
+		n, _, _ := strings.Cut(a, ":")
+		return n == name
+	})
+}
+
+// leakAction is --on-leak, nil where it was not given.
+func (o *runFlags) leakAction() (*guard.Action, error) {
+	if o.onLeak == "" {
+		return nil, nil
+	}
+	act, err := guard.ParseAction(o.onLeak)
+	if err != nil || act == guard.Pass {
+		return nil, usagef("--on-leak %q: want redact, block, kill or warn", o.onLeak)
+	}
+	return &act, nil
+}
+
+func (o *runFlags) grants() ([]policy.Grant, error) {
+	var gs []policy.Grant
+	for _, s := range o.allow {
+		g, err := policy.ParseGrant(s)
+		if err != nil {
+			return nil, usageError{fmt.Errorf("--allow %s: %w", s, err)}
+		}
+		gs = append(gs, g)
+	}
+	return gs, nil
+}
+
+// override is one --resolve.
+type override struct {
+	host string
+	port int
+	to   netip.AddrPort
+}
+
+// parseResolve reads HOST:PORT:ADDR[:PORT], as curl's; an IPv6 address is in
+// brackets.
+func parseResolve(s string) (override, error) {
+	bad := usagef("--resolve %q: want HOST:PORT:ADDR[:PORT], an IPv6 address in brackets", s)
+	host, rest, ok := strings.Cut(s, ":")
+	portText, addr, ok2 := strings.Cut(rest, ":")
+	if !ok || !ok2 || host == "" {
+		return override{}, bad
+	}
+	port, err := strconv.Atoi(portText)
+	if err != nil || port < 1 || port > 65535 {
+		return override{}, bad
+	}
+	o := override{host: strings.ToLower(strings.TrimSuffix(host, ".")), port: port}
+	if ap, err := netip.ParseAddrPort(addr); err == nil {
+		o.to = ap
+		return o, nil
+	}
+	ip, err := netip.ParseAddr(strings.Trim(addr, "[]"))
+	if err != nil {
+		return override{}, bad
+	}
+	o.to = netip.AddrPortFrom(ip, uint16(port))
+	return o, nil
+}
+
+// published is one --publish.
+type published struct{ host, inside int }
+
+func parsePublish(s string) (published, error) {
+	h, p, two := strings.Cut(s, ":")
+	if !two {
+		p = h
+	}
+	hn, err1 := strconv.Atoi(h)
+	pn, err2 := strconv.Atoi(p)
+	if err1 != nil || err2 != nil || hn < 0 || hn > 65535 || pn < 1 || pn > 65535 {
+		return published{}, usagef("--publish %q: want [HOSTPORT:]PORT", s)
+	}
+	return published{hn, pn}, nil
+}
+
+// newSessionID is 8 random bytes in hex, with the time before it so that a list
+// of sessions is in order.
+func newSessionID(now time.Time) string {
+	var b [5]byte
+	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+	return now.UTC().Format("20060102T150405Z") + "-" + hex.EncodeToString(b[:])
+}
+
+// findRepoFile is the guard.toml of dir or of the nearest folder above it,
+// within the user's home or, outside of it, in dir itself.
+func findRepoFile(dir, home string) string {
+	for d := dir; ; d = filepath.Dir(d) {
+		p := filepath.Join(d, "guard.toml")
+		if fi, err := os.Stat(p); err == nil && fi.Mode().IsRegular() {
+			return p
+		}
+		if d == home || d == filepath.Dir(d) || !strings.HasPrefix(d, home+string(filepath.Separator)) {
+			return ""
+		}
+	}
+}
+
+// lookPath finds the agent as a shell would, so that the common mistakes are
+// answered before anything is set up.
+func lookPath(name string) (string, error) {
+	p, err := exec.LookPath(name)
+	switch {
+	case err == nil, errors.Is(err, exec.ErrDot):
+		return p, nil
+	case errors.Is(err, os.ErrPermission):
+		return "", exitError{126, fmt.Errorf("%s is not executable", name)}
+	case strings.ContainsRune(name, filepath.Separator):
+		if fi, serr := os.Stat(name); serr == nil {
+			if fi.IsDir() {
+				return "", exitError{126, fmt.Errorf("%s is a folder", name)}
+			}
+			if runtime.GOOS != "windows" && fi.Mode()&0o111 == 0 {
+				return "", exitError{126, fmt.Errorf("%s is not executable", name)}
+			}
+		}
+	}
+	return "", exitError{127, fmt.Errorf("%s: command not found", name)}
+}

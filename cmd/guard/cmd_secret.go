@@ -1,0 +1,390 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/term"
+
+	"guard"
+	"guard/audit"
+	"guard/policy"
+	"guard/rotate"
+	"guard/vault"
+)
+
+var secretCommand = command{
+	name: "secret", args: "set NAME [FLAGS] | ls | show NAME | edit NAME [FLAGS] | rm NAME | reveal NAME | kinds",
+	short: "store, list and remove credentials",
+	example: "guard secret set github-pat --kind github-pat\n" +
+		"guard secret set db --kind postgres --host db.internal:5432 --user app --rotate postgres --stdin < password\n" +
+		"guard secret ls",
+	run: runSecret,
+}
+
+// credentialFlags are what `secret set` and `secret edit` take.
+type credentialFlags struct {
+	kind, env, context, expires, rotate, user string
+	hosts, in, scopes                         []string
+	fromEnv, fromFile                         string
+	stdin, json, yes                          bool
+}
+
+func runSecret(a *app, ctx context.Context, c *command, args []string) error {
+	f := a.flags(c)
+	var o credentialFlags
+	f.StringVar(&o.kind, "kind", "", "what it is (guard secret kinds lists them; default: guessed from the value's prefix)")
+	f.StringArrayVar(&o.hosts, "host", nil, "host it may be sent to: HOST, HOST:PORT or *.DOMAIN (repeatable; default: the kind's)")
+	f.StringVar(&o.env, "env", "", "variable that shows the agent its placeholder (default: the kind's)")
+	f.StringArrayVar(&o.in, "in", nil, "where in a request it may go: header:NAME, basic, query:NAME, path, form:FIELD, json:PATH, frame (repeatable; default: authentication headers)")
+	f.StringArrayVar(&o.scopes, "scope", nil, "what it may ever be used for, such as repo:push or read (repeatable; default: anything)")
+	f.StringVar(&o.context, "context", "", "context it belongs to: PROJECT or PROJECT/ENV (default: the current folder's)")
+	f.StringVar(&o.expires, "expires", "", "when it stops being usable: a duration such as 72h, or a date 2006-01-02")
+	f.StringVar(&o.rotate, "rotate", "", "how it is replaced: PROVIDER[,key=value]... (postgres, exec)")
+	f.StringVar(&o.user, "user", "", "login name that goes with it")
+	f.StringVar(&o.fromEnv, "from-env", "", "take the value from this variable")
+	f.StringVar(&o.fromFile, "from-file", "", "take the value from this file")
+	f.BoolVar(&o.stdin, "stdin", false, "take the value from standard input")
+	f.BoolVar(&o.json, "json", false, "one JSON object a credential")
+	f.BoolVar(&o.yes, "yes", false, "remove without asking")
+	if err := parse(f, args); err != nil {
+		return err
+	}
+	verb, name := f.Arg(0), f.Arg(1)
+	want := map[string]int{"set": 2, "ls": 1, "show": 2, "edit": 2, "rm": 2, "reveal": 2, "kinds": 1}[verb]
+	if want == 0 {
+		return usagef("secret %q: want set, ls, show, edit, rm, reveal or kinds", verb)
+	}
+	if f.NArg() > want {
+		if verb == "set" {
+			// Never echo it: it is likely the value itself.
+			return usagef("secret set takes one argument, the name: a value is never taken from an argument (other programs can read it there); use the prompt, --stdin, --from-file or --from-env. If you typed the value, treat it as seen")
+		}
+		return usagef("secret %s: too many arguments", verb)
+	}
+	if f.NArg() < want {
+		return usagef("secret %s needs the credential's name", verb)
+	}
+	if verb == "kinds" {
+		return a.listKinds()
+	}
+	if o.context != "" {
+		if err := checkContext(o.context); err != nil {
+			return err
+		}
+	}
+	v, err := a.openVault()
+	if err != nil {
+		return err
+	}
+	defer v.Close()
+	switch verb {
+	case "ls":
+		return a.listSecrets(v, o)
+	}
+	context, err := a.resolveContext(o.context)
+	if err != nil {
+		return err
+	}
+	switch verb {
+	case "set":
+		return a.setSecret(v, context, name, o)
+	case "show":
+		return a.showSecret(v, context, name, o)
+	case "edit":
+		cr, err := v.Edit(context, name, func(cr *guard.Credential) error { return o.apply(cr) })
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(a.stdout, "changed %s in context %s\n", cr.Name, cr.Context)
+		return a.note(v, audit.Record{Type: "secret.edit", Credential: cr.Name, Context: cr.Context})
+	case "rm":
+		if _, err := v.Find(context, name); err != nil {
+			return err
+		}
+		if !o.yes {
+			ok, err := confirm(fmt.Sprintf("guard: remove %s (context %s)? Its value cannot be brought back.", name, context))
+			if err != nil {
+				return fmt.Errorf("%w; --yes removes without asking", err)
+			}
+			if !ok {
+				return errors.New("nothing was removed")
+			}
+		}
+		if err := v.Remove(context, name); err != nil {
+			return err
+		}
+		fmt.Fprintf(a.stdout, "removed %s from context %s\n", name, context)
+		return a.note(v, audit.Record{Type: "secret.rm", Credential: name, Context: context})
+	case "reveal":
+		return a.revealSecret(v, context, name)
+	}
+	return nil
+}
+
+// apply sets in c what flags were given.
+func (o credentialFlags) apply(c *guard.Credential) error {
+	if o.kind != "" {
+		if _, ok := vault.KindByName(o.kind); !ok {
+			return usagef("unknown kind %q (guard secret kinds lists them)", o.kind)
+		}
+		c.Kind = o.kind
+	}
+	for _, h := range o.hosts {
+		if err := policy.CheckHost(h); err != nil {
+			return usageError{err}
+		}
+	}
+	if o.hosts != nil {
+		c.Hosts = o.hosts
+	}
+	if o.env != "" {
+		if strings.ContainsAny(o.env, "= \t\n") {
+			return usagef("--env %q is not a variable's name", o.env)
+		}
+		c.Env = o.env
+	}
+	if o.in != nil {
+		c.In = nil
+		for _, s := range o.in {
+			p, err := guard.ParsePosition(s)
+			if err != nil {
+				return usageError{err}
+			}
+			c.In = append(c.In, p)
+		}
+	}
+	for _, s := range o.scopes {
+		if _, err := policy.ParseGrant("x:" + s); err != nil {
+			return usageError{err}
+		}
+	}
+	if o.scopes != nil {
+		c.Scopes = o.scopes
+	}
+	if o.expires != "" {
+		t, err := parseExpiry(o.expires)
+		if err != nil {
+			return err
+		}
+		c.Expires = t
+	}
+	if o.rotate != "" {
+		provider, opts, err := rotate.ParseSpec(o.rotate)
+		if err != nil {
+			return usageError{err}
+		}
+		spec, err := pinProvider(provider, opts)
+		if err != nil {
+			return err
+		}
+		c.Rotate = spec
+	}
+	if o.user != "" {
+		c.User = o.user
+	}
+	return nil
+}
+
+func parseExpiry(s string) (time.Time, error) {
+	if d, err := time.ParseDuration(s); err == nil && d > 0 {
+		return time.Now().Add(d).UTC().Truncate(time.Second), nil
+	}
+	for _, layout := range []string{time.DateOnly, time.RFC3339} {
+		if t, err := time.Parse(layout, s); err == nil {
+			return t.UTC(), nil
+		}
+	}
+	return time.Time{}, usagef("--expires %q: want a duration such as 72h, or a date such as 2027-01-31", s)
+}
+
+// value reads the credential's value from where the flags say.
+func (a *app) value(name string, o credentialFlags) ([]byte, error) {
+	n := 0
+	for _, given := range []bool{o.fromEnv != "", o.fromFile != "", o.stdin} {
+		if given {
+			n++
+		}
+	}
+	switch {
+	case n > 1:
+		return nil, usagef("--from-env, --from-file and --stdin exclude one another")
+	case o.fromEnv != "":
+		s := a.getenv(o.fromEnv)
+		if s == "" {
+			return nil, fmt.Errorf("the variable %s is not set", o.fromEnv)
+		}
+		return []byte(s), nil
+	case o.fromFile != "":
+		b, err := os.ReadFile(o.fromFile)
+		if err != nil {
+			return nil, fmt.Errorf("read the value: %w", err)
+		}
+		return stripNewline(b), nil
+	case o.stdin:
+		b, err := io.ReadAll(io.LimitReader(a.stdin, 1<<20))
+		if err != nil {
+			return nil, fmt.Errorf("read the value from standard input: %w", err)
+		}
+		return stripNewline(b), nil
+	}
+	return askHidden(fmt.Sprintf("guard: value of %s (not shown): ", name))
+}
+
+// stripNewline drops the newline at the end of a one-line value; a value of
+// several lines, such as a PEM key, keeps its own.
+func stripNewline(b []byte) []byte {
+	if bytes.Count(b, []byte("\n")) <= 1 {
+		return oneLine(b)
+	}
+	return b
+}
+
+func (a *app) setSecret(v *vault.Vault, context, name string, o credentialFlags) error {
+	cr, err := v.Find(context, name)
+	fresh := errors.Is(err, vault.ErrNotFound)
+	if err != nil && !fresh {
+		return err
+	}
+	if fresh {
+		cr = guard.Credential{Name: name, Context: context}
+	}
+	if err := o.apply(&cr); err != nil {
+		return err
+	}
+	b, err := a.value(name, o)
+	if err != nil {
+		return err
+	}
+	s := guard.NewSecret(b)
+	defer s.Wipe()
+	if cr.Kind == "" {
+		cr.Kind = vault.GuessKind(s)
+	}
+	if cr, err = v.Set(cr, s); err != nil {
+		return err
+	}
+	if err := a.note(v, audit.Record{Type: "secret.set", Credential: name, Context: context, Version: cr.Version}); err != nil {
+		return err
+	}
+	fmt.Fprintf(a.stdout, "stored %s (%s, version %d) in context %s\n", name, cr.Kind, cr.Version, context)
+	if len(cr.Hosts) == 0 {
+		a.say("%s has no host yet, so it can be used nowhere: guard secret edit %s --host HOST", name, name)
+	}
+	return nil
+}
+
+// note writes one record of what the user did by hand.
+func (a *app) note(v *vault.Vault, r audit.Record) error {
+	log, err := a.openAudit(v, nil)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	_, err = log.Append(r)
+	return err
+}
+
+func (a *app) listSecrets(v *vault.Vault, o credentialFlags) error {
+	cs, err := v.List(o.context)
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(cs, func(x, y guard.Credential) int {
+		return strings.Compare(x.Context+"\x00"+x.Name, y.Context+"\x00"+y.Name)
+	})
+	if o.json {
+		for _, c := range cs {
+			if err := a.printJSON(c); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if len(cs) == 0 {
+		a.say("nothing stored yet: guard secret set NAME")
+		return nil
+	}
+	rows := [][]string{{"NAME", "CONTEXT", "KIND", "VERSION", "HOSTS", "ENV", "ROTATE", "UPDATED"}}
+	for _, c := range cs {
+		rows = append(rows, []string{c.Name, c.Context, c.Kind, fmt.Sprint(c.Version), strings.Join(c.Hosts, ","),
+			c.Env, strings.SplitN(c.Rotate, ",", 2)[0], c.Updated.Local().Format("2006-01-02 15:04")})
+	}
+	return a.table(rows)
+}
+
+func (a *app) showSecret(v *vault.Vault, context, name string, o credentialFlags) error {
+	c, err := v.Find(context, name)
+	if err != nil {
+		return err
+	}
+	if o.json {
+		return a.printJSON(c)
+	}
+	vs, err := v.Versions(context, name)
+	if err != nil {
+		return err
+	}
+	expires := "never"
+	if !c.Expires.IsZero() {
+		expires = c.Expires.Local().Format("2006-01-02 15:04")
+	}
+	in := positions(c.In)
+	if in == "" {
+		in = "authentication headers, Basic"
+	}
+	rows := [][]string{{"name", c.Name}, {"context", c.Context}, {"kind", c.Kind}, {"hosts", strings.Join(c.Hosts, ", ")},
+		{"env", c.Env}, {"in", in}, {"scopes", strings.Join(c.Scopes, ", ")}, {"user", c.User}, {"rotate", c.Rotate},
+		{"expires", expires}, {"placeholder", c.Placeholder}}
+	for _, ver := range vs {
+		rows = append(rows, []string{fmt.Sprintf("version %d", ver.Number), fmt.Sprintf("%v, made %s", ver.State, ver.Created.Local().Format("2006-01-02 15:04"))})
+	}
+	return a.table(rows)
+}
+
+// revealSecret prints a value, on the terminal only and after a yes.
+func (a *app) revealSecret(v *vault.Vault, context, name string) error {
+	c, err := v.Find(context, name)
+	if err != nil {
+		return err
+	}
+	if !term.IsTerminal(int(a.stdout.Fd())) {
+		return errors.New("reveal shows a value on a terminal only, and standard output is none")
+	}
+	ok, err := confirm(fmt.Sprintf("guard: show the value of %s (context %s) on this screen?", name, context))
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return errors.New("not shown")
+	}
+	if err := a.note(v, audit.Record{Type: "secret.reveal", Credential: name, Context: context, Version: c.Version}); err != nil {
+		return err
+	}
+	s, err := v.Get(c.ID())
+	if err != nil {
+		return err
+	}
+	defer s.Wipe()
+	_, err = a.stdout.Write(append(s.Reveal(), '\n'))
+	return err
+}
+
+func (a *app) listKinds() error {
+	rows := [][]string{{"KIND", "HOSTS", "ENV", "GOES IN"}}
+	for _, k := range vault.Kinds() {
+		in := positions(k.In)
+		if in == "" {
+			in = "authentication headers, Basic"
+		}
+		rows = append(rows, []string{k.Name, strings.Join(k.Hosts, ","), k.Env, in})
+	}
+	return a.table(rows)
+}

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"guard/audit"
+	"guard/vault"
+)
+
+var statusCommand = command{
+	name: "status", args: "[--json]", short: "say what there is and what is open",
+	example: "guard status", run: runStatus,
+}
+
+// status is what `guard status --json` prints.
+type status struct {
+	Home      string   `json:"home"`
+	Vault     bool     `json:"vault"`
+	Unlock    []string `json:"unlock"`
+	Records   uint64   `json:"audit_records"`
+	Sessions  []string `json:"sessions_open"` // started, with no end in the log
+	Leaks24h  int      `json:"leaks_24h"`
+	Uses24h   int      `json:"uses_24h"`
+	Rotations int      `json:"rotations_open"`
+}
+
+func runStatus(a *app, ctx context.Context, c *command, args []string) error {
+	f := a.flags(c)
+	asJSON := f.Bool("json", false, "one JSON object")
+	if err := parse(f, args); err != nil {
+		return err
+	}
+	s := status{Home: a.home(), Vault: vault.Exists(a.home()), Unlock: []string{}, Sessions: []string{}}
+	if s.Vault {
+		slots, err := vault.Slots(a.home())
+		if err != nil {
+			return err
+		}
+		s.Unlock = slots
+	}
+	open := map[string]bool{}
+	day := time.Now().Add(-24 * time.Hour)
+	err := audit.Read(a.auditDir(), audit.Filter{}, func(r audit.Record) error {
+		s.Records = max(s.Records, r.Seq)
+		switch r.Type {
+		case audit.TypeSessionStart:
+			open[r.Session] = true
+		case audit.TypeSessionEnd:
+			delete(open, r.Session)
+		case audit.TypeLeak:
+			if r.Time.After(day) {
+				s.Leaks24h++
+			}
+		case audit.TypeUse:
+			if r.Time.After(day) {
+				s.Uses24h++
+			}
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	for id := range open {
+		s.Sessions = append(s.Sessions, id)
+	}
+	if s.Rotations, err = openRotations(a.rotateDir()); err != nil {
+		return err
+	}
+	if *asJSON {
+		return a.printJSON(s)
+	}
+	v := "none (guard init)"
+	if s.Vault {
+		v = fmt.Sprintf("%s, opened by %v", s.Home, s.Unlock)
+	}
+	return a.table([][]string{
+		{"vault", v}, {"audit", fmt.Sprintf("%d records", s.Records)},
+		{"sessions", fmt.Sprintf("%d without an end in the log", len(s.Sessions))},
+		{"last 24 h", fmt.Sprintf("%d uses, %d leaks", s.Uses24h, s.Leaks24h)},
+		{"rotations open", fmt.Sprint(s.Rotations)},
+	})
+}
+
+// openRotations counts the journals of rotations that are not finished.
+func openRotations(dir string) (int, error) {
+	es, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	n := 0
+	for _, e := range es {
+		if !e.IsDir() && len(e.Name()) > 5 && e.Name()[len(e.Name())-5:] == ".json" {
+			n++
+		}
+	}
+	return n, err
+}

@@ -1,0 +1,258 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+
+	"guard"
+	"guard/audit"
+	"guard/vault"
+)
+
+const defaultContext = "default"
+
+// home is $GUARD_HOME: vault, audit, state.
+func (a *app) home() string { return vault.GuardHome(a.getenv) }
+
+func (a *app) auditDir() string    { return filepath.Join(a.home(), "audit") }
+func (a *app) rotateDir() string   { return filepath.Join(a.home(), "rotate") }
+func (a *app) incidentDir() string { return filepath.Join(a.home(), "incidents") }
+func (a *app) originalDir() string { return filepath.Join(a.home(), "originals") }
+
+// configDir is where the user's own settings are.
+func (a *app) configDir() string {
+	if d := a.getenv("XDG_CONFIG_HOME"); filepath.IsAbs(d) {
+		return filepath.Join(d, "guard")
+	}
+	return filepath.Join(a.userHome(), ".config", "guard")
+}
+
+// userHome is the user's home folder, canonical.
+func (a *app) userHome() string {
+	h := a.getenv("HOME")
+	if runtime.GOOS == "windows" {
+		h = a.getenv("USERPROFILE")
+	}
+	if c, err := filepath.EvalSymlinks(h); err == nil {
+		return c
+	}
+	return h
+}
+
+type unlockFlags struct{ passphraseFile, keyfile string }
+
+// unlockers are the ways to open the vault that this invocation offers, the
+// ones that ask nobody first.
+func (a *app) unlockers(create bool) ([]vault.Unlocker, error) {
+	pf, kf := a.unlock.passphraseFile, a.unlock.keyfile
+	if pf == "" && kf == "" {
+		pf, kf = a.getenv("GUARD_PASSPHRASE_FILE"), a.getenv("GUARD_KEYFILE")
+	}
+	var us []vault.Unlocker
+	if kf != "" {
+		us = append(us, vault.KeyFile{Path: kf, Create: create})
+	}
+	if pf != "" {
+		us = append(us, passphraseFile(pf))
+	}
+	if len(us) > 0 || create {
+		return us, nil
+	}
+	slots, err := vault.Slots(a.home())
+	if err != nil {
+		return nil, err
+	}
+	if slices.Contains(slots, "keyring") {
+		us = append(us, vault.Keyring{})
+	}
+	return us, nil
+}
+
+func passphraseFile(path string) vault.Passphrase {
+	return vault.Passphrase{Ask: func(bool) (guard.Secret, error) {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return guard.Secret{}, err
+		}
+		if b = oneLine(b); len(b) == 0 {
+			return guard.Secret{}, fmt.Errorf("the passphrase file %s is empty", path)
+		}
+		return guard.NewSecret(b), nil
+	}}
+}
+
+// askPassphrase asks on the terminal, twice for a new one.
+var askPassphrase = vault.Passphrase{Ask: func(confirm bool) (guard.Secret, error) {
+	prompt := "guard: vault passphrase: "
+	if confirm {
+		prompt = "guard: new vault passphrase: "
+	}
+	p, err := askHidden(prompt)
+	if err != nil || !confirm {
+		return guard.NewSecret(p), err
+	}
+	again, err := askHidden("guard: once more: ")
+	defer clear(again)
+	if err != nil {
+		return guard.Secret{}, err
+	}
+	if string(p) != string(again) {
+		return guard.Secret{}, errors.New("the two passphrases differ: nothing was made")
+	}
+	return guard.NewSecret(p), nil
+}}
+
+// openVault opens the vault, and asks for the passphrase on the terminal where
+// nothing else opened it.
+func (a *app) openVault() (*vault.Vault, error) {
+	us, err := a.unlockers(false)
+	if err != nil {
+		return nil, err
+	}
+	if a.unlock.keyfile == "" && a.unlock.passphraseFile == "" {
+		slots, err := vault.Slots(a.home())
+		if err != nil {
+			return nil, err
+		}
+		if slices.Contains(slots, "passphrase") {
+			us = append(us, askPassphrase)
+		}
+	}
+	return vault.Open(a.home(), us...)
+}
+
+// openAudit opens the log with the key that the vault keeps for it.
+func (a *app) openAudit(v *vault.Vault, tee *os.File) (*audit.Log, error) {
+	key, err := v.Key("audit")
+	if err != nil {
+		return nil, err
+	}
+	if tee == nil {
+		return audit.Open(a.auditDir(), key, nil)
+	}
+	return audit.Open(a.auditDir(), key, tee)
+}
+
+// hint adds what to do next to an error, by its kind. Only main knows commands.
+func hint(err error) string {
+	switch {
+	case errors.Is(err, vault.ErrNoVault):
+		return "make a vault with: guard init"
+	case errors.Is(err, vault.ErrWrongKey):
+		return "give --passphrase-file, --keyfile, or run where the keychain answers"
+	case errors.Is(err, vault.ErrNotFound):
+		return "guard secret ls lists what there is, by context"
+	case errors.Is(err, audit.ErrTampered):
+		return "the log no longer matches its signatures: keep a copy of the folder, and treat what it says after that point as unproven"
+	case errors.Is(err, errNoTerminal):
+		return "without a terminal use --stdin, --from-file or --passphrase-file"
+	}
+	return ""
+}
+
+// contexts says which folders belong to which context. Only the user writes it,
+// with `guard context add`; it lies where a session cannot see it.
+type contexts struct {
+	Folders map[string]string `json:"folders"` // canonical folder -> context
+}
+
+func (a *app) contextsPath() string { return filepath.Join(a.home(), "contexts.json") }
+
+func (a *app) loadContexts() (contexts, error) {
+	c := contexts{Folders: map[string]string{}}
+	b, err := os.ReadFile(a.contextsPath())
+	if errors.Is(err, fs.ErrNotExist) {
+		return c, nil
+	}
+	if err != nil {
+		return c, err
+	}
+	if err := json.Unmarshal(b, &c); err != nil {
+		return c, fmt.Errorf("%s is not valid: %w", a.contextsPath(), err)
+	}
+	return c, nil
+}
+
+// contextOf is the context of the nearest assigned folder at or above dir.
+func (c contexts) contextOf(dir string) string {
+	for {
+		if name, ok := c.Folders[dir]; ok {
+			return name
+		}
+		up := filepath.Dir(dir)
+		if up == dir {
+			return defaultContext
+		}
+		dir = up
+	}
+}
+
+// workingFolder is the current folder, canonical.
+func workingFolder() (string, error) {
+	d, err := os.Getwd()
+	if err != nil {
+		return "", fmt.Errorf("find the current folder: %w", err)
+	}
+	return filepath.EvalSymlinks(d)
+}
+
+// resolveContext is the context of this invocation: the flag's, else the current
+// folder's.
+func (a *app) resolveContext(flag string) (string, error) {
+	if flag != "" {
+		return flag, checkContext(flag)
+	}
+	dir, err := workingFolder()
+	if err != nil {
+		return "", err
+	}
+	cs, err := a.loadContexts()
+	if err != nil {
+		return "", err
+	}
+	return cs.contextOf(dir), nil
+}
+
+func checkContext(name string) error {
+	if name == "" || len(name) > 128 || strings.Count(name, "/") > 1 || strings.HasPrefix(name, "/") || strings.HasSuffix(name, "/") {
+		return usagef("context %q: want PROJECT or PROJECT/ENV", name)
+	}
+	for _, r := range name {
+		if !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./", r)) {
+			return usagef("context %q: only letters, digits and - _ . are allowed, with one / before the environment", name)
+		}
+	}
+	return nil
+}
+
+// writeFile replaces path durably and privately.
+func writeFile(path string, b []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".tmp-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name())
+	if _, err = tmp.Write(b); err == nil {
+		err = tmp.Sync()
+	}
+	if cerr := tmp.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
