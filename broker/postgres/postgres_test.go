@@ -58,6 +58,12 @@ func must(tb testing.TB, err error) {
 	}
 }
 
+func (w *world) change(f func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f()
+}
+
 func (w *world) listen(tb testing.TB, host string) int {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(tb, err)
@@ -76,7 +82,7 @@ func (w *world) listen(tb testing.TB, host string) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-func newWorld(tb testing.TB, srv *rotatetest.Postgres) *world {
+func newWorld(tb testing.TB, srv *rotatetest.Postgres, set ...func(*Handler)) *world {
 	tb.Helper()
 	w := &world{srv: srv, values: map[int]string{1: "value-one-of-the-role"}}
 	must(tb, srv.Exec(`DROP ROLE IF EXISTS `+realUser+`; CREATE ROLE `+realUser+` LOGIN PASSWORD 'value-one-of-the-role'`))
@@ -137,6 +143,9 @@ func newWorld(tb testing.TB, srv *rotatetest.Postgres) *world {
 			}
 		},
 		TLS: &tls.Config{RootCAs: roots},
+	}
+	for _, f := range set {
+		f(w.h)
 	}
 	w.port = w.listen(tb, "127.0.0.1")
 	return w
@@ -332,14 +341,14 @@ func TestRealClients(t *testing.T) {
 
 	t.Run("refusals in PostgreSQL's words", func(t *testing.T) {
 		w := newWorld(t, srv)
-		w.deny = true
+		w.change(func() { w.deny = true })
 		out, err := w.psql("", "-c", "SELECT 1")
 		for _, want := range []string{"42501", "appdb", "not today", "rule-seven", "ask the user"} {
 			if err == nil && !strings.Contains(out, want) || !strings.Contains(out, want) && want != "42501" {
 				t.Errorf("%q is not in: %s", want, out)
 			}
 		}
-		w.deny = false
+		w.change(func() { w.deny = false })
 		out, err = w.psql("SELECT 'before';\nSELECT '" + planted + "';\nSELECT 'after';\n")
 		if err == nil || !strings.Contains(out, "before") || strings.Contains(out, "after") || !strings.Contains(out, "42501") || !strings.Contains(out, "leak-rule-3") {
 			t.Errorf("a secret in a query: %v: %s", err, out)
@@ -362,16 +371,18 @@ func TestRealClients(t *testing.T) {
 		if _, err := pgconn.ConnectConfig(ctx, cfg); !errors.As(err, &pe) || pe.Code != "42501" {
 			t.Errorf("replication: %v", err)
 		}
-		w.creds[0].Hosts = []string{"127.0.0.1:1"}
-		w.h.Open = func(guard.Origin) guard.Filter {
-			return func(p []byte, _ guard.Step) ([]byte, guard.Decision) {
-				return p, guard.Decision{Action: guard.Pass}
+		w = newWorld(t, srv, func(h *Handler) {
+			h.Open = func(guard.Origin) guard.Filter {
+				return func(p []byte, _ guard.Step) ([]byte, guard.Decision) {
+					return p, guard.Decision{Action: guard.Pass}
+				}
 			}
-		}
+		})
+		w.change(func() { w.creds[0].Hosts = []string{"127.0.0.1:1"} })
 		if _, err := w.pgx(t, "postgres"); !errors.As(err, &pe) || pe.Code != "42501" || !strings.Contains(err.Error(), "no PostgreSQL credential") {
 			t.Errorf("a credential of another port: %v", err)
 		}
-		w.h.Open = nil
+		w = newWorld(t, srv, func(h *Handler) { h.Open = nil })
 		if _, err := w.pgx(t, "postgres"); !errors.As(err, &pe) || pe.Code != "42501" {
 			t.Errorf("no leak line: %v", err)
 		}
@@ -401,11 +412,13 @@ func TestRealClients(t *testing.T) {
 
 	t.Run("several credentials for one host", func(t *testing.T) {
 		w := newWorld(t, srv)
-		w.creds = append(w.creds, guard.Credential{Name: "agent", Context: "c", Version: 1, Kind: "postgres", Hosts: []string{"127.0.0.1"}, User: realUser})
+		w.change(func() {
+			w.creds = append(w.creds, guard.Credential{Name: "agent", Context: "c", Version: 1, Kind: "postgres", Hosts: []string{"127.0.0.1"}, User: realUser})
+		})
 		if _, err := w.pgx(t, "postgres"); err != nil {
 			t.Errorf("chosen by its name: %v", err)
 		}
-		w.creds[1].Name = "other"
+		w.change(func() { w.creds[1].Name = "other" })
 		if _, err := w.pgx(t, "postgres"); err == nil || !strings.Contains(err.Error(), "several credentials") {
 			t.Errorf("ambiguous: %v", err)
 		}
@@ -470,7 +483,9 @@ func TestTLS(t *testing.T) {
 	})
 	t.Run("towards the client", func(t *testing.T) {
 		cert := certificate(t)
-		w.h.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil }
+		w := newWorld(t, srv, func(h *Handler) {
+			h.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil }
+		})
 		if out, err := w.psql("", "-d", "dbname=postgres sslmode=require", "-c", "SELECT 'in TLS'"); err != nil || !strings.Contains(out, "in TLS") {
 			t.Errorf("psql: %v: %s", err, out)
 		}
