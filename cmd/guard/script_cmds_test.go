@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -28,7 +30,7 @@ type scriptCommand = func(ts *testscript.TestScript, neg bool, args []string)
 func scriptCommands() map[string]scriptCommand {
 	return map[string]scriptCommand{
 		"api": cmdAPI, "apitoken": cmdAPIToken, "apisaw": cmdAPISaw,
-		"sink": cmdSink, "sinkgot": cmdSinkGot,
+		"issuerapi": cmdIssuerAPI, "issuersaw": cmdIssuerSaw, "sink": cmdSink, "sinkgot": cmdSinkGot,
 		"gitserver": cmdGitServer, "gitsaw": cmdGitSaw,
 		"pg": cmdPG, "pglogin": cmdPGLogin,
 		"keyring": cmdKeyring, "echoserver": cmdEchoServer, "freeport": cmdFreePort,
@@ -89,6 +91,47 @@ func cmdAPISaw(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+// issuer is an API that takes the tokens in a file, as it is at each request.
+type issuer struct {
+	accepted string
+	mu       sync.Mutex
+	took     []string
+}
+
+func (i *issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	token := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
+	b, err := os.ReadFile(i.accepted)
+	if err != nil || token == "" || !slices.Contains(strings.Fields(string(b)), token) {
+		http.Error(w, "bad credentials", http.StatusUnauthorized)
+		return
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.took = append(i.took, token)
+	io.WriteString(w, "ok\n")
+}
+
+// issuerapi NAME FILE: an API at host NAME that takes the tokens in FILE, a line
+// each. $API_PORT is its port.
+func cmdIssuerAPI(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, args, 2, "issuerapi NAME FILE")
+	s := stateOf(ts)
+	i := &issuer{accepted: ts.MkAbs(args[1])}
+	s.issuers[args[0]] = i
+	ts.Setenv("API_PORT", portOf(testutil.HTTPSServer(s.t.T, authority(ts, s), i, args[0]).URL))
+}
+
+// [!] issuersaw NAME VAR: a request with the value of $VAR was served.
+func cmdIssuerSaw(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, args, 2, "[!] issuersaw NAME VAR")
+	i := stateOf(ts).issuers[args[0]]
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if got := slices.Contains(i.took, ts.Getenv(args[1])); got == neg {
+		ts.Fatalf("%d requests were served, one with $%s: %v", len(i.took), args[1], got)
+	}
+}
+
 // sink is an HTTPS server that takes everything and answers 200.
 type sink struct {
 	mu  sync.Mutex
@@ -129,7 +172,7 @@ func cmdSinkGot(ts *testscript.TestScript, neg bool, args []string) {
 	defer k.mu.Unlock()
 	got := bytes.Contains(k.got.Bytes(), []byte(args[1]))
 	if len(args[1]) >= 16 && !got {
-		found, err := testutil.Find(args[1], k.got.Bytes())
+		found, err := testutil.Find(args[1], k.got.Bytes(), unescape(k.got.Bytes()))
 		ts.Check(err)
 		got = len(found) > 0
 	}
@@ -366,4 +409,14 @@ func cmdQuietly(ts *testscript.TestScript, neg bool, args []string) {
 	if (err != nil) != neg {
 		ts.Fatalf("%s: %v", args[1], err)
 	}
+}
+
+var escapes = regexp.MustCompile(`%[0-9A-Fa-f]{2}|\\+u00[0-9A-Fa-f]{2}`)
+
+// unescape undoes percent encoding and JSON's escapes of bytes.
+func unescape(p []byte) []byte {
+	return escapes.ReplaceAllFunc(p, func(m []byte) []byte {
+		b, _ := hex.DecodeString(string(m[len(m)-2:])) // two hex digits, as matched
+		return b
+	})
 }

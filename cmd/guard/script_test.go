@@ -3,7 +3,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io/fs"
 	"os"
@@ -28,19 +27,11 @@ func TestMain(m *testing.M) {
 	if handled, code := sandbox.Stage(os.Args); handled {
 		os.Exit(code)
 	}
-	testscript.Main(stopping{m}, map[string]func(){
+	testscript.Main(m, map[string]func(){
 		"guard":  func() { main() },
 		"status": statusProgram,
 		"term":   termProgram,
 	})
-}
-
-// stopping ends what tests share.
-type stopping struct{ m *testing.M }
-
-func (s stopping) Run() int {
-	defer pgServer.Stop()
-	return s.m.Run()
 }
 
 // TestScripts runs testdata/*.txtar, each in a folder, a home and a vault of its
@@ -59,6 +50,7 @@ func TestScripts(t *testing.T) {
 			},
 		})
 	})
+	pgServer.Stop()
 }
 
 // ordinary is the uid of the second run.
@@ -148,7 +140,7 @@ func (t *scriptT) Log(args ...any) {
 		text = rest
 	}
 	for value, name := range t.values() {
-		t.report(name, "standard output, standard error or the terminal", value, []byte(text))
+		t.report(name, "standard output, standard error or the terminal", value, []byte(text), unescape([]byte(text)))
 	}
 	if t.Failed() || testing.Verbose() {
 		t.T.Log(t.mask(text))
@@ -238,12 +230,9 @@ func setup(env *testscript.Env) error {
 	env.Setenv("LANG", "C.UTF-8")
 	env.Setenv("TERM", "xterm")
 	env.Cd = proj
-	ctx, cancel := context.WithCancel(context.Background())
-	env.Values[stateKey{}] = &state{t: t, ctx: ctx}
-	env.Defer(func() {
-		cancel()
-		t.searchFiles(env.WorkDir)
-	})
+	env.Setenv("ROLE", "r"+strings.ToLower(testutil.Random(12)))
+	env.Values[stateKey{}] = &state{t: t}
+	env.Defer(func() { t.searchFiles(env.WorkDir) })
 	return nil
 }
 
@@ -251,11 +240,11 @@ type stateKey struct{}
 
 // state is what the commands of one script share.
 type state struct {
-	t   *scriptT
-	ctx context.Context
-	ca  *testutil.CA
-	api map[string]*testutil.API
-	git *testutil.Git
+	t       *scriptT
+	ca      *testutil.CA
+	api     map[string]*testutil.API
+	git     *testutil.Git
+	issuers map[string]*issuer
 	// sinks are servers that take everything and keep it.
 	sinks map[string]*sink
 }
@@ -263,7 +252,7 @@ type state struct {
 func stateOf(ts *testscript.TestScript) *state {
 	s := ts.Value(stateKey{}).(*state)
 	if s.api == nil {
-		s.api, s.sinks = map[string]*testutil.API{}, map[string]*sink{}
+		s.api, s.issuers, s.sinks = map[string]*testutil.API{}, map[string]*issuer{}, map[string]*sink{}
 	}
 	return s
 }
