@@ -9,6 +9,11 @@ import (
 	"time"
 )
 
+// forwarded are the signals that guard passes on to the agent.
+var forwarded = []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2}
+
+const sigCont = syscall.SIGCONT
+
 // stopSelf stops guard's whole process group, as the terminal would have: the
 // shell waits for the job, and other members of a pipeline stop with it. It
 // returns when the shell continues the job, or soon, where the group is orphaned

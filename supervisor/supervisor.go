@@ -104,7 +104,7 @@ func Run(ctx context.Context, c Config) (Status, error) {
 	}
 
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
+	signal.Notify(signals, forwarded...)
 	defer signal.Stop(signals)
 
 	var failed error
@@ -117,7 +117,7 @@ func Run(ctx context.Context, c Config) (Status, error) {
 			case e.Kind == sandbox.Stopped:
 				t.suspend()
 				t.resume()
-				if err := sb.Signal(syscall.SIGCONT); err != nil {
+				if err := sb.Signal(sigCont); err != nil {
 					failed, running = err, false
 				}
 			case e.Kind == sandbox.Exited:

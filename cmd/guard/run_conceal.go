@@ -22,11 +22,9 @@ type conceal struct {
 	matcher      *matcher.Matcher
 	placeholders map[string][]string // credential name -> its placeholder, and those of its parts
 
-	Names    map[string]int // credential name -> places where it was hidden
-	Unread   int            // files that could not be looked into
-	Skipped  int            // files that were not looked into: too large, or past the limit
-	budget   int            // files that may still be read
-	rootDone map[string]bool
+	Unread  int // files that could not be looked into
+	Skipped int // files that were not looked into: too large, or past the limit
+	budget  int // files that may still be read
 }
 
 const (
@@ -52,7 +50,6 @@ func (c *conceal) bytes(b []byte) []byte {
 		if h.Start >= h.End {
 			continue
 		}
-		c.Names[h.ID.Name]++
 		out = append(out, b[at:h.Start]...)
 		n := int(h.End - h.Start)
 		i := slices.IndexFunc(c.placeholders[h.ID.Name], func(p string) bool { return len(p) == n })

@@ -203,7 +203,7 @@ func (s *session) openLine() error {
 // openFiles finds what the session may read that holds known values, and makes
 // the copies it is shown instead.
 func (s *session) openFiles() error {
-	s.conceal = &conceal{matcher: s.matcher, placeholders: map[string][]string{}, Names: map[string]int{}, budget: concealFiles}
+	s.conceal = &conceal{matcher: s.matcher, placeholders: map[string][]string{}, budget: concealFiles}
 	values, err := s.vault.Values(s.info.Context)
 	if err != nil {
 		return err
@@ -357,7 +357,7 @@ func (s *session) follow(ctx context.Context) error {
 			// The scanner knows the new value from here on.
 			r := s.record("vault.reload")
 			r.Credential, r.Version = c.Name, c.Version
-			if _, err := s.log.Append(r); err != nil {
+			if _, err := s.append(r); err != nil {
 				return err
 			}
 		}
@@ -531,6 +531,9 @@ func (s *session) start(ctx context.Context, boundary string) (supervisor.Status
 		Started: func(sb *sandbox.Sandbox) {
 			for _, n := range sb.Notes {
 				s.app.say("%s", n)
+			}
+			if s.flags.verbose && len(s.files) > 0 {
+				s.app.say("%d files that hold known values are shown to the agent as copies with placeholders", len(s.files))
 			}
 			if s.flags.verbose || sb.Tier == sandbox.Cooperative || sb.Tier == sandbox.None {
 				s.app.say("%s", tierWords(sb.Tier))

@@ -36,7 +36,7 @@ func (s *session) record(typ string) audit.Record {
 func (s *session) begin(boundary string) error {
 	r := s.record(audit.TypeSessionStart)
 	r.Reason, r.Exe, r.Path = boundary, s.argv[0], s.dir
-	_, err := s.log.Append(r)
+	_, err := s.append(r)
 	return err
 }
 
@@ -44,7 +44,7 @@ func (s *session) end(result string) {
 	r := s.record(audit.TypeSessionEnd)
 	r.Result = result
 	r.DurationMS = float64(time.Since(s.info.Started).Microseconds()) / 1000
-	if _, err := s.log.Append(r); err != nil {
+	if _, err := s.append(r); err != nil {
 		s.app.say("the session's end could not be recorded: %v", err)
 	}
 }
@@ -62,6 +62,17 @@ func (s *session) recordLeak(l guard.Leak, d guard.Decision) (uint64, error) {
 	}
 	if l.Class == guard.Live {
 		r.Incident = rotate.IncidentID(l.Secret)
+	}
+	return s.append(r)
+}
+
+// append writes r with every known value masked that a host, a path or a reason
+// may hold: an agent chooses those.
+func (s *session) append(r audit.Record) (uint64, error) {
+	for _, f := range []*string{&r.Host, &r.Path, &r.Resource, &r.Reason, &r.Result, &r.Task, &r.Exe} {
+		if b := s.conceal.bytes([]byte(*f)); b != nil {
+			*f = string(b)
+		}
 	}
 	return s.log.Append(r)
 }
@@ -89,7 +100,7 @@ func (s *session) useLine() *broker.Line {
 		},
 		Record: func(u guard.Use, d guard.Decision) (broker.Result, error) {
 			s.uses.Add(1)
-			seq, err := s.log.Append(s.useRecord(u, d))
+			seq, err := s.append(s.useRecord(u, d))
 			if err != nil {
 				return nil, err
 			}
@@ -98,7 +109,7 @@ func (s *session) useLine() *broker.Line {
 				r.Type, r.Of, r.Wiped, r.Time = audit.TypeResult, seq, wiped, time.Time{}
 				r.Result, r.Reason = resultOf(outcome)
 				r.DurationMS = float64(took.Microseconds()) / 1000
-				if _, err := s.log.Append(r); err != nil {
+				if _, err := s.append(r); err != nil {
 					s.app.say("the outcome of a use could not be recorded: %v", err)
 				}
 			}, nil
@@ -110,7 +121,7 @@ func (s *session) useLine() *broker.Line {
 		},
 		Refused: func(u guard.Use, d guard.Decision) {
 			s.refusals.Add(1)
-			if _, err := s.log.Append(s.useRecord(u, d)); err != nil {
+			if _, err := s.append(s.useRecord(u, d)); err != nil {
 				s.app.say("a refusal could not be recorded: %v", err)
 			}
 		},
@@ -151,7 +162,7 @@ func (s *session) egress() *broker.Egress {
 			s.refusals.Add(1)
 			r := s.record("egress.refused")
 			r.Host, r.Channel, r.Decision, r.Rule, r.Reason = net.JoinHostPort(host, strconv.Itoa(port)), proto, d.Action.String(), d.Rule, d.Reason
-			if _, err := s.log.Append(r); err != nil {
+			if _, err := s.append(r); err != nil {
 				s.app.say("a refusal could not be recorded: %v", err)
 			}
 		},
@@ -390,7 +401,7 @@ func (s *session) recordStep(rep rotate.Report, st rotate.Step) {
 	r.Time = st.At
 	r.Credential, r.Context, r.Version, r.Step, r.Result, r.DurationMS = rep.Credential, rep.Context, rep.From, st.Step, st.Result, st.MS
 	r.Incident, r.Reason = rep.Incident, rep.Mode+": "+rep.Reason
-	if _, err := s.log.Append(r); err != nil {
+	if _, err := s.append(r); err != nil {
 		s.app.say("a rotation step could not be recorded: %v", err)
 	}
 }

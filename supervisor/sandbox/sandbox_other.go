@@ -4,6 +4,7 @@ package sandbox
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"runtime"
@@ -53,3 +54,6 @@ func (c *Conn) Dst() netip.AddrPort { return netip.AddrPort{} }
 
 // Process finds nothing.
 func (c *Conn) Process() (pid int, exe string) { return 0, "" }
+
+// Unavailable says that err means that a tier is not to be had here.
+func Unavailable(err error) bool { return errors.Is(err, errors.ErrUnsupported) }
