@@ -10,8 +10,10 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -121,6 +123,23 @@ var attacks = map[string]func(args []string){
 			report(err, unix.ECONNREFUSED)
 		}
 	},
+	"sockets-restricted": func([]string) {
+		for _, s := range [][3]int{
+			{unix.AF_INET, unix.SOCK_STREAM, 262}, {unix.AF_INET, unix.SOCK_STREAM, 132}, {unix.AF_INET, unix.SOCK_DGRAM, 0}, {unix.AF_INET6, unix.SOCK_DGRAM | unix.SOCK_CLOEXEC, 17},
+			{unix.AF_UNIX, unix.SOCK_STREAM, 0}, {unix.AF_UNIX, unix.SOCK_DGRAM, 0}, {unix.AF_VSOCK, unix.SOCK_STREAM, 0}, {unix.AF_INET, unix.SOCK_RAW, 1},
+		} {
+			report(socket(s[0], s[1], s[2]), unix.EPERM, unix.EACCES, unix.EAFNOSUPPORT, unix.EPROTONOSUPPORT)
+		}
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+		if err != nil {
+			fmt.Println("BROKEN:", err)
+			return
+		}
+		report(unix.Sendto(fd, []byte("x"), unix.MSG_FASTOPEN, &unix.SockaddrInet4{Port: 9, Addr: [4]byte{127, 0, 0, 1}}), unix.EOPNOTSUPP)
+		if _, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0); err != nil {
+			fmt.Println("BROKEN: socketpair:", err)
+		}
+	},
 	"abi":     func([]string) { attackABI() },
 	"abi-x32": func([]string) { call(0x40000000 | 39) },
 	// "read" prints what can be read of a file.
@@ -167,6 +186,19 @@ var attacks = map[string]func(args []string){
 				attackHidden(filepath.Join("/tmp/b", rel), secret)
 				unix.Unmount("/tmp/b", unix.MNT_DETACH)
 			}
+		}
+		// Nor does an overlay see below the masks.
+		for _, d := range []string{"/tmp/u", "/tmp/w"} {
+			os.Mkdir(d, 0o755)
+		}
+		for _, dir := range []string{filepath.Dir(hidden), filepath.Dir(filepath.Dir(hidden))} {
+			if err := unix.Mount("overlay", "/tmp/b", "overlay", 0, "userxattr,lowerdir="+dir+",upperdir=/tmp/u,workdir=/tmp/w"); err != nil {
+				fmt.Println("held: overlay:", err)
+				continue
+			}
+			rel, _ := filepath.Rel(dir, hidden)
+			attackHidden(filepath.Join("/tmp/b", rel), secret)
+			unix.Unmount("/tmp/b", unix.MNT_DETACH)
 		}
 		attackHidden(hidden, secret)
 		report(os.WriteFile("/usr/guard-was-here", nil, 0o644), unix.EROFS, unix.EACCES)
@@ -258,18 +290,50 @@ var attacks = map[string]func(args []string){
 		report(unix.Setuid(0), unix.EINVAL, unix.EPERM)
 		report(unix.Setgid(0), unix.EINVAL, unix.EPERM)
 		report(unix.Setgroups([]int{0}), unix.EPERM, unix.EINVAL)
-		for _, p := range []string{"/usr/bin/su", "/usr/bin/mount", "/usr/bin/passwd", "/usr/bin/sudo"} {
-			if _, err := os.Stat(p); err == nil {
-				out, err := exec.Command("setpriv", "--dump").CombinedOutput()
-				if err == nil && !strings.Contains(string(out), "no_new_privs: 1") {
-					fmt.Println("BROKEN:", string(out))
-				}
-				cmd := exec.Command(p)
-				cmd.Stdin = nil
-				cmd.Run()
-			}
+		// A program with the setuid bit, of whoever runs guard.
+		self, _ := os.Executable()
+		b, _ := os.ReadFile(self)
+		if err := os.WriteFile("suid", b, 0o755); err != nil {
+			fmt.Println("BROKEN:", err)
+		}
+		os.Chmod("suid", 0o6755)
+		out, err := exec.Command("./suid", "@uid").CombinedOutput()
+		if want := fmt.Sprintf("%d %d\n", os.Getuid(), os.Getuid()); string(out) != want {
+			fmt.Printf("BROKEN: %q, want %q, %v\n", out, want, err)
+		}
+		for _, p := range []string{"/usr/bin/mount", "/usr/bin/newgrp", "/usr/bin/chsh"} {
+			exec.Command(p, "root").Run()
 		}
 		fmt.Println("held: uid", os.Getuid())
+	},
+	// "term" ends by SIGTERM with status 9.
+	"term": func([]string) {
+		c := make(chan os.Signal, 1)
+		signal.Notify(c, syscall.SIGTERM)
+		fmt.Println("up")
+		<-c
+		os.Exit(9)
+	},
+	"uid": func([]string) { fmt.Println(os.Getuid(), os.Geteuid()) },
+	// "mounts" looks at the flags of every mount.
+	"mounts": func(args []string) {
+		b, _ := os.ReadFile("/proc/self/mountinfo")
+		for line := range strings.Lines(string(b)) {
+			f := strings.Fields(line)
+			point, flags := f[4], strings.Split(f[5], ",")
+			device := strings.HasPrefix(point, "/dev/") && point != "/dev/shm"
+			may := slices.Contains(args, point) || device
+			for _, d := range []string{"/proc", "/tmp", "/run", "/var/tmp"} {
+				may = may || point == d
+			}
+			ok := slices.Contains(flags, "nosuid") && (device || point == "/dev" || slices.Contains(flags, "nodev")) &&
+				(may || point == "/dev/shm" || slices.Contains(flags, "ro"))
+			if ok {
+				fmt.Println("held:", point, flags)
+			} else {
+				fmt.Println("BROKEN:", point, flags)
+			}
+		}
 	},
 	// "ask" sends one line over TCP, or one packet over UDP, and prints the answer.
 	"ask": func(args []string) {

@@ -79,6 +79,7 @@ func TestSystemCalls(t *testing.T) {
 	w.holds(t, "sockets")
 	w.holds(t, "kernel")
 	w.holds(t, "setuid")
+	w.holds(t, "mounts", w.dir, w.home, w.bin)
 	w.c.NoZeroCopy = true
 	w.holds(t, "zerocopy")
 	w.c.NoZeroCopy = false
@@ -529,7 +530,7 @@ func TestSignal(t *testing.T) {
 	w := newWorld(t)
 	r, wr, _ := os.Pipe()
 	w.c.Stdout = wr
-	s := w.start(t, "sh", "-c", "trap 'exit 9' TERM; echo up; while :; do sleep 0.01; done")
+	s := w.start(t, w.attack("term")...)
 	wr.Close()
 	io.ReadFull(r, make([]byte, 3))
 	r.Close()

@@ -295,27 +295,34 @@ func (s *session) dial(ctx context.Context, family int, to unix.Sockaddr) (net.C
 // all sockets. Calling it again does nothing.
 func (s *Sandbox) Close() error {
 	s.s.closing.Do(func() {
-		s.s.end()
+		stop := s.s.end()
 		s.s.readers.Wait()
+		stop()
 		s.s.release()
 	})
 	return nil
 }
 
-// end makes stage 1 go.
-func (s *session) end() {
-	if s.proc == nil {
-		return
-	}
+// end makes stage 1 go. The caller calls stop when it went.
+func (s *session) end() (stop func() bool) {
 	if s.tier == Contained {
 		s.proc.Kill()
-		return
+		return func() bool { return true }
 	}
-	// There stage 1 kills what descends from it; it needs to be alive for it.
-	if s.wire.send(message{Op: "end"}) != nil {
+	// Without a pid namespace stage 1 kills what descends from it. An agent of
+	// the same uid may have stopped it: then it is done from here, where what
+	// left the tree before is not found any more.
+	s.wire.send(message{Op: "end"})
+	return time.AfterFunc(grace, func() {
+		for _, pid := range descendants(s.pid) {
+			unix.Kill(pid, unix.SIGKILL)
+		}
 		s.proc.Kill()
-	}
+	}).Stop
 }
+
+// grace is how long stage 1 may take to end a session without namespaces.
+const grace = 3 * time.Second
 
 // release gives back what is left of a session whose goroutines are done or
 // never ran.
