@@ -40,7 +40,7 @@ var imports = map[string][]string{
 // is there and nowhere else.
 var only = map[string][]string{
 	"github.com/cilium/ebpf":              {"bpf"},
-	"github.com/creack/pty":               {"pty", "supervisor/sandbox", "internal/demo", "internal/testutil"},
+	"github.com/creack/pty":               {"pty", "supervisor/sandbox", "internal/bench", "internal/demo", "internal/testutil"},
 	"github.com/flier/gohs":               {"matcher"},
 	"github.com/zalando/go-keyring":       {"vault"},
 	"github.com/fsnotify/fsnotify":        {"supervisor"},

@@ -198,10 +198,7 @@ func (a *app) closeIncidents(reps []rotate.Report) error {
 		if err != nil {
 			return err
 		}
-		i.Report, i.Steps, i.Dead = &rep, rep.Steps, rep.Dead
-		if rep.Dead {
-			i.State, i.Result = "closed", "replaced, and the old value was tried and refused"
-		}
+		i.Apply(rep, nil)
 		if err := store.Save(i); err != nil {
 			return err
 		}

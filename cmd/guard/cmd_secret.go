@@ -104,6 +104,9 @@ func runSecret(a *app, ctx context.Context, c *command, args []string) error {
 			return err
 		}
 		fmt.Fprintf(a.stdout, "changed %s in context %s\n", cr.Name, cr.Context)
+		if o.rotate != "" {
+			a.checkRotation(v, context, name)
+		}
 		return a.note(v, audit.Record{Type: "secret.edit", Credential: cr.Name, Context: cr.Context})
 	case "rm":
 		if _, err := v.Find(context, name); err != nil {
@@ -275,10 +278,26 @@ func (a *app) setSecret(v *vault.Vault, context, name string, o credentialFlags)
 		return err
 	}
 	fmt.Fprintf(a.stdout, "stored %s (%s, version %d) in context %s\n", name, cr.Kind, cr.Version, context)
+	if o.rotate != "" {
+		a.checkRotation(v, context, name)
+	}
 	if len(cr.Hosts) == 0 {
 		a.say("%s has no host yet, so it can be used nowhere: guard secret edit %s --host HOST", name, name)
 	}
 	return nil
+}
+
+// checkRotation says now what would stop a rotation later, when it matters.
+func (a *app) checkRotation(v *vault.Vault, cname, name string) {
+	r, err := a.newRunner(v, nil)
+	if err == nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		err = r.Check(ctx, cname, name)
+	}
+	if err != nil {
+		a.say("stored, but %s could not be rotated as it is: %v", name, err)
+	}
 }
 
 // note writes one record of what the user did by hand.

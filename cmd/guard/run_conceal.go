@@ -28,7 +28,7 @@ type conceal struct {
 }
 
 const (
-	concealFileMax = 1 << 20 // bytes; a credential file is small
+	concealFileMax = 4 << 20 // bytes; a credential file is small
 	concealFiles   = 20000   // files of one working folder
 )
 

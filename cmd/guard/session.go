@@ -245,8 +245,8 @@ func (s *session) openFiles() error {
 			s.hidden = append(s.hidden, p)
 		}
 	}
-	if s.conceal.Skipped > 0 {
-		s.app.say("%d files were not looked into for credentials (over 1 MiB, or more than %d in all): the scanner still watches what leaves", s.conceal.Skipped, concealFiles)
+	if n := s.conceal.Skipped + s.conceal.Unread; n > 0 && s.flags.verbose {
+		s.app.say("%d files were not looked into for credentials (over %d MiB, past the first %d, or unreadable): the scanner still watches what leaves", n, concealFileMax>>20, concealFiles)
 	}
 
 	if s.ca, err = brokerhttp.NewCA(); err != nil {

@@ -36,6 +36,9 @@ func (s *session) record(typ string) audit.Record {
 func (s *session) begin(boundary string) error {
 	r := s.record(audit.TypeSessionStart)
 	r.Reason, r.Exe, r.Path = boundary, s.argv[0], s.dir
+	if n := s.conceal.Skipped + s.conceal.Unread; n > 0 {
+		r.Result = fmt.Sprintf("%d files not looked into", n)
+	}
 	_, err := s.append(r)
 	return err
 }

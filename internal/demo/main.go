@@ -23,6 +23,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"testing"
 	"text/tabwriter"
 	"time"
 
@@ -58,10 +59,10 @@ func main() {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
-	s := &stage{dirs: base}
-	s.Cleanup(func() { os.RemoveAll(base) })
 	ok := false
-	if err := s.run(func() { ok = newDemo(s, guard, base).run() }); err != nil {
+	err = testutil.Outside(base, func(t testing.TB) { ok = newDemo(t, guard, base).run() })
+	os.RemoveAll(base)
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 	}
 	if !ok {
@@ -71,7 +72,7 @@ func main() {
 
 // demo is the servers, the vault and the table.
 type demo struct {
-	*stage
+	testing.TB
 	guard, base, work string
 	env               []string
 	busAddress        string
@@ -125,8 +126,8 @@ func (k *sink) got(value string) (whole, any bool) {
 	return whole, any
 }
 
-func newDemo(s *stage, guard, base string) *demo {
-	d := &demo{stage: s, guard: guard, base: base, work: filepath.Join(base, "work")}
+func newDemo(t testing.TB, guard, base string) *demo {
+	d := &demo{TB: t, guard: guard, base: base, work: filepath.Join(base, "work")}
 	fmt.Println("starting PostgreSQL, a git server, an API and a keyring, all on loopback ...")
 	for _, dir := range []string{d.work, filepath.Join(base, "home"), filepath.Join(base, "bin")} {
 		d.must(os.Mkdir(dir, 0o700))
