@@ -195,9 +195,6 @@ func aliases(mounts []mount, path string) []string {
 	return all
 }
 
-// freshFolders are empty inside, so that nothing in them needs a mask.
-var freshFolders = []string{"/tmp", "/var/tmp", "/run", "/var/run", "/dev", "/proc", "/sys"}
-
 // unixSockets lists the pathname sockets that this network namespace listens
 // on. Neither a read-only mount nor a network namespace stops connect(2).
 func unixSockets() ([]string, error) {
