@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -53,8 +54,33 @@ func TestScripts(t *testing.T) {
 	pgServer.Stop()
 }
 
-// ordinary is the uid of the second run.
-const ordinary = 4711
+// ordinaryUser is a user of this machine without any rights: PostgreSQL and the
+// session bus want one that has a name.
+func ordinaryUser(t *testing.T) int {
+	b, err := os.ReadFile("/etc/passwd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	best := 0
+	for line := range strings.Lines(string(b)) {
+		f := strings.Split(line, ":")
+		if len(f) < 3 {
+			continue
+		}
+		uid, err := strconv.Atoi(f[2])
+		switch {
+		case err != nil:
+		case uid >= 1000 && uid < 60000:
+			return uid
+		case f[0] == "games" || best == 0 && f[0] == "daemon":
+			best = uid
+		}
+	}
+	if best == 0 {
+		t.Fatal("/etc/passwd has no ordinary user")
+	}
+	return best
+}
 
 // TestScriptsAsOrdinaryUser runs the same scripts again without root's rights.
 func TestScriptsAsOrdinaryUser(t *testing.T) {
@@ -62,7 +88,8 @@ func TestScriptsAsOrdinaryUser(t *testing.T) {
 		return // TestScripts was that
 	}
 	testutil.Leftovers(t)
-	as := testutil.AsUser(t, ordinary)
+	uid := ordinaryUser(t)
+	as := testutil.AsUser(t, uid)
 	cmd := exec.CommandContext(t.Context(), "guard.test", "-test.run=^TestScripts$", "-test.timeout=5m")
 	if testing.Verbose() {
 		cmd.Args = append(cmd.Args, "-test.v")
@@ -85,7 +112,7 @@ func TestScriptsAsOrdinaryUser(t *testing.T) {
 	}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		t.Errorf("as uid %d: %v\n%s", ordinary, err, out)
+		t.Errorf("as uid %d: %v\n%s", uid, err, out)
 	} else if testing.Verbose() {
 		t.Logf("%s", out)
 	}
