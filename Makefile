@@ -39,6 +39,7 @@ fuzz:
 	@sh internal/setup/fuzz.sh "$(TAGS)"
 
 bench: setup-test build
+	$(GO) run $(GOFLAGS_BUILD) ./internal/bench
 	$(GO) test -tags "$(TAGS)" -run '^$$' -bench . -benchtime 1s ./matcher ./pty ./broker/... ./audit ./policy ./vault ./supervisor/... ./bpf ./cmd/guard
 
 lint:

@@ -37,6 +37,10 @@ type Files struct {
 	// Known says that the file held the value before the session began: it is the
 	// user's own, reported elsewhere, and never changed.
 	Known func(path string) bool
+	// Replaced is told that such a file was replaced by another during the
+	// session, from outside: the copy that the agent was shown instead is gone with
+	// the old one, and the agent can read the new one.
+	Replaced func(path string)
 	// Say reports what could not be watched or scanned.
 	Say func(string)
 
@@ -129,6 +133,9 @@ func (f *Files) event(e fsnotify.Event) {
 		return
 	}
 	if e.Has(fsnotify.Create) {
+		if f.Known != nil && f.Replaced != nil && f.Known(e.Name) {
+			f.Replaced(e.Name)
+		}
 		if fi, err := f.root.Lstat(rel); err == nil && fi.IsDir() {
 			f.add(rel, true)
 			return

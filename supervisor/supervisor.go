@@ -63,6 +63,9 @@ func (s Status) ExitCode() int {
 	return s.Code
 }
 
+// startLimit bounds how long a sandbox takes to start; it takes milliseconds.
+const startLimit = 30 * time.Second
+
 // Run runs one session from start to end. An error means that the agent did not
 // run, or that guard failed beside it; the agent is gone in any case.
 func Run(ctx context.Context, c Config) (Status, error) {
@@ -79,7 +82,10 @@ func Run(ctx context.Context, c Config) (Status, error) {
 	kill := make(chan struct{})
 	c.Line.kill = sync.OnceFunc(func() { killed.Store(true); close(kill) })
 
-	sb, err := sandbox.Start(ctx, c.Sandbox)
+	// In the weaker tiers the agent's uid can stop what sets it up.
+	startCtx, started := context.WithTimeout(ctx, startLimit)
+	sb, err := sandbox.Start(startCtx, c.Sandbox)
+	started()
 	if err != nil {
 		return Status{}, err
 	}

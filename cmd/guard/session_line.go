@@ -298,6 +298,18 @@ func (s *session) wasKnown(path string) bool {
 	return false
 }
 
+// maskLost says that a file that was shown with placeholders was replaced on the
+// host, by an editor that renames for example. The mount that hid it went with
+// the old file.
+func (s *session) maskLost(path string) {
+	r := s.record("mask.lost")
+	r.Channel, r.Path, r.Reason = string(guard.ChannelFile), path, "replaced from outside during the session: the agent can read it"
+	if _, err := s.append(r); err != nil {
+		s.app.say("a record could not be written: %v", err)
+	}
+	s.app.say("%s was replaced during the session: the agent can read what is in it now. Start the session again to hide it", path)
+}
+
 // original is how the file is kept that a redacted copy replaced: sealed, with
 // its path.
 type original struct {
