@@ -40,18 +40,61 @@ func TestMain(m *testing.M) {
 // one they are looked for in all that was printed and in every file that is left.
 func TestScripts(t *testing.T) {
 	testutil.Leftovers(t)
-	t.Run("all", func(t *testing.T) {
-		testscript.RunT(&scriptT{T: t}, testscript.Params{
-			Dir: "testdata", Setup: setup, Cmds: scriptCommands(), RequireUniqueNames: true,
-			Condition: func(c string) (bool, error) {
-				if c == "root" {
-					return os.Geteuid() == 0, nil
-				}
-				return false, fmt.Errorf("unknown condition %q", c)
-			},
-		})
-	})
+	t.Run("all", func(t *testing.T) { runScripts(t, "testdata") })
 	pgServer.Stop()
+}
+
+func runScripts(t *testing.T, dir string) {
+	testscript.RunT(&scriptT{T: t}, testscript.Params{Dir: dir, Setup: setup, Cmds: scriptCommands(), RequireUniqueNames: true})
+}
+
+// leaky are scripts that let the canary out, each by a way that the harness must
+// find and name.
+var leaky = map[string]struct{ script, found string }{
+	"stdout":  {`exec sh -c 'echo "$CANARY"'`, "CANARY is in standard output, standard error or the terminal: bytes #0, raw"},
+	"stderr":  {`exec sh -c 'echo "$CANARY" >&2'`, "raw"},
+	"base64":  {`exec sh -c 'printf "x%s" "$CANARY2" | base64 -w0'`, "CANARY2 is in standard output, standard error or the terminal: bytes #0, base64 at offset 1"},
+	"hex":     {`exec sh -c 'printf %s "$CANARY" | od -An -tx1 | tr -d " \n"'`, "hex"},
+	"percent": {`exec sh -c 'printf %s "$CANARY" | od -An -tx1 | tr -d "\n" | tr " " %'`, "bytes #1, raw"},
+	"early":   {"exec sh -c 'echo \"$CANARY\"'\n# the next phase\nexec true", "raw"},
+	"failing": {"exec sh -c 'echo \"$CANARY\"; exit 1'", "raw"},
+	"home":    {"guard init\nexec sh -c 'echo \"$CANARY\" >$GUARD_HOME/x'", "/gh/x, raw"},
+	"work":    {`exec sh -c 'mkdir a; echo "$CANARY" >a/x; chmod 0 a'`, "/proj/a/x, raw"},
+	"temp":    {`exec sh -c 'echo "$CANARY" >$TMPDIR/x'`, "/.tmp/x, raw"},
+	"name":    {`exec sh -c 'echo >"$CANARY"'`, "what is left on disk: name"},
+}
+
+// TestHarness runs scripts that leak and wants each of them to fail.
+func TestHarness(t *testing.T) {
+	dir := t.TempDir()
+	for name, l := range leaky {
+		if err := os.WriteFile(filepath.Join(dir, name+".txtar"), []byte(l.script+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^TestLeakyScripts$")
+	cmd.Env = append(os.Environ(), "GUARD_LEAKY_SCRIPTS="+dir)
+	out, err := cmd.CombinedOutput()
+	if err == nil {
+		t.Error("scripts that leak pass")
+	}
+	for name, l := range leaky {
+		_, part, _ := strings.Cut(string(out), "--- FAIL: TestLeakyScripts/"+name+" ")
+		part, _, _ = strings.Cut(part, "--- FAIL: ")
+		if !strings.Contains(part, l.found) {
+			t.Errorf("%s: not found as it should be:\n%s", name, part)
+		}
+	}
+	if strings.Contains(string(out), "ghp_") {
+		t.Error("the harness itself shows a canary")
+	}
+}
+
+// TestLeakyScripts is for TestHarness.
+func TestLeakyScripts(t *testing.T) {
+	if dir := os.Getenv("GUARD_LEAKY_SCRIPTS"); dir != "" {
+		runScripts(t, dir)
+	}
 }
 
 // ordinaryUser is a user of this machine without any rights: PostgreSQL and the
