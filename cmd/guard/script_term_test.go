@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/creack/pty"
+	"golang.org/x/sys/unix"
 )
 
 // statusProgram is "status N CMD [ARG...]": it runs CMD in its place and fails
@@ -57,6 +58,8 @@ func shellStatus(p *os.ProcessState) int {
 //
 //	wait REGEXP      until what was shown since the last match matches
 //	send TEXT        types TEXT: Go's escapes, and $VAR from the environment
+//	quiet            until the terminal echoes nothing
+//	hidden           fails if it echoes now
 //	resize ROWSxCOLS
 //	hangup           closes the terminal
 func termProgram() {
@@ -80,10 +83,21 @@ func termProgram() {
 		fail("%v", err)
 	}
 	cmd := exec.Command(args[1], args[2:]...)
-	master, err := pty.StartWithSize(cmd, size)
+	started, err := pty.StartWithSize(cmd, size)
 	if err != nil {
 		fail("%v", err)
 	}
+	// A descriptor that a Read waits on in the kernel would not be closed by Close,
+	// and so would not hang up: it has to wait in the poller.
+	fd, err := unix.FcntlInt(started.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		fail("%v", err)
+	}
+	started.Close()
+	if err := unix.SetNonblock(fd, true); err != nil {
+		fail("%v", err)
+	}
+	master := os.NewFile(uintptr(fd), "terminal")
 	shown := &screen{changed: make(chan struct{}, 1)}
 	var wg sync.WaitGroup
 	wg.Go(func() { shown.read(master) })
@@ -113,8 +127,24 @@ func termProgram() {
 			if _, err := fmt.Sscanf(rest, "%dx%d", &size.Rows, &size.Cols); err != nil {
 				fail("resize: %v", err)
 			}
-			if err := pty.Setsize(master, size); err != nil {
+			conn, err := master.SyscallConn()
+			if err == nil {
+				err = errors.Join(conn.Control(func(fd uintptr) {
+					err = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: size.Rows, Col: size.Cols})
+				}), err)
+			}
+			if err != nil {
 				fail("resize: %v", err)
+			}
+		case "quiet":
+			for end := time.Now().Add(20 * time.Second); echoes(master); time.Sleep(time.Millisecond) {
+				if time.Now().After(end) {
+					fail("the terminal echoes what is typed")
+				}
+			}
+		case "hidden":
+			if echoes(master) {
+				fail("the terminal echoes what is typed")
 			}
 		case "hangup":
 			master.Close()
@@ -139,6 +169,18 @@ func termProgram() {
 	}
 	os.Stdout.Write(shown.all())
 	os.Exit(shellStatus(cmd.ProcessState))
+}
+
+// echoes says whether the terminal shows what is typed.
+func echoes(master *os.File) (echo bool) {
+	conn, err := master.SyscallConn()
+	if err == nil {
+		_ = conn.Control(func(fd uintptr) {
+			t, err := unix.IoctlGetTermios(int(fd), unix.TCGETS)
+			echo = err == nil && t.Lflag&unix.ECHO != 0
+		})
+	}
+	return echo
 }
 
 // screen is what a terminal showed, in order.

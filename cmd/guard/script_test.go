@@ -28,11 +28,19 @@ func TestMain(m *testing.M) {
 	if handled, code := sandbox.Stage(os.Args); handled {
 		os.Exit(code)
 	}
-	testscript.Main(m, map[string]func(){
+	testscript.Main(stopping{m}, map[string]func(){
 		"guard":  func() { main() },
 		"status": statusProgram,
 		"term":   termProgram,
 	})
+}
+
+// stopping ends what tests share.
+type stopping struct{ m *testing.M }
+
+func (s stopping) Run() int {
+	defer pgServer.Stop()
+	return s.m.Run()
 }
 
 // TestScripts runs testdata/*.txtar, each in a folder, a home and a vault of its
