@@ -86,7 +86,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	// A connection accepted in between is closed by the next round.
 	done := make(chan struct{})
 	go func() { wg.Wait(); close(done) }()
-	for {
+	for wait := 100 * time.Microsecond; ; wait = min(2*wait, 10*time.Millisecond) {
 		mu.Lock()
 		for c := range conns {
 			c.Close()
@@ -95,7 +95,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		select {
 		case <-done:
 			return first
-		case <-time.After(10 * time.Millisecond):
+		case <-time.After(wait):
 		}
 	}
 }
