@@ -53,7 +53,10 @@ func TestScripts(t *testing.T) {
 }
 
 func runScripts(t *testing.T, dir string) {
-	testscript.RunT(&scriptT{T: t}, testscript.Params{Dir: dir, Setup: setup, Cmds: scriptCommands(), RequireUniqueNames: true})
+	testscript.RunT(&scriptT{T: t}, testscript.Params{
+		Dir: dir, Setup: setup, Cmds: scriptCommands(), RequireUniqueNames: true,
+		WorkdirRoot: t.TempDir(), // testscript's own stays behind when -run chooses some scripts
+	})
 }
 
 // leaky are scripts that let the canary out, each by a way that the harness must
