@@ -73,7 +73,7 @@ func channels(rep sandbox.Report) []channel {
 	case sandbox.Restricted:
 		cs = append(cs,
 			channel{"http", "broker", "block", "TCP connects to guard's proxy only"},
-			channel{"socket", "", "none", "UDP and other programs' sockets are not caught in this tier"})
+			channel{"socket", "sandbox", "block", "UDP and Unix sockets are refused; TCP reaches the proxy only"})
 	default:
 		cs = append(cs, channel{"http", "broker", "detect", "only programs that honour proxy variables are seen"},
 			channel{"socket", "", "none", "nothing keeps a program from connecting by itself"})

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -532,8 +533,15 @@ func (s *session) start(ctx context.Context, boundary string) (supervisor.Status
 			for _, n := range sb.Notes {
 				s.app.say("%s", n)
 			}
-			if s.flags.verbose && len(s.files) > 0 {
-				s.app.say("%d files that hold known values are shown to the agent as copies with placeholders", len(s.files))
+			if len(s.files) > 0 {
+				switch {
+				case sb.Tier == sandbox.Cooperative || sb.Tier == sandbox.None:
+					s.app.say("%d files hold known values, and the agent can read them in this tier", len(s.files))
+				case s.flags.verbose && sb.Tier == sandbox.Restricted:
+					s.app.say("%d files that hold known values are hidden from the agent", len(s.files))
+				case s.flags.verbose:
+					s.app.say("%d files that hold known values are shown to the agent as copies with placeholders", len(s.files))
+				}
 			}
 			if s.flags.verbose || sb.Tier == sandbox.Cooperative || sb.Tier == sandbox.None {
 				s.app.say("%s", tierWords(sb.Tier))
@@ -548,7 +556,7 @@ func tierWords(t sandbox.Tier) string {
 	case sandbox.Contained:
 		return "boundary: contained. Own namespaces, no route out but the broker, no host process, keyring or agent socket in reach"
 	case sandbox.Restricted:
-		return "boundary: restricted. Landlock and seccomp: TCP to the broker only, hidden files; other programs' sockets and UDP are within reach"
+		return "boundary: restricted. Landlock and seccomp: TCP to the broker only, no UDP and no Unix sockets, credential files hidden; the host's processes are in sight"
 	case sandbox.Cooperative:
 		return "boundary: cooperative. Proxy variables alone: the agent could ignore them, read the keychain and reach anything you can"
 	}
@@ -581,7 +589,7 @@ func (s *session) serve(ctx context.Context, sb *sandbox.Sandbox, front net.List
 		server.Listeners = append(server.Listeners, sb.TCP)
 	}
 	if front != nil {
-		server.Listeners = append(server.Listeners, front)
+		server.Listeners = append(server.Listeners, proxyListener{front})
 	}
 	s.pg = s.postgresHandler(line, egress, roots)
 	server.Handlers = s.handlers()
@@ -636,6 +644,29 @@ func (s *session) serve(ctx context.Context, sb *sandbox.Sandbox, front net.List
 	wg.Wait()
 	return first
 }
+
+// proxyListener is a proxy on the host's loopback, for tiers without a network
+// of their own: every connection is meant for the proxy itself.
+type proxyListener struct{ net.Listener }
+
+func (l proxyListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return proxyConn{c}, nil
+}
+
+type proxyConn struct{ net.Conn }
+
+// Dst is the proxy's own address, by which the broker knows its clients.
+func (c proxyConn) Dst() netip.AddrPort {
+	a, _ := netip.ParseAddrPort(c.LocalAddr().String())
+	return a
+}
+
+// NetConn lets the broker reach what is below.
+func (c proxyConn) NetConn() net.Conn { return c.Conn }
 
 // serveHostPort connects the session to a service on the host's loopback.
 func (s *session) serveHostPort(ctx context.Context, l net.Listener, port int) error {
