@@ -38,3 +38,20 @@ func wait(fds []interest, d time.Duration) error {
 	}
 	return nil
 }
+
+// readNow reads what is there. Of a pipe or a socket, another reader may have
+// taken it since it was seen: then it is EAGAIN, and no wait. (Of a file it
+// could be EAGAIN for as long as the disk needs, so that one is just read.)
+func readNow(fd int, p []byte) (int, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return 0, err
+	}
+	if kind := st.Mode & unix.S_IFMT; kind == unix.S_IFIFO || kind == unix.S_IFSOCK {
+		n, err := unix.Preadv2(fd, [][]byte{p}, -1, unix.RWF_NOWAIT)
+		if err != unix.EOPNOTSUPP && err != unix.ENOSYS && err != unix.EINVAL {
+			return n, err
+		}
+	}
+	return unix.Read(fd, p)
+}

@@ -39,3 +39,6 @@ func writeFile(f *os.File, p []byte) error {
 	_, err := f.Write(p)
 	return err
 }
+
+// Relay returns an error that wraps [errors.ErrUnsupported].
+func Relay(context.Context, *os.File, *os.File) error { return errNoTerminal }
