@@ -113,9 +113,13 @@ func (r *Responder) Wait() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, s := range r.seen {
-		if s.dirty {
-			r.save(s)
+		if !s.dirty {
+			continue
 		}
+		if r.hooks.Fill != nil {
+			r.hooks.Fill(&s.incident) // nothing else is at work any more
+		}
+		r.save(s)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -31,9 +32,9 @@ const maxFile = 256 << 20
 type Files struct {
 	Root string // canonical
 	Line *Line
-	// Keep stores the original of a file before it is changed, sealed, and returns
-	// the words with which the user gets it back.
-	Keep func(path string, original []byte) error
+	// Keep stores what a file held before guard masks it, sealed. The leaks are what
+	// was found in it; each names the bytes that are masked.
+	Keep func(path string, original []byte, found []guard.Leak) error
 	// Known says that the file held the value before the session began: it is the
 	// user's own, reported elsewhere, and never changed.
 	Known func(path string) bool
@@ -47,15 +48,22 @@ type Files struct {
 	root    *os.Root
 	watcher *fsnotify.Watcher
 	due     map[string]time.Time
-	started time.Time
-	Scanned int64 // files scanned
-	Unread  int64 // files that could not be scanned whole
+	started time.Time // minus what the kernel's file clock may lag
+	Scanned int64     // files scanned
+	Unread  int64     // files that could not be scanned whole
 }
 
+// clockLag is how far the times of files may lie behind time.Now: the kernel
+// stamps them with the clock of its last tick.
+const clockLag = 20 * time.Millisecond
+
 // Run watches until ctx ends, then scans what is still due, and returns. ready
-// is closed when the whole tree is watched.
+// is closed when the whole tree is watched, or when Run fails.
 func (f *Files) Run(ctx context.Context, ready chan<- struct{}) error {
+	opened := sync.OnceFunc(func() { close(ready) })
+	defer opened()
 	var err error
+	f.started = time.Now().Add(-clockLag)
 	if f.root, err = os.OpenRoot(f.Root); err != nil {
 		return fmt.Errorf("watch %s: %w", f.Root, err)
 	}
@@ -65,18 +73,22 @@ func (f *Files) Run(ctx context.Context, ready chan<- struct{}) error {
 	}
 	defer f.watcher.Close()
 	f.due = map[string]time.Time{}
-	f.started = time.Now()
-	f.add(".", false)
-	close(ready)
+	f.add(".")
+	opened()
 
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			f.drain()
+			// The agent is gone. Its last events may still be on their way through
+			// fsnotify's goroutine: what changed is found by its time instead.
+			f.add(".")
 			for path := range f.due {
 				f.scan(path)
+			}
+			if f.Unread > 0 {
+				f.say(fmt.Sprintf("%d files that changed could not be looked into", f.Unread))
 			}
 			return nil
 		case e, ok := <-f.watcher.Events:
@@ -90,7 +102,7 @@ func (f *Files) Run(ctx context.Context, ready chan<- struct{}) error {
 			}
 			// Events were lost: look at everything that changed since the start.
 			f.say("file events were lost, scanning the whole folder again: " + err.Error())
-			f.add(".", true)
+			f.add(".")
 		case <-timer.C:
 		}
 		now := time.Now()
@@ -107,22 +119,6 @@ func (f *Files) Run(ctx context.Context, ready chan<- struct{}) error {
 	}
 }
 
-// drain takes the events that are waiting, so that a file written just before
-// the end is scanned too.
-func (f *Files) drain() {
-	for {
-		select {
-		case e, ok := <-f.watcher.Events:
-			if !ok {
-				return
-			}
-			f.event(e)
-		default:
-			return
-		}
-	}
-}
-
 func (f *Files) event(e fsnotify.Event) {
 	rel, err := filepath.Rel(f.Root, e.Name)
 	if err != nil || !filepath.IsLocal(rel) {
@@ -136,8 +132,9 @@ func (f *Files) event(e fsnotify.Event) {
 		if f.Known != nil && f.Replaced != nil && f.Known(e.Name) {
 			f.Replaced(e.Name)
 		}
+		f.name(rel)
 		if fi, err := f.root.Lstat(rel); err == nil && fi.IsDir() {
-			f.add(rel, true)
+			f.add(rel)
 			return
 		}
 	}
@@ -146,30 +143,65 @@ func (f *Files) event(e fsnotify.Event) {
 	}
 }
 
-// add watches dir and what is below it. With fresh, files that are already in it
-// were written before the watch was there, and are due.
-func (f *Files) add(dir string, fresh bool) {
-	failed := 0
+// add watches dir and what is below it. Files that changed since the session
+// began are due: they may have been written before the watch was there.
+func (f *Files) add(dir string) {
+	full, unread := 0, 0
 	_ = fs.WalkDir(f.root.FS(), filepath.ToSlash(dir), func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
-			return nil // vanished, or unreadable: then the agent's uid cannot have written there through us
+			if errors.Is(err, fs.ErrPermission) {
+				unread++
+			}
+			return nil // or it vanished
 		}
 		if d.IsDir() {
-			if err := f.watcher.Add(filepath.Join(f.Root, filepath.FromSlash(path))); err != nil {
-				failed++
+			err := f.watcher.Add(filepath.Join(f.Root, filepath.FromSlash(path)))
+			switch {
+			case errors.Is(err, fs.ErrPermission):
+				unread++
+			case err != nil && !errors.Is(err, fs.ErrNotExist):
+				full++
 			}
 			return nil
 		}
 		if !d.Type().IsRegular() {
 			return nil
 		}
-		if fi, err := d.Info(); err == nil && (fresh && fi.ModTime().After(f.started.Add(-time.Second)) || fi.ModTime().After(f.started)) {
+		if fi, err := d.Info(); err == nil && fi.ModTime().After(f.started) {
 			f.due[filepath.FromSlash(path)] = time.Now().Add(Settle)
 		}
 		return nil
 	})
-	if failed > 0 {
-		f.say(fmt.Sprintf("%d folders below %s are not watched (raise fs.inotify.max_user_watches)", failed, filepath.Join(f.Root, dir)))
+	if full > 0 {
+		f.say(fmt.Sprintf("%d folders below %s are not watched (raise fs.inotify.max_user_watches)", full, filepath.Join(f.Root, dir)))
+	}
+	if unread > 0 {
+		f.say(fmt.Sprintf("%d folders below %s cannot be looked into: their modes shut guard out", unread, filepath.Join(f.Root, dir)))
+	}
+}
+
+// name judges a new file's name, and where a symlink points: they are written
+// too. A name cannot be masked without breaking what uses it.
+func (f *Files) name(rel string) {
+	text := []byte(rel)
+	if target, err := f.root.Readlink(rel); err == nil {
+		text = append(append(text, '\n'), target...)
+	}
+	line := *f.Line
+	decide := line.Decide
+	line.Decide = func(l guard.Leak) guard.Decision {
+		d := decide(l)
+		if d.Action != guard.Pass && d.Action != guard.Kill {
+			d.Action, d.Rule = guard.Warn, "a file's name: it is left as it is"
+		}
+		return d
+	}
+	for _, h := range line.Matcher.Scan(text) {
+		line.Judge(guard.Leak{
+			// The folder only: the name is the value.
+			Origin: guard.Origin{Channel: guard.ChannelFile, Source: "files", Path: filepath.Join(f.Root, filepath.Dir(rel))},
+			Secret: h.ID, Class: h.Class, Encoding: h.Encoding, Offset: h.Start, Length: int(h.End - h.Start), At: time.Now(),
+		})
 	}
 }
 
@@ -192,6 +224,14 @@ func (f *Files) scan(rel string) {
 	}
 	file, err := f.root.OpenFile(rel, os.O_RDWR, 0)
 	writable := err == nil
+	if errors.Is(err, fs.ErrPermission) && f.root.Chmod(rel, fi.Mode().Perm()|0o600) == nil {
+		// The agent's file is guard's user's too: a mode keeps neither out.
+		file, err = f.root.OpenFile(rel, os.O_RDWR, 0)
+		writable = err == nil
+		if cerr := f.root.Chmod(rel, fi.Mode().Perm()); cerr != nil && !errors.Is(cerr, fs.ErrNotExist) {
+			f.say(fmt.Sprintf("the mode of %s could not be put back: %v", path, cerr))
+		}
+	}
 	if errors.Is(err, fs.ErrPermission) {
 		file, err = f.root.Open(rel)
 	}
@@ -287,7 +327,7 @@ func (f *Files) redact(file *os.File, path string, found []guard.Leak) error {
 	if f.Keep == nil {
 		return errors.New("there is no place to keep the original")
 	}
-	if err := f.Keep(path, original); err != nil {
+	if err := f.Keep(path, original, found); err != nil {
 		return fmt.Errorf("keep the original: %w", err)
 	}
 	for _, l := range found {

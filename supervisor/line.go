@@ -65,6 +65,13 @@ func (l *Line) Open(o guard.Origin) guard.Filter {
 	return (&stream{line: l, origin: o, matcher: l.Matcher.Stream()}).filter
 }
 
+// holdBack is how many bytes of a value may go out when a stream pauses in the
+// middle of it: fewer than this many. From that many on the pause does not
+// matter, or whoever writes slowly would get the value out in pieces. A prompt
+// that ends in the first bytes of a value, such as a token's public prefix, is
+// shown when more follows.
+const holdBack = 8
+
 // stream is one Filter: the bytes that were seen and not yet released.
 type stream struct {
 	line     *Line
@@ -91,7 +98,7 @@ func (s *stream) filter(p []byte, step guard.Step) ([]byte, guard.Decision) {
 		hits = append(hits, s.matcher.Close()...)
 	}
 	end := s.released + int64(len(s.held))
-	if step != guard.More {
+	if step == guard.End || step == guard.Pause && end-safe < holdBack {
 		safe = end
 	}
 	// The strictest decision of this call is the one returned; pass if none.
@@ -100,7 +107,7 @@ func (s *stream) filter(p []byte, step guard.Step) ([]byte, guard.Decision) {
 		leak := guard.Leak{
 			Origin: s.origin, Secret: h.ID, Class: h.Class, Encoding: h.Encoding,
 			Offset: h.Start, Length: int(h.End - h.Start), At: time.Now(),
-			Partial: h.Start < s.released,
+			Partial: s.released-h.Start >= holdBack,
 		}
 		d := s.line.Judge(leak)
 		if d.Action < worst.Action {

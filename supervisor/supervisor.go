@@ -82,36 +82,48 @@ func Run(ctx context.Context, c Config) (Status, error) {
 	kill := make(chan struct{})
 	c.Line.kill = sync.OnceFunc(func() { killed.Store(true); close(kill) })
 
+	// Signals that come while the session starts are the agent's too.
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, forwarded...)
+	defer signal.Stop(signals)
+
+	// What the agent writes first is found only if the watch was there before it.
+	var wg sync.WaitGroup
+	var filesErr error
+	if c.Files != nil {
+		ready := make(chan struct{})
+		wg.Go(func() { filesErr = c.Files.Run(ctx, ready) })
+		<-ready
+	}
+
 	// In the weaker tiers the agent's uid can stop what sets it up.
 	startCtx, started := context.WithTimeout(ctx, startLimit)
 	sb, err := sandbox.Start(startCtx, c.Sandbox)
 	started()
 	if err != nil {
+		cancel()
+		wg.Wait()
 		return Status{}, err
 	}
 	t.started()
 	status := Status{Tier: sb.Tier}
 
-	var wg sync.WaitGroup
 	served := make(chan error, 1)
 	if c.Serve != nil {
 		wg.Go(func() { served <- c.Serve(ctx, sb) })
 	}
-	var filesErr error
-	if c.Files != nil {
-		wg.Go(func() { filesErr = c.Files.Run(ctx, make(chan struct{})) })
-	}
-	copied, err := t.copy(ctx, sb, c.Line)
+	inputCtx, endInput := context.WithCancel(ctx)
+	defer endInput()
+	copied, err := t.copy(ctx, inputCtx, sb, c.Line)
 	if err != nil {
-		return status, errors.Join(err, sb.Close())
+		err = errors.Join(err, sb.Close())
+		cancel()
+		wg.Wait()
+		return status, err
 	}
 	if c.Started != nil {
 		c.Started(sb)
 	}
-
-	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, forwarded...)
-	defer signal.Stop(signals)
 
 	var failed error
 	for running := true; running; {
@@ -145,6 +157,7 @@ func Run(ctx context.Context, c Config) (Status, error) {
 		}
 	}
 	closeErr := sb.Close()
+	endInput()
 	copied.Wait()
 	// Files that were written at the very end are scanned, and bodies on their way
 	// are judged, before the session counts as ended.
@@ -154,7 +167,7 @@ func Run(ctx context.Context, c Config) (Status, error) {
 	if status.Leak {
 		failed = nil
 	}
-	return status, errors.Join(failed, closeErr, filesErr)
+	return status, errors.Join(failed, closeErr, filesErr, t.err)
 }
 
 func cmpErr(err error) error {
@@ -170,8 +183,12 @@ type stdio struct {
 	in       *os.File    // guard's stdin, when it is the terminal
 	show     *os.File    // where the pty's output goes
 	pipes    []*redirect // outputs that are not the terminal
+	input    *redirect   // standard input that is not the terminal
 	theirs   []*os.File  // the agent's ends, closed once it runs
 	session  *pty.Session
+
+	mu  sync.Mutex
+	err error // what a copier met
 }
 
 type redirect struct {
@@ -189,8 +206,21 @@ func openStdio(c *Config) (*stdio, error) {
 	c.Sandbox.TTY = ttyIn || ttyOut || ttyErr
 	if ttyIn {
 		t.in = c.In
-	} else {
-		c.Sandbox.Stdin = c.In
+	} else if c.In != nil {
+		// Never the caller's own descriptor: through a folder everything beside it
+		// could be reached, through a socket or file its other end written to.
+		if fi, err := c.In.Stat(); err != nil {
+			return nil, fmt.Errorf("look at standard input: %w", err)
+		} else if fi.IsDir() {
+			return nil, errors.New("standard input is a folder")
+		}
+		r, w, err := os.Pipe()
+		if err != nil {
+			return nil, fmt.Errorf("make a pipe for standard input: %w", err)
+		}
+		c.Sandbox.Stdin = r
+		t.theirs = append(t.theirs, r)
+		t.input = &redirect{from: c.In, to: w}
 	}
 	for _, o := range []struct {
 		ours  *os.File
@@ -243,7 +273,7 @@ func (t *stdio) started() {
 
 // copy starts the copiers; the returned group is done when every byte that the
 // agent wrote was judged.
-func (t *stdio) copy(ctx context.Context, sb *sandbox.Sandbox, line *Line) (*sync.WaitGroup, error) {
+func (t *stdio) copy(ctx, inputCtx context.Context, sb *sandbox.Sandbox, line *Line) (*sync.WaitGroup, error) {
 	var wg sync.WaitGroup
 	hold, long := 5*time.Millisecond, time.Second
 	if sb.PTY != nil && t.in == nil {
@@ -270,11 +300,34 @@ func (t *stdio) copy(ctx context.Context, sb *sandbox.Sandbox, line *Line) (*syn
 	}
 	for _, p := range t.pipes {
 		wg.Go(func() {
-			_ = pty.Copy(p.to, p.from, line.Open(guard.Origin{Channel: guard.ChannelPipe, Source: "pty", PID: sb.Pid()}), hold, long)
+			err := pty.Copy(p.to, p.from, line.Open(guard.Origin{Channel: guard.ChannelPipe, Source: "pty", PID: sb.Pid()}), hold, long)
+			// The agent gets the broken pipe that it would have had by itself.
 			p.from.Close()
+			var stopped *pty.StoppedError
+			if err != nil && !errors.As(err, &stopped) && !errors.Is(err, syscall.EPIPE) {
+				t.fail(fmt.Errorf("write the agent's output: %w", err))
+			}
+		})
+	}
+	if t.input != nil {
+		wg.Go(func() {
+			// The agent may end without having read it all.
+			if err := pty.Relay(inputCtx, t.input.to, t.input.from); err != nil && inputCtx.Err() == nil && !errors.Is(err, syscall.EPIPE) {
+				t.fail(fmt.Errorf("read standard input: %w", err))
+			}
+			t.input.to.Close()
 		})
 	}
 	return &wg, nil
+}
+
+// fail keeps the first error of a copier.
+func (t *stdio) fail(err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.err == nil {
+		t.err = err
+	}
 }
 
 // suspend is Ctrl-Z: give the terminal back to the shell and stop, until the
@@ -297,6 +350,9 @@ func isTerminal(f *os.File) bool { return f != nil && term.IsTerminal(int(f.Fd()
 func (t *stdio) close() {
 	for _, f := range t.theirs {
 		f.Close()
+	}
+	if t.input != nil {
+		t.input.to.Close()
 	}
 	if t.terminal != nil {
 		_ = t.terminal.Restore()

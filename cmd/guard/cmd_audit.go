@@ -106,7 +106,21 @@ func (a *app) verifyAudit(dir, key string, own, asJSON bool) error {
 			}
 		}
 	}
-	rep, err := audit.Verify(dir, key)
+	var rep audit.Report
+	var err error
+	if v == nil {
+		rep, err = audit.Verify(dir, key)
+	} else {
+		var h head
+		if h, err = a.readHead(v); err != nil {
+			return err
+		}
+		if h.Size == 0 {
+			rep, err = audit.Verify(dir, key)
+		} else {
+			rep, err = audit.VerifyAgainst(dir, key, h.Size, h.Root)
+		}
+	}
 	if err != nil {
 		if asJSON && errors.Is(err, audit.ErrTampered) {
 			_ = a.printJSON(map[string]any{"ok": false, "error": err.Error(), "report": rep})

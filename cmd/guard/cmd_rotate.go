@@ -290,8 +290,11 @@ func (a *app) restore(i rotate.Incident, name string) error {
 			names = append(names, r.Original)
 		}
 	}
+	if len(i.Restore) == 0 {
+		return fmt.Errorf("incident %s redacted no file", i.ID)
+	}
 	if len(names) == 0 {
-		return fmt.Errorf("incident %s replaced no such file", i.ID)
+		return fmt.Errorf("incident %s redacted no such file (guard incident show %s)", i.ID, i.ID)
 	}
 	if len(names) > 1 && name == "" {
 		return usagef("incident %s replaced %d files: name one (guard incident show %s)", i.ID, len(names), i.ID)
@@ -304,6 +307,18 @@ func (a *app) restore(i rotate.Incident, name string) error {
 	o, err := a.readOriginal(v, names[len(names)-1])
 	if err != nil {
 		return err
+	}
+	if o.Content == nil {
+		// A large file: what was masked is put back into it as it is now.
+		if o.Content, err = os.ReadFile(o.Path); err != nil {
+			return err
+		}
+		for _, sp := range o.Spans {
+			if sp.Offset+int64(len(sp.Bytes)) > int64(len(o.Content)) {
+				return fmt.Errorf("%s is shorter than it was: the masked bytes have no place in it", o.Path)
+			}
+			copy(o.Content[sp.Offset:], sp.Bytes)
+		}
 	}
 	defer clear(o.Content)
 	out := o.Path + ".guard-original"

@@ -238,7 +238,11 @@ func (a *app) value(name string, o credentialFlags) ([]byte, error) {
 		}
 		return stripNewline(b), nil
 	}
-	return askHidden(fmt.Sprintf("guard: value of %s (not shown): ", name))
+	lines, err := askHidden(fmt.Sprintf("guard: value of %s (not shown): ", name))
+	if err != nil {
+		return nil, err
+	}
+	return lines[0], nil
 }
 
 // stripNewline drops the newline at the end of a one-line value; a value of
@@ -307,8 +311,10 @@ func (a *app) note(v *vault.Vault, r audit.Record) error {
 		return err
 	}
 	defer log.Close()
-	_, err = log.Append(r)
-	return err
+	if _, err = log.Append(r); err != nil {
+		return err
+	}
+	return a.keepHead(v, log)
 }
 
 func (a *app) listSecrets(v *vault.Vault, o credentialFlags) error {

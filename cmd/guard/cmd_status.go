@@ -44,7 +44,11 @@ func runStatus(a *app, ctx context.Context, c *command, args []string) error {
 	}
 	open := map[string]bool{}
 	day := time.Now().Add(-24 * time.Hour)
-	err := audit.Read(a.auditDir(), audit.Filter{}, func(r audit.Record) error {
+	if _, err := os.Stat(a.auditDir()); err != nil {
+		if !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	} else if err := audit.Read(a.auditDir(), audit.Filter{}, func(r audit.Record) error {
 		s.Records = max(s.Records, r.Seq)
 		switch r.Type {
 		case audit.TypeSessionStart:
@@ -61,13 +65,13 @@ func runStatus(a *app, ctx context.Context, c *command, args []string) error {
 			}
 		}
 		return nil
-	})
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	}); err != nil {
 		return err
 	}
 	for id := range open {
 		s.Sessions = append(s.Sessions, id)
 	}
+	var err error
 	if s.Rotations, err = openRotations(a.rotateDir()); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -90,23 +91,22 @@ func passphraseFile(path string) vault.Passphrase {
 
 // askPassphrase asks on the terminal, twice for a new one.
 var askPassphrase = vault.Passphrase{Ask: func(confirm bool) (guard.Secret, error) {
-	prompt := "guard: vault passphrase: "
+	prompts := []string{"guard: vault passphrase: "}
 	if confirm {
-		prompt = "guard: new vault passphrase: "
+		prompts = []string{"guard: new vault passphrase: ", "guard: once more: "}
 	}
-	p, err := askHidden(prompt)
-	if err != nil || !confirm {
-		return guard.NewSecret(p), err
-	}
-	again, err := askHidden("guard: once more: ")
-	defer clear(again)
+	lines, err := askHidden(prompts...)
 	if err != nil {
 		return guard.Secret{}, err
 	}
-	if string(p) != string(again) {
-		return guard.Secret{}, errors.New("the two passphrases differ: nothing was made")
+	if confirm {
+		defer clear(lines[1])
+		if !bytes.Equal(lines[0], lines[1]) {
+			clear(lines[0])
+			return guard.Secret{}, errors.New("the two passphrases differ: nothing was made")
+		}
 	}
-	return guard.NewSecret(p), nil
+	return guard.NewSecret(lines[0]), nil
 }}
 
 // openVault opens the vault, and asks for the passphrase on the terminal where
@@ -126,6 +126,46 @@ func (a *app) openVault() (*vault.Vault, error) {
 		}
 	}
 	return vault.Open(a.home(), us...)
+}
+
+// head is how far the log had come: kept sealed outside the log's folder, so that
+// a log that was put back to an earlier state is noticed.
+type head struct {
+	Size uint64 `json:"size"`
+	Root string `json:"root"`
+}
+
+func (a *app) headPath() string { return filepath.Join(a.home(), "audit.head") }
+
+// keepHead remembers how far the log is.
+func (a *app) keepHead(v *vault.Vault, log *audit.Log) error {
+	var h head
+	h.Size, h.Root = log.Head()
+	b, err := json.Marshal(h)
+	if err != nil {
+		return err
+	}
+	box, err := v.Seal("audit-head", b)
+	if err != nil {
+		return err
+	}
+	return writeFile(a.headPath(), box)
+}
+
+// readHead returns what keepHead remembered; zero if nothing was.
+func (a *app) readHead(v *vault.Vault) (h head, err error) {
+	box, err := os.ReadFile(a.headPath())
+	if errors.Is(err, fs.ErrNotExist) {
+		return h, nil
+	}
+	if err != nil {
+		return h, err
+	}
+	b, err := v.Unseal("audit-head", box)
+	if err != nil {
+		return h, fmt.Errorf("%s was changed or is not of this vault: %w", a.headPath(), err)
+	}
+	return h, json.Unmarshal(b, &h)
 }
 
 // openAudit opens the log with the key that the vault keeps for it.

@@ -22,6 +22,10 @@ func main() {
 	if handled, code := sandbox.Stage(os.Args); handled {
 		os.Exit(code)
 	}
+	// A reader that goes away ends that output, not guard: the session's end, its
+	// records and rotations come after it. A handler is set, since ignoring the
+	// signal would be inherited by the agent.
+	catchBrokenPipe()
 	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv}
 	os.Exit(a.run(context.Background(), os.Args[1:]))
 }
@@ -127,9 +131,15 @@ func (a *app) dispatch(ctx context.Context, args []string) error {
 		name = "version"
 	}
 	for _, c := range commands() {
-		if c.name == name {
-			return c.run(a, ctx, &c, args[1:])
+		if c.name != name {
+			continue
 		}
+		if name != "run" && name != "doctor" { // they start namespaces first
+			if err := sandbox.Harden(); err != nil {
+				return fmt.Errorf("make guard undumpable: %w", err)
+			}
+		}
+		return c.run(a, ctx, &c, args[1:])
 	}
 	return usagef("unknown command %q (see guard --help)%s", name, nearest(name))
 }

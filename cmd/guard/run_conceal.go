@@ -8,8 +8,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"guard"
 	"guard/matcher"
@@ -22,14 +25,15 @@ type conceal struct {
 	matcher      *matcher.Matcher
 	placeholders map[string][]string // credential name -> its placeholder, and those of its parts
 
-	Unread  int // files that could not be looked into
+	Unread  int // files and folders that could not be looked into
 	Skipped int // files that were not looked into: too large, or past the limit
 	budget  int // files that may still be read
+	mu      sync.Mutex
 }
 
 const (
 	concealFileMax = 4 << 20 // bytes; a credential file is small
-	concealFiles   = 20000   // files of one working folder
+	concealFiles   = 50000   // files in all
 )
 
 // bytes returns b with every known value replaced: a raw value by the
@@ -75,6 +79,12 @@ func (c *conceal) env(env []string) []string {
 	return out
 }
 
+func (c *conceal) count(n *int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	*n++
+}
+
 // file returns the copy of path that the session gets, if it holds a value.
 func (c *conceal) file(path string) (sandbox.File, bool) {
 	fi, err := os.Stat(path)
@@ -82,18 +92,18 @@ func (c *conceal) file(path string) (sandbox.File, bool) {
 		return sandbox.File{}, false
 	}
 	if fi.Size() > concealFileMax {
-		c.Skipped++
+		c.count(&c.Skipped)
 		return sandbox.File{}, false
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		c.Unread++
+		c.count(&c.Unread)
 		return sandbox.File{}, false
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, concealFileMax+1))
 	if err != nil {
-		c.Unread++
+		c.count(&c.Unread)
 		return sandbox.File{}, false
 	}
 	defer clear(b)
@@ -104,50 +114,109 @@ func (c *conceal) file(path string) (sandbox.File, bool) {
 	return sandbox.File{Path: path, Content: out, Mode: fi.Mode().Perm()}, true
 }
 
-// skipDirs hold nothing that a person wrote a credential into, and a lot of files.
-var skipDirs = []string{"node_modules", "target", "vendor", ".venv", "venv", "__pycache__", ".cache", "dist", "build"}
+// bulky are folders of so many files, written by programs, that only those with
+// a telling name are looked into.
+var bulky = []string{"node_modules", "__pycache__", ".venv", "venv", "vendor", ".cache", ".tox", ".gradle", ".cargo", ".rustup", ".npm"}
 
-// tree looks through a folder that the session can read.
-func (c *conceal) tree(root string) ([]sandbox.File, error) {
-	var files []sandbox.File
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+// telling says that a file's name is one that credentials are kept under.
+func telling(name string) bool {
+	name = strings.ToLower(name)
+	if strings.HasPrefix(name, ".") {
+		return true
+	}
+	for _, part := range []string{"secret", "credential", "token", "passw", "auth", "apikey", "api_key", "settings", "config"} {
+		if strings.Contains(name, part) {
+			return true
+		}
+	}
+	return slices.Contains([]string{".env", ".pem", ".key", ".p12", ".pfx", ".json", ".yml", ".yaml", ".toml", ".ini", ".cfg", ".conf", ".properties", ".tfvars", ".tfstate"}, filepath.Ext(name)) &&
+		!slices.Contains([]string{"package.json", "package-lock.json", "tsconfig.json", "composer.json"}, name)
+}
+
+// found is what a look through a folder came to.
+type found struct {
+	files   []sandbox.File
+	sockets []string // sockets and FIFOs: ways to programs outside
+}
+
+// walk looks through a folder that the session can read, depth folders deep; hidden
+// are places that the session does not see anyway.
+func (c *conceal) walk(root string, depth int, hidden []string, want func(path string, d fs.DirEntry) bool) (out found, err error) {
+	var paths []string
+	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
-			if errors.Is(err, fs.ErrPermission) {
-				c.Unread++
-				return nil
-			}
-			if path == root {
+			if path == root && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
+			c.Unread++
 			return nil
 		}
 		if d.IsDir() {
-			if path != root && slices.Contains(skipDirs, d.Name()) {
-				return fs.SkipDir
-			}
 			// Objects of git are compressed, and masking one breaks the repository.
-			if d.Name() == "objects" && filepath.Base(filepath.Dir(path)) == ".git" {
+			if slices.Contains(hidden, path) || d.Name() == "objects" && filepath.Base(filepath.Dir(path)) == ".git" {
+				return fs.SkipDir
+			}
+			if strings.Count(strings.TrimPrefix(path, root), string(filepath.Separator)) > depth {
 				return fs.SkipDir
 			}
 			return nil
 		}
-		if !d.Type().IsRegular() {
-			return nil
-		}
-		if c.budget--; c.budget < 0 {
-			c.Skipped++
-			return nil
-		}
-		if f, ok := c.file(path); ok {
-			files = append(files, f)
+		switch {
+		case d.Type()&(fs.ModeSocket|fs.ModeNamedPipe) != 0:
+			out.sockets = append(out.sockets, path)
+		case d.Type().IsRegular() && want(path, d):
+			if c.budget--; c.budget < 0 {
+				c.Skipped++
+				return nil
+			}
+			paths = append(paths, path)
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("look through %s for credentials: %w", root, err)
+		return out, fmt.Errorf("look through %s for credentials: %w", root, err)
 	}
-	return files, nil
+	// Reading is what takes the time: one reader a processor.
+	type result struct {
+		f  sandbox.File
+		ok bool
+	}
+	results := make([]result, len(paths))
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), 8) {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < len(paths); i = int(next.Add(1)) - 1 {
+				results[i].f, results[i].ok = c.file(paths[i])
+			}
+		})
+	}
+	wg.Wait()
+	for _, r := range results {
+		if r.ok {
+			out.files = append(out.files, r.f)
+		}
+	}
+	return out, nil
 }
+
+// tree looks through a folder that the session may write: every file, but in
+// folders full of programs' files those with a telling name only.
+func (c *conceal) tree(root string, hidden []string) (found, error) {
+	return c.walk(root, 1000, hidden, func(path string, d fs.DirEntry) bool {
+		rel := strings.TrimPrefix(path, root)
+		for _, b := range bulky {
+			if strings.Contains(rel, string(filepath.Separator)+b+string(filepath.Separator)) {
+				return telling(d.Name())
+			}
+		}
+		return true
+	})
+}
+
+// homeDepth is how deep the home folder is looked through, outside of what the
+// session may write.
+const homeDepth = 4
 
 // wellKnown are files in the home folder where tools keep credentials. What
 // guard knows in them is shown as placeholders; of the rest, see hiddenInHome.
@@ -173,20 +242,24 @@ var hiddenInHome = []string{
 }
 
 // home returns what of the home folder is shown as a copy, and what is hidden.
-func (c *conceal) home(home string, shared []string) (files []sandbox.File, hidden []string) {
+// Outside of what is shared it is looked through for files with telling names,
+// some folders deep.
+func (c *conceal) home(home string, shared, hiddenToo []string) (found, []string, error) {
 	covered := func(path string) bool {
-		return slices.ContainsFunc(shared, func(s string) bool { return path == s || strings.HasPrefix(path, s+"/") })
+		return slices.ContainsFunc(shared, func(s string) bool { return within(path, s) })
 	}
+	hidden := slices.Clone(hiddenToo)
 	shown := map[string]bool{}
+	var out found
 	for _, name := range wellKnown {
 		path := filepath.Join(home, name)
 		if f, ok := c.file(path); ok && !covered(path) {
-			// A file of credentials that guard knows one of may hold others: a line
-			// without a known value shows nothing but its first word.
+			// A file of credentials that guard knows one of may hold others: only lines
+			// with a known value are shown.
 			if slices.Contains(hiddenInHome, name) {
 				f.Content = c.onlyKnownLines(f.Content)
 			}
-			files, shown[path] = append(files, f), true
+			out.files, shown[path] = append(out.files, f), true
 		}
 	}
 	for _, name := range hiddenInHome {
@@ -195,7 +268,16 @@ func (c *conceal) home(home string, shared []string) (files []sandbox.File, hidd
 			hidden = append(hidden, path)
 		}
 	}
-	return files, hidden
+	skip := slices.Clone(hidden)
+	for _, b := range bulky {
+		skip = append(skip, filepath.Join(home, b))
+	}
+	skip = append(skip, shared...)
+	more, err := c.walk(home, homeDepth, skip, func(path string, d fs.DirEntry) bool {
+		return !shown[path] && !covered(path) && !slices.Contains(hidden, path) && telling(d.Name())
+	})
+	out.files = append(out.files, more.files...)
+	return out, hidden, err
 }
 
 // onlyKnownLines keeps the lines that hold a placeholder.

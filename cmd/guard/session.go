@@ -50,6 +50,7 @@ type session struct {
 	conceal  *conceal
 	line     *supervisor.Line
 	hidden   []string
+	sockets  []string // of other programs, in folders that the session may write
 	files    []sandbox.File
 	ca       *brokerhttp.CA
 	bundle   []byte // session CA and the system's roots, PEM
@@ -63,9 +64,10 @@ type session struct {
 
 	mu          sync.Mutex
 	creds       []guard.Credential
-	quarantined map[string]int           // credential -> versions up to this one are refused
-	switching   map[string]chan struct{} // credential -> closed when its new value is current
-	kept        []rotate.Restore         // originals of files that were redacted in this session
+	quarantined map[string]int                      // credential -> versions up to this one are refused
+	switching   map[string]chan struct{}            // credential -> closed when its new value is current
+	kept        map[guard.SecretID][]rotate.Restore // originals of files that were redacted in this session
+	folded      *matcher.Matcher                    // values in lower case, for names of hosts
 	closers     []func()
 
 	uses, refusals, leaks atomic.Int64
@@ -79,14 +81,20 @@ func (a *app) newSession(o runFlags, argv []string) (_ *session, err error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	s := &session{app: a, flags: o, argv: argv, home: a.userHome(), quarantined: map[string]int{}, switching: map[string]chan struct{}{}}
+	s := &session{app: a, flags: o, argv: argv, home: a.userHome(), quarantined: map[string]int{}, switching: map[string]chan struct{}{}, kept: map[guard.SecretID][]rotate.Restore{}}
 	defer func() {
 		if err != nil {
 			s.close()
 		}
 	}()
+	if s.home == "" {
+		return nil, errors.New("HOME is not set: guard does not know what of your files to hide")
+	}
 	if s.dir, err = workingFolder(); err != nil {
 		return nil, err
+	}
+	if err := ordinary(s.dir); err != nil {
+		return nil, fmt.Errorf("working folder: %w", err)
 	}
 	for _, r := range o.resolve {
 		v, err := parseResolve(r)
@@ -196,7 +204,10 @@ func (s *session) openLine() error {
 	if s.matcher, err = matcher.New(kept); err != nil {
 		return err
 	}
-	s.closers = append(s.closers, func() { s.matcher.Close() })
+	if s.folded, err = fold(kept); err != nil {
+		return err
+	}
+	s.closers = append(s.closers, func() { s.matcher.Close(); s.folded.Close() })
 	s.line = &supervisor.Line{Matcher: s.matcher, Decide: s.policy.Leak, Record: s.recordLeak, Act: s.actOnLeak}
 	return nil
 }
@@ -215,25 +226,18 @@ func (s *session) openFiles() error {
 		}
 		v.Secret.Wipe()
 	}
-	files, err := s.conceal.tree(s.dir)
-	if err != nil {
-		return err
-	}
 	shared, err := s.shared()
 	if err != nil {
 		return err
 	}
-	for _, p := range shared[1:] {
-		more, err := s.conceal.tree(p)
-		if err != nil {
-			return err
-		}
-		files = append(files, more...)
-	}
-	homeFiles, hidden := s.conceal.home(s.home, shared)
-	s.files = append(files, homeFiles...)
-	s.hidden = append(hidden, sshHidden(s.home)...)
-	s.hidden = append(s.hidden, s.app.home(), s.app.configDir())
+	always := append(sshHidden(s.home), s.app.home(), s.app.configDir(),
+		// Another vault of this user's, where GUARD_HOME leads elsewhere now.
+		vault.GuardHome(func(k string) string {
+			if k == "GUARD_HOME" {
+				return ""
+			}
+			return s.app.getenv(k)
+		}))
 	for _, f := range []string{s.app.unlock.keyfile, s.app.unlock.passphraseFile, s.app.getenv("GUARD_KEYFILE"), s.app.getenv("GUARD_PASSPHRASE_FILE"), s.flags.events} {
 		if f == "" {
 			continue
@@ -243,7 +247,30 @@ func (s *session) openFiles() error {
 			return err
 		}
 		if p, err = filepath.EvalSymlinks(p); err == nil {
-			s.hidden = append(s.hidden, p)
+			always = append(always, p)
+		}
+	}
+	all, hidden, err := s.conceal.home(s.home, shared, always)
+	if err != nil {
+		return err
+	}
+	for _, p := range shared {
+		more, err := s.conceal.tree(p, always)
+		if err != nil {
+			return err
+		}
+		all.files = append(all.files, more.files...)
+		all.sockets = append(all.sockets, more.sockets...)
+	}
+	s.hidden = hidden
+	s.sockets = all.sockets
+	for _, f := range all.files {
+		if slices.Contains(hidden, f.Path) || slices.ContainsFunc(s.files, func(g sandbox.File) bool { return g.Path == f.Path }) {
+			continue
+		}
+		s.files = append(s.files, f)
+		if filepath.Base(f.Path) == "config" && filepath.Base(filepath.Dir(f.Path)) == ".git" {
+			s.app.say("%s holds a known value, so it is shown as a copy and git cannot change it in this session", f.Path)
 		}
 	}
 	if n := s.conceal.Skipped + s.conceal.Unread; n > 0 && s.flags.verbose {
@@ -279,6 +306,9 @@ func (s *session) shared() ([]string, error) {
 		if abs, err = filepath.EvalSymlinks(abs); err != nil {
 			return nil, fmt.Errorf("--share: %w", err)
 		}
+		if err := ordinary(abs); err != nil {
+			return nil, usageError{fmt.Errorf("--share: %w", err)}
+		}
 		if within(s.app.home(), abs) || within(abs, s.app.home()) {
 			return nil, usagef("--share %s: guard's own folder cannot be shared", p)
 		}
@@ -291,6 +321,23 @@ func (s *session) shared() ([]string, error) {
 		}
 	}
 	return out, nil
+}
+
+// ordinary refuses folders that are the system's, not a person's: a session has
+// its own of these, or sharing them would share the whole machine.
+func ordinary(dir string) error {
+	if dir == "/" {
+		return errors.New("/ is the whole machine: choose a project's folder")
+	}
+	for _, d := range []string{"/proc", "/sys", "/dev"} {
+		if within(dir, d) {
+			return fmt.Errorf("%s is a part of the kernel's %s: choose a project's folder", dir, d)
+		}
+	}
+	if dir == "/run" || dir == "/tmp" {
+		return fmt.Errorf("%s is the session's own: choose a folder in it", dir)
+	}
+	return nil
 }
 
 func within(path, dir string) bool {
@@ -379,9 +426,17 @@ func (s *session) refresh() {
 	if err := s.matcher.Set(values); err != nil {
 		s.app.say("the scanner keeps its old values: %v", err)
 	}
+	folded, err := fold(values)
+	if err != nil {
+		s.app.say("names of hosts are looked through for the old values: %v", err)
+	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.creds = creds
-	s.mu.Unlock()
+	if err == nil {
+		s.folded.Close()
+		s.folded = folded
+	}
 }
 
 // config is the sandbox of a boundary; env depends on how the agent reaches the
@@ -485,6 +540,11 @@ func (s *session) run(ctx context.Context) (int, error) {
 		}
 	}
 	s.respond.Wait()
+	defer func() {
+		if err := s.app.keepHead(s.vault, s.log); err != nil {
+			s.app.say("how far the log is could not be kept: %v", err)
+		}
+	}()
 	var start *sandbox.StartError
 	if errors.As(err, &start) {
 		s.end(strconv.Itoa(start.Code))
@@ -530,6 +590,9 @@ func (s *session) start(ctx context.Context, boundary string) (supervisor.Status
 		Sandbox: c, In: s.app.stdin, Out: s.app.stdout, Err: s.app.stderr, Line: s.line, Files: files,
 		Serve: func(ctx context.Context, sb *sandbox.Sandbox) error { return s.serve(ctx, sb, front) },
 		Started: func(sb *sandbox.Sandbox) {
+			if err := sandbox.Harden(); err != nil {
+				s.app.say("guard could not be made undumpable: %v", err)
+			}
 			for _, n := range sb.Notes {
 				s.app.say("%s", n)
 			}
@@ -670,8 +733,10 @@ func (c proxyConn) NetConn() net.Conn { return c.Conn }
 
 // serveHostPort connects the session to a service on the host's loopback.
 func (s *session) serveHostPort(ctx context.Context, l net.Listener, port int) error {
-	if h := s.handlers()[net.JoinHostPort("localhost", strconv.Itoa(port))]; h != nil {
-		return serveConns(ctx, l, func(ctx context.Context, c net.Conn) { h(ctx, c, "localhost", port) })
+	for _, host := range loopbackNames {
+		if h := s.handlers()[net.JoinHostPort(host, strconv.Itoa(port))]; h != nil {
+			return serveConns(ctx, l, func(ctx context.Context, c net.Conn) { h(ctx, c, host, port) })
+		}
 	}
 	return serveConns(ctx, l, func(ctx context.Context, c net.Conn) {
 		var d net.Dialer

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
@@ -12,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -160,7 +162,7 @@ func (s *session) useRecord(u guard.Use, d guard.Decision) audit.Record {
 // egress is the session's only way out.
 func (s *session) egress() *broker.Egress {
 	return &broker.Egress{
-		Decide: s.policy.Egress,
+		Decide: s.decideEgress,
 		Refused: func(host string, port int, proto string, d guard.Decision) {
 			s.refusals.Add(1)
 			r := s.record("egress.refused")
@@ -178,9 +180,55 @@ func (s *session) egress() *broker.Egress {
 			return netip.AddrPort{}, false
 		},
 		Allow: func(host string, port int, a netip.Addr) bool {
-			return !a.IsLoopback() && !a.IsLinkLocalUnicast() && s.policy.Listed(host, port)
+			if a.IsLoopback() {
+				// The user's --host-port, for protocols that the broker speaks itself.
+				return slices.Contains(s.flags.hostPorts, port) && slices.Contains(loopbackNames, host)
+			}
+			return !a.IsLinkLocalUnicast() && s.policy.Listed(host, port)
 		},
 	}
+}
+
+// loopbackNames are how credentials and clients call the host's loopback.
+var loopbackNames = []string{"localhost", "127.0.0.1", "::1"}
+
+// decideEgress is policy's answer, for a name that holds no credential: a name is
+// sent to resolvers, which is a way out too. Names do not tell case apart, so the
+// whole name and its labels joined are looked through in lower case.
+func (s *session) decideEgress(host string, port int, proto string) guard.Decision {
+	lower := strings.ToLower(host)
+	s.mu.Lock()
+	folded := s.folded
+	s.mu.Unlock()
+	for _, name := range []string{lower, strings.ReplaceAll(lower, ".", "")} {
+		for _, h := range folded.Scan([]byte(name)) {
+			d := s.line.Judge(guard.Leak{
+				Origin: guard.Origin{Channel: guard.ChannelSocket, Source: "broker", Port: port},
+				Secret: h.ID, Class: h.Class, Encoding: h.Encoding, Length: int(h.End - h.Start), At: time.Now(),
+			})
+			if d.Action != guard.Pass {
+				d.Action = guard.Block // a name cannot be masked
+				d.Reason = "the host's name holds the credential " + h.ID.Name
+				return d
+			}
+		}
+	}
+	return s.policy.Egress(host, port, proto)
+}
+
+// fold makes the matcher of decideEgress: every live value in lower case.
+func fold(values []guard.Value) (*matcher.Matcher, error) {
+	var lower []guard.Value
+	for _, v := range values {
+		if v.Class >= guard.Placeholder {
+			continue
+		}
+		s := guard.NewSecret(bytes.ToLower(v.Secret.Reveal()))
+		if matcher.Refuse(s) == nil {
+			lower = append(lower, guard.Value{ID: v.ID, Class: v.Class, Secret: s})
+		}
+	}
+	return matcher.New(lower)
 }
 
 // scrub rewrites a reply: the values that were sent become their placeholders
@@ -208,6 +256,10 @@ func (s *session) scrub(ids []guard.SecretID) guard.Filter {
 	return newScrubber(m, placeholders).filter
 }
 
+// holdBack is the leak line's: fewer bytes of a value than this may pass when a
+// reply pauses in the middle of it.
+const holdBack = 8
+
 // scrubber is the Filter of one reply.
 type scrubber struct {
 	m            *matcher.Matcher
@@ -229,8 +281,8 @@ func (c *scrubber) filter(p []byte, step guard.Step) ([]byte, guard.Decision) {
 	if step == guard.End {
 		hits = append(hits, c.st.Close()...)
 	}
-	if step != guard.More {
-		safe = c.released + int64(len(c.held))
+	if end := c.released + int64(len(c.held)); step == guard.End || step == guard.Pause && end-safe < holdBack {
+		safe = end
 	}
 	for _, h := range hits {
 		from := max(h.Start, c.released)
@@ -310,17 +362,37 @@ func (s *session) maskLost(path string) {
 	s.app.say("%s was replaced during the session: the agent can read what is in it now. Start the session again to hide it", path)
 }
 
-// original is how the file is kept that a redacted copy replaced: sealed, with
-// its path.
+// original is what a file held before guard masked it: all of it, or, of a large
+// file, the masked bytes.
 type original struct {
 	Path    string    `json:"path"`
 	At      time.Time `json:"at"`
-	Content []byte    `json:"content"`
+	Content []byte    `json:"content,omitempty"`
+	Spans   []span    `json:"spans,omitempty"`
 }
 
-// keepOriginal seals a file before it is redacted.
-func (s *session) keepOriginal(path string, content []byte) error {
-	b, err := json.Marshal(original{Path: path, At: time.Now().UTC(), Content: content})
+type span struct {
+	Offset int64  `json:"offset"`
+	Bytes  []byte `json:"bytes"`
+}
+
+// keepWhole is the size up to which a file is kept whole. Of a larger one the
+// masked bytes are, so that an agent cannot fill the disk with copies.
+const keepWhole = 256 << 10
+
+// keepOriginal seals what a file held before it is redacted.
+func (s *session) keepOriginal(path string, content []byte, found []guard.Leak) error {
+	o := original{Path: path, At: time.Now().UTC()}
+	if len(content) <= keepWhole {
+		o.Content = content
+	} else {
+		for _, l := range found {
+			if end := l.Offset + int64(l.Length); end <= int64(len(content)) {
+				o.Spans = append(o.Spans, span{l.Offset, content[l.Offset:end]})
+			}
+		}
+	}
+	b, err := json.Marshal(o)
 	if err != nil {
 		return err
 	}
@@ -331,13 +403,19 @@ func (s *session) keepOriginal(path string, content []byte) error {
 	}
 	var id [6]byte
 	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
-	name := filepath.Join(s.app.originalDir(), hex.EncodeToString(id[:]))
-	if err := writeFile(name, box); err != nil {
+	name := hex.EncodeToString(id[:])
+	if err := writeFile(filepath.Join(s.app.originalDir(), name), box); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.kept = append(s.kept, rotate.Restore{File: path, Original: filepath.Base(name)})
+	seen := map[guard.SecretID]bool{}
+	for _, l := range found {
+		if !seen[l.Secret] {
+			seen[l.Secret] = true
+			s.kept[l.Secret] = append(s.kept[l.Secret], rotate.Restore{File: path, Original: name})
+		}
+	}
 	return nil
 }
 
@@ -428,7 +506,12 @@ func (s *session) hooks() rotate.Hooks {
 			i.Uses = s.app.usesOf(i.Context, i.Credential)
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			i.Restore = append(i.Restore[:0:0], s.kept...)
+			id := guard.SecretID{Context: i.Context, Name: i.Credential, Version: i.Version}
+			for _, r := range s.kept[id] {
+				if !slices.Contains(i.Restore, r) {
+					i.Restore = append(i.Restore, r)
+				}
+			}
 		},
 		Notify: func(i rotate.Incident) {
 			if i.State != "open" || i.Report != nil {

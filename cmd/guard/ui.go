@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"guard"
+	"guard/pty"
 )
 
 // The rules of the user interface: results go to standard output, everything
@@ -64,17 +65,14 @@ func openTTY() (*os.File, error) {
 	return f, nil
 }
 
-// askHidden asks for a value without echo.
-func askHidden(prompt string) ([]byte, error) {
+// askHidden asks for a value without echo, once for each prompt.
+func askHidden(prompts ...string) ([][]byte, error) {
 	tty, err := openTTY()
 	if err != nil {
 		return nil, err
 	}
 	defer tty.Close()
-	fmt.Fprint(tty, prompt)
-	b, err := term.ReadPassword(int(tty.Fd()))
-	fmt.Fprintln(tty)
-	return b, err
+	return pty.ReadHidden(tty, prompts...)
 }
 
 // confirm asks a yes or no question; only "y" and "yes" are yes.
