@@ -160,7 +160,7 @@ func (s *Server) Dispatch(ctx context.Context, c net.Conn, host string, port int
 	p := Peekable(c)
 	head, err := p.Peek(8, quiet)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		if s.Egress != nil && s.Egress.Decide != nil && s.Egress.Decide(host, port, "tcp").Allowed() {
+		if s.opaqueAllowed(host, port) {
 			s.opaque(ctx, p, host, port) // the server speaks first
 			return
 		}
@@ -168,13 +168,17 @@ func (s *Server) Dispatch(ctx context.Context, c net.Conn, host string, port int
 	}
 	switch {
 	case err != nil:
-	case isTLS(head) || isHTTP(head):
+	case isTLS(head) || isHTTP(head) || port == 80 && isRequest(head) && !s.opaqueAllowed(host, port):
 		if s.HTTP != nil {
 			s.HTTP(ctx, p, host, port)
 		}
 	default:
 		s.opaque(ctx, p, host, port)
 	}
+}
+
+func (s *Server) opaqueAllowed(host string, port int) bool {
+	return s.Egress != nil && s.Egress.Decide != nil && s.Egress.Decide(host, port, "tcp").Allowed()
 }
 
 func (s *Server) opaque(ctx context.Context, c net.Conn, host string, port int) {
@@ -193,6 +197,20 @@ func (s *Server) opaque(ctx context.Context, c net.Conn, host string, port int) 
 
 // isTLS says whether b starts a TLS handshake record (RFC 8446, 5.1).
 func isTLS(b []byte) bool { return len(b) >= 1 && b[0] == 0x16 && (len(b) < 2 || b[1] == 3) }
+
+// isRequest says whether b may start an HTTP/1 request with a method that
+// nobody knows, which is then refused in words.
+func isRequest(b []byte) bool {
+	if i := bytes.IndexByte(b, ' '); i >= 0 {
+		b = b[:i]
+	}
+	for _, c := range b {
+		if c <= ' ' || c >= 0x7f || bytes.IndexByte([]byte("()<>@,;:\\\"/[]?={}"), c) >= 0 {
+			return false
+		}
+	}
+	return len(b) > 0
+}
 
 // isHTTP says whether b may start an HTTP/1 request or the HTTP/2 preface: a
 // method in capitals, up to a space.

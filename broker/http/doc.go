@@ -11,10 +11,13 @@
 //	  spooled where it has to be unpacked) -> use line -> upstream -> reply scrubbed
 //
 // What it does not see through: messages that gRPC compresses by itself, archives
-// and images, base64 at a place that the leak line does not decode, and deltas of
-// a thin git pack beyond what they add (a pushing git is asked for whole packs). A
-// secret that is split over several WebSocket frames is stopped by the frame that
-// completes it. A secret in a host name is stopped before the name is resolved.
+// and images, and base64 at a place that the leak line does not decode. A secret in
+// a host name is stopped before the name is resolved. A thin git pack is refused (a
+// pushing git is asked for a whole one), and so is a method that is not registered
+// and not a short word in capitals. The names of headers are compared in lower
+// case, since their own case is lost: a name of over 64 bytes, or with a word of 20
+// letters and digits, is refused; a value of letters alone, in capital and small
+// ones, could still go out as a name.
 //
 // Values are held by net/http in header strings while a request is sent; Go
 // cannot wipe those. What the audit calls wiped is the copy that the vault gave.

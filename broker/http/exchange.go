@@ -48,7 +48,7 @@ func (p *Proxy) serveHTTP(w nethttp.ResponseWriter, r *nethttp.Request) {
 	if !ok {
 		panic(nethttp.ErrAbortHandler)
 	}
-	x := &exchange{p: p, meta: *m, in: r, id: newID(), method: r.Method, length: r.ContentLength}
+	x := &exchange{p: p, meta: *m, in: r, id: newID(), method: shownMethod(r.Method), length: r.ContentLength}
 	if m.proxy {
 		if !p.authorized(w, r) {
 			return
@@ -195,9 +195,8 @@ func (x *exchange) cause(err error) error {
 // target finds out where the request goes, and holds it to that.
 func (x *exchange) target() *refusal {
 	r := x.in
-	switch r.Method {
-	case "TRACE", "TRACK", nethttp.MethodConnect:
-		return refuse(nethttp.StatusMethodNotAllowed, "protocol", "method", r.Method+" is not served: it would echo a credential, or end inspection")
+	if ref := x.checkMethod(); ref != nil {
+		return ref
 	}
 	if x.meta.proxy {
 		if r.URL.Host == "" {
@@ -303,7 +302,8 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 		f.end = func() error { return x.trailers(out.Trailer) }
 	}
 	x.ids = x.p.got(x.meta.host)
-	if len(x.ids) > 0 || len(x.swaps) > 0 {
+	_, push := gitService(x.in)
+	if len(x.ids) > 0 || len(x.swaps) > 0 || push { // a push: noThin reads the answer
 		out.Header.Set("Accept-Encoding", "identity")
 	}
 }
@@ -395,6 +395,12 @@ func (x *exchange) trailers(out nethttp.Header) error {
 	for k, vs := range x.in.Trailer {
 		if isAuthHeader(k) {
 			continue
+		}
+		if ref := checkName(k); ref != nil {
+			return ref
+		}
+		if low := strings.ToLower(k); low != k {
+			b.WriteString(low + "\n")
 		}
 		for _, v := range vs {
 			b.WriteString(k + ": " + v + "\n")

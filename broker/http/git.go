@@ -85,6 +85,8 @@ func (x *exchange) inspectPush(body *spool) error {
 	switch {
 	case errors.As(err, &hit):
 		return g.refuse(hit.d, hit.object)
+	case errors.Is(err, errThin):
+		return g.thin()
 	case err != nil:
 		return unreadablePush("its pack could not be read")
 	}
@@ -105,6 +107,14 @@ func (g *gitReport) refuse(d guard.Decision, where string) error {
 	if d.Rule != "" {
 		g.reason += "\nrule: " + d.Rule
 	}
+	return g
+}
+
+// thin refuses a pack that cannot be inspected because a part of it is on the
+// other side only.
+func (g *gitReport) thin() error {
+	g.d = guard.Decision{Action: guard.Block, Rule: "thin-pack", Reason: "the pack is thin: it has deltas whose base is not in it", NextSteps: []string{"git push --no-thin"}}
+	g.reason = "push refused: the pack is thin (it has deltas whose base is not in it), so it could not be inspected\nnothing was sent; push again with: git push --no-thin\nrule: " + g.d.Rule
 	return g
 }
 

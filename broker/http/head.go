@@ -16,6 +16,7 @@ type head struct {
 	path  string // escaped
 	query string // raw
 	text  []byte // all of it, and what it decodes to, for the search for placeholders
+	names string // of the headers, in lower case: what a name is as it arrives was lost
 	edits []func(nethttp.Header)
 }
 
@@ -38,8 +39,8 @@ func setPath(u *url.URL, escaped string) {
 
 const withheld = "(withheld)"
 
-// inspectHead shows path, query and headers to the leak line, also as they read
-// decoded.
+// inspectHead shows method, path, query and headers to the leak line, also as
+// they read decoded.
 func (x *exchange) inspectHead() *refusal {
 	r := x.in
 	h := &head{path: r.URL.EscapedPath(), query: r.URL.RawQuery}
@@ -49,6 +50,8 @@ func (x *exchange) inspectHead() *refusal {
 	// The path goes first, under no name: a record of a leak names the path.
 	x.path = ""
 	target := newParts()
+	target.add(r.Method, nil)
+	target.derived(r.Method, strings.ToLower(r.Method))
 	target.add(h.path, func(s string) { h.path = s })
 	target.add(h.query, func(s string) { h.query = s })
 	target.derived(h.path, unescape(h.path))
@@ -58,13 +61,17 @@ func (x *exchange) inspectHead() *refusal {
 		x.path = withheld
 		return ref
 	}
-	x.path = h.path
+	x.method, x.path = r.Method, h.path
 	if p, err := url.PathUnescape(h.path); err == nil && strings.IndexFunc(p, func(c rune) bool { return c < ' ' || c == 0x7f }) < 0 {
 		x.path = p
 	}
 
 	fields := newParts()
 	for k, vs := range r.Header {
+		if ref := checkName(k); ref != nil {
+			return ref
+		}
+		h.names += strings.ToLower(k) + "\n"
 		if k == "Proxy-Authorization" {
 			continue // the session's own token; it goes no further
 		}
@@ -213,7 +220,7 @@ func (x *exchange) findPlaceholders() *refusal {
 		if c.Placeholder == "" {
 			continue
 		}
-		if !strings.Contains(text, c.Placeholder) {
+		if !strings.Contains(text, c.Placeholder) && !strings.Contains(x.masked.names, strings.ToLower(c.Placeholder)) {
 			continue
 		}
 		if !x.isHome(c) {

@@ -109,16 +109,6 @@ func TestPackDeltas(t *testing.T) {
 			d = delta(len(base)+1, len(canary), [2]int{5, 12}, [2]int{25, len(second)})
 			p.add(6, ofs(p.Len()-at2), d, len(d))
 		},
-		"thin": func(p *packed) {
-			d := delta(100, 100, [2]int{0, 10}, "x"+canary, [2]int{0, 5})
-			p.add(7, bytes.Repeat([]byte{9}, 20), d, len(d))
-		},
-		"on a thin one": func(p *packed) {
-			d := delta(100, 20, [2]int{0, 20})
-			at := p.add(7, bytes.Repeat([]byte{9}, 20), d, len(d))
-			d = delta(20, 60, canary)
-			p.add(6, ofs(p.Len()-at), d, len(d))
-		},
 	} {
 		p := &packed{}
 		build(p)
@@ -135,6 +125,43 @@ func TestPackDeltas(t *testing.T) {
 	p.add(6, ofs(p.Len()-at), d, len(d))
 	if err := inspect(t, p); err != nil {
 		t.Errorf("a harmless pack: %v", err)
+	}
+}
+
+// A value put together from characters of an object that only the server has
+// cannot be seen: no such pack goes.
+func TestPackThin(t *testing.T) {
+	elsewhere := bytes.Repeat([]byte{9}, 20)
+	for what, build := range map[string]func(*packed){
+		"copies only": func(p *packed) {
+			var ops []any
+			for i := range len(canary) { // the base is an alphabet
+				ops = append(ops, [2]int{int(canary[i]), 1})
+			}
+			d := delta(256, len(canary), ops...)
+			p.add(7, elsewhere, d, len(d))
+		},
+		"with a literal": func(p *packed) {
+			d := delta(100, 16, [2]int{0, 10}, "harm", [2]int{0, 2})
+			p.add(7, elsewhere, d, len(d))
+		},
+		"beneath another": func(p *packed) {
+			d := delta(100, 20, [2]int{0, 20})
+			at := p.add(7, elsewhere, d, len(d))
+			d = delta(20, 5, [2]int{0, 5})
+			p.add(6, ofs(p.Len()-at), d, len(d))
+		},
+		"beside whole ones": func(p *packed) {
+			p.add(3, nil, []byte("whole"), 5)
+			d := delta(100, 20, [2]int{0, 20})
+			p.add(7, elsewhere, d, len(d))
+		},
+	} {
+		p := &packed{}
+		build(p)
+		if err := inspect(t, p); !errors.Is(err, errThin) {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 }
 
