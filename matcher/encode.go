@@ -2,6 +2,7 @@ package matcher
 
 import (
 	"encoding/base64"
+	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -23,12 +24,27 @@ const (
 
 var encodingNames = [...]string{"raw", "base64", "base64url", "hex", "percent", "json", "utf-16", "reversed"}
 
-// name spells e; wrapped is for a form that a line break cuts.
-func (e encoding) name(wrapped bool) string {
-	if wrapped {
-		return encodingNames[e] + "-wrapped"
+// name spells e in a text to which m was done: "percent" for a raw value that
+// is partly percent-encoded, "json+base64-wrapped" for base64 whose lines end in
+// "\n" in a JSON string.
+func (e encoding) name(m marks) string {
+	name := ""
+	once := m&level1 | m&level2>>markCount
+	if once&markEscaped != 0 {
+		once &^= markJSON
 	}
-	return encodingNames[e]
+	for i, s := range [markCount]string{"ansi", "html", "json", "escaped", "percent"} {
+		if once>>i&1 != 0 {
+			name += "+" + s
+		}
+	}
+	if own := encodingNames[e]; name == "" || e != encRaw && !strings.HasSuffix(name, own) {
+		name += "+" + own
+	}
+	if m&markWrapped != 0 {
+		name += "-wrapped"
+	}
+	return name[1:]
 }
 
 const (

@@ -155,6 +155,10 @@ func (x *expander) all(v []byte) {
 			x.add(encJSON, x.a)
 		}
 	}
+	if bytes.IndexByte(v, ' ') >= 0 {
+		x.a = appendEscaped(x.a[:0], v, ' ', "+") // a form, of which a view decodes the rest
+		x.add(encPercent, x.a)
+	}
 	x.a = appendUTF16(x.a[:0], v)
 	x.add(encUTF16, x.a)
 	x.a = appendReversed(x.a[:0], v)

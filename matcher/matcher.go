@@ -167,15 +167,20 @@ func (m *Matcher) Scan(b []byte) []Hit {
 	}
 	var hits []Hit
 	for _, f := range set.find(b, nil) {
-		if h, ok := set.hit(f.needle, int64(f.end-len(set.needles[f.needle])), int64(f.end)); ok {
+		if h, ok := set.hit(f.needle, int64(f.end-len(set.needles[f.needle])), int64(f.end), 0); ok {
 			hits = append(hits, h)
 		}
 	}
-	var f fold
-	const step = 64 << 10 // so that the unwrapped copy stays small
+	f, v := fold{min: foldRun}, newView(2, 0)
+	var segs [1]seg
+	text, none := plain(&segs, b, 0), text{}
+	const step = 64 << 10 // so that the copies stay small
 	for i := 0; i < len(b); i += step {
-		hits = f.write(set, b[:i], b[i:min(i+step, len(b))], int64(i), hits)
+		hits = f.write(set, &none, &text, i, min(i+step, len(b)), hits)
+		hits = v.write(set, &none, &text, i, min(i+step, len(b)), hits)
 	}
+	hits = v.finish(set, int64(len(b)), hits)
 	f.wipe()
-	return merge(hits)
+	v.wipe()
+	return merge(slices.DeleteFunc(hits, func(h Hit) bool { return h.End > int64(len(b)) }))
 }

@@ -81,12 +81,11 @@ func (s *set) find(b []byte, ms []match) []match {
 	return ms
 }
 
-// hit describes a needle found at stream offsets [start, end). ok is false for
-// the canary.
-func (s *set) hit(needle int, start, end int64) (h Hit, ok bool) {
+// hit describes a needle found at stream offsets [start, end), where m was done
+// to the stream. ok is false for the canary.
+func (s *set) hit(needle int, start, end int64, m marks) (h Hit, ok bool) {
 	e := s.entries[s.owner[needle]]
-	wrapped := end-start != int64(len(s.needles[needle]))
-	return Hit{ID: e.id, Class: e.class, Encoding: s.encs[needle].name(wrapped), Start: start, End: end}, s.owner[needle] != 0
+	return Hit{ID: e.id, Class: e.class, Encoding: s.encs[needle].name(m), Start: start, End: end}, s.owner[needle] != 0
 }
 
 // close frees the engine. No scan may be under way. The entries may live on in

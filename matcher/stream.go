@@ -19,6 +19,7 @@ type Stream struct {
 	buf    []byte  // the last bytes written, at least retain of them if there are
 	held   int     // how many of them are the beginning of a needle
 	fold   fold    // the same stream without the line breaks that wrap base64
+	view   *view   // and with its escapes decoded
 	recent []Hit   // reported, and not yet wholly before safe
 	ms     []match // reused
 	closed bool
@@ -26,7 +27,7 @@ type Stream struct {
 
 // Stream opens a stream at offset 0.
 func (m *Matcher) Stream() *Stream {
-	return &Stream{m: m, buf: make([]byte, 0, joined+2*maxNeedle)}
+	return &Stream{m: m, buf: make([]byte, 0, joined+2*maxNeedle), fold: fold{min: foldRun}, view: newView(2, 0)}
 }
 
 // Write takes the next bytes and returns the hits that end in them, sorted and
@@ -48,7 +49,7 @@ func (s *Stream) Write(p []byte) (hits []Hit, safe int64) {
 		hits = s.adopt(set)
 	}
 	if len(p) > 0 {
-		hits = s.fold.write(set, s.buf, p, s.pos, hits)
+		hits = s.views(set, p, hits)
 		hits = s.feed(set, p, hits)
 		s.pos += int64(len(p))
 		s.held = set.begin.hold(s.tail())
@@ -56,18 +57,65 @@ func (s *Stream) Write(p []byte) (hits []Hit, safe int64) {
 	return s.settle(merge(hits)), s.safe
 }
 
-// Close returns hits of values that were added since the last Write, in bytes
-// that were held back; nothing else can be pending. It overwrites what the
-// stream retained.
+// views searches what p makes of the stream without line breaks and escapes.
+func (s *Stream) views(set *set, p []byte, hits []Hit) []Hit {
+	var segs [2][1]seg
+	prev, text := plain(&segs[0], s.buf, s.pos-int64(len(s.buf))), plain(&segs[1], p, s.pos)
+	hits = s.fold.write(set, &prev, &text, 0, len(p), hits)
+	n := len(hits)
+	hits = s.view.write(set, &prev, &text, 0, len(p), hits)
+	return s.late(hits, n)
+}
+
+// late sees to hits[n:], some of which may end before this Write's bytes: those
+// that waited for what could have gone on with an escape. They are stretched to
+// the end of what was waited for. A form that was found as a whole by then is
+// not reported again.
+func (s *Stream) late(hits []Hit, n int) []Hit {
+	for i := n; i < len(hits); i++ {
+		h := &hits[i]
+		if h.End <= s.pos && s.known(*h) {
+			hits = slices.Delete(hits, i, i+1)
+			i--
+			continue
+		}
+		h.End = max(h.End, s.pos)
+	}
+	return hits
+}
+
+// known says that h lies inside a hit that was reported.
+func (s *Stream) known(h Hit) bool {
+	return slices.ContainsFunc(s.recent, func(r Hit) bool {
+		return r.ID == h.ID && r.Class == h.Class && r.Start <= h.Start && h.End <= r.End
+	})
+}
+
+// Close returns hits that waited for what could have gone on with an escape, and
+// those of values that were added since the last Write, in bytes that were held
+// back. It overwrites what the stream retained.
 func (s *Stream) Close() []Hit {
 	if s.closed {
 		return nil
 	}
 	hits, _ := s.Write(nil)
+	hits = s.finish(hits)
 	s.closed = true
 	clear(s.buf[:cap(s.buf)])
 	s.fold.wipe()
+	s.view.wipe()
 	return hits
+}
+
+func (s *Stream) finish(hits []Hit) []Hit {
+	s.m.mu.RLock()
+	defer s.m.mu.RUnlock()
+	if s.m.set == nil || s.gen != s.m.set.gen {
+		return hits
+	}
+	n := len(hits)
+	hits = s.view.finish(s.m.set, s.pos, hits)
+	return merge(s.late(slices.DeleteFunc(hits, func(h Hit) bool { return h.End > s.pos }), n))
 }
 
 // tail is what may still become part of a match.
@@ -104,7 +152,7 @@ func (s *Stream) collect(set *set, base int64, before int, hits []Hit) []Hit {
 		if start >= before || base+int64(f.end) <= s.pos {
 			continue
 		}
-		if h, ok := set.hit(f.needle, base+int64(start), base+int64(f.end)); ok {
+		if h, ok := set.hit(f.needle, base+int64(start), base+int64(f.end), 0); ok {
 			hits = append(hits, h)
 		}
 	}
@@ -123,25 +171,20 @@ func (s *Stream) adopt(set *set) []Hit {
 	var hits []Hit
 	base := s.pos - int64(len(tail))
 	for _, f := range set.find(tail, s.ms[:0]) {
-		if h, ok := set.hit(f.needle, base+int64(f.end-len(set.needles[f.needle])), base+int64(f.end)); ok {
+		if h, ok := set.hit(f.needle, base+int64(f.end-len(set.needles[f.needle])), base+int64(f.end), 0); ok {
 			hits = append(hits, h)
 		}
 	}
 	hits = s.fold.adopt(set, hits)
-	return slices.DeleteFunc(hits, func(h Hit) bool {
-		return h.End <= s.safe || slices.ContainsFunc(s.recent, func(r Hit) bool {
-			return r.ID == h.ID && r.Class == h.Class && r.Start <= h.Start && h.End <= r.End
-		})
-	})
+	var segs [1]seg
+	text := plain(&segs, tail, base)
+	hits = s.view.adopt(set, &text, hits)
+	return slices.DeleteFunc(hits, func(h Hit) bool { return h.End <= s.safe || s.known(h) })
 }
 
 // settle moves safe and remembers what it must not report twice.
 func (s *Stream) settle(hits []Hit) []Hit {
-	safe := s.pos - int64(s.held)
-	if from, held := s.fold.from(); held {
-		safe = min(safe, from)
-	}
-	s.safe = max(s.safe, safe)
+	s.safe = max(s.safe, s.view.safe(s.fold.safe(s.pos-int64(s.held))))
 	s.recent = append(s.recent, hits...)
 	s.recent = slices.DeleteFunc(s.recent, func(h Hit) bool { return h.End <= s.safe })
 	return hits

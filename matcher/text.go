@@ -1,0 +1,234 @@
+package matcher
+
+import "slices"
+
+// marks are what happened to a stretch of text on its way from the stream: the
+// escapes that were decoded in it, or removed before it.
+type marks uint16
+
+const (
+	markANSI marks = 1 << iota
+	markHTML
+	markJSON
+	markEscaped // a backslash that JSON does not have
+	markPercent
+	markCount = iota
+	// Twice decoded: the same ones, shifted.
+	markWrapped marks = 1 << (2 * markCount)
+
+	level1 marks = 1<<markCount - 1
+	level2 marks = level1 << markCount
+)
+
+// seg says where b[at], and what follows up to the next seg, was in the stream:
+// at raw and the bytes after it, or, if width is not 0, all of it is what
+// the width bytes at raw stand for.
+type seg struct {
+	at    int
+	width int32
+	kind  marks // of the bytes
+	cut   marks // of what was removed before the first of them
+	raw   int64
+}
+
+// text is bytes that know where they were in the stream. In segs the first is
+// at 0.
+type text struct {
+	b    []byte
+	segs []seg
+}
+
+// plain is text that is b itself, at stream offset raw.
+func plain(segs *[1]seg, b []byte, raw int64) text {
+	segs[0] = seg{raw: raw}
+	return text{b, segs[:]}
+}
+
+// find is the index of the seg that b[at] is in.
+func (t *text) find(at int) int {
+	lo, hi := 0, len(t.segs)
+	if hi > 8 && t.segs[hi-8].at <= at { // most questions are about the end
+		lo = hi - 8
+	}
+	for lo+1 < hi {
+		if m := int(uint(lo+hi) >> 1); t.segs[m].at <= at {
+			lo = m
+		} else {
+			hi = m
+		}
+	}
+	return lo
+}
+
+// raw is the stream offset of b[at], or of what it stands for.
+func (t *text) raw(at int) int64 {
+	s := &t.segs[t.find(at)]
+	if s.width != 0 {
+		return s.raw
+	}
+	return s.raw + int64(at-s.at)
+}
+
+// end is the stream offset after b[at].
+func (t *text) end(at int) int64 {
+	s := &t.segs[t.find(at)]
+	if s.width != 0 {
+		return s.raw + int64(s.width)
+	}
+	return s.raw + int64(at-s.at) + 1
+}
+
+// marks are those of b[i:j].
+func (t *text) marks(i, j int) (m marks) {
+	for k := t.find(i); k < len(t.segs) && t.segs[k].at < j; k++ {
+		m |= t.segs[k].kind
+		if t.segs[k].at > i {
+			m |= t.segs[k].cut
+		}
+	}
+	return m
+}
+
+// add appends s.b[i:j], before which something of marks cut was removed.
+func (t *text) add(s *text, i, j int, cut marks) {
+	if i >= j {
+		return
+	}
+	for k := s.find(i); k < len(s.segs) && s.segs[k].at < j; k++ {
+		g := s.segs[k]
+		from := max(i, g.at)
+		if g.at < i {
+			g.cut = 0
+			if g.width == 0 {
+				g.raw += int64(i - g.at)
+			}
+		}
+		g.cut |= cut
+		cut = 0
+		g.at = len(t.b) + from - i
+		if n := len(t.segs); n > 0 && g.width == 0 && g.kind|g.cut == 0 {
+			if l := &t.segs[n-1]; l.width == 0 && l.kind == 0 && l.raw+int64(g.at-l.at) == g.raw {
+				continue // it goes on
+			}
+		}
+		t.segs = append(t.segs, g)
+	}
+	t.b = append(t.b, s.b[i:j]...)
+}
+
+// drop forgets all but the last n bytes and returns how many it forgot.
+func (t *text) drop(n int) int {
+	cut := len(t.b) - n
+	if cut <= 0 {
+		return 0
+	}
+	k := t.find(cut)
+	first := t.segs[k]
+	if first.width == 0 {
+		first.raw += int64(cut - first.at)
+	}
+	if first.at < cut {
+		first.cut = 0
+	}
+	t.b = t.b[:copy(t.b, t.b[cut:])]
+	t.segs = slices.Delete(t.segs, 0, k)
+	first.at = cut
+	t.segs[0] = first
+	for i := range t.segs {
+		t.segs[i].at -= cut
+	}
+	return cut
+}
+
+// chop forgets the last byte.
+func (t *text) chop() {
+	t.b = t.b[:len(t.b)-1]
+	if k := len(t.segs) - 1; t.segs[k].at == len(t.b) {
+		t.segs = t.segs[:k]
+	}
+}
+
+func (t *text) reset() { t.b, t.segs = t.b[:0], t.segs[:0] }
+
+// window is text that is searched once, as it grows.
+type window struct {
+	text
+	own     marks // report only what has one of these,
+	and     marks // and, unless it is 0, one of these
+	scanned int   // b[:scanned] was searched
+	held    int   // how many of these, at the end, begin a needle
+}
+
+// seed takes the retain bytes before s.b[i], which follows prev.
+func (w *window) seed(set *set, prev, s *text, i int) {
+	w.clear()
+	if n := min(retain-i, len(prev.b)); n > 0 {
+		w.add(prev, len(prev.b)-n, len(prev.b), 0)
+	}
+	w.add(s, max(0, i-retain), i, 0)
+	w.scanned = len(w.b)
+	w.held = set.begin.hold(w.b)
+}
+
+// search adds the hits that end after what was searched before.
+func (w *window) search(set *set, hits []Hit) []Hit {
+	if w.scanned == len(w.b) {
+		return hits
+	}
+	from := w.scanned - w.held
+	for _, m := range set.find(w.b[from:], nil) {
+		if end := from + m.end; end > w.scanned {
+			hits = w.hit(set, m.needle, end, hits)
+		}
+	}
+	w.scanned = len(w.b)
+	w.held = set.begin.hold(w.b)
+	return hits
+}
+
+func (w *window) hit(set *set, needle, end int, hits []Hit) []Hit {
+	start := end - len(set.needles[needle])
+	m := w.marks(start, end)
+	if m&w.own == 0 || w.and != 0 && m&w.and == 0 {
+		return hits
+	}
+	if h, ok := set.hit(needle, w.raw(start), w.end(end-1), m); ok {
+		hits = append(hits, h)
+	}
+	return hits
+}
+
+// again searches all of it for a set that is new.
+func (w *window) again(set *set, hits []Hit) []Hit {
+	for _, m := range set.find(w.b, nil) {
+		hits = w.hit(set, m.needle, m.end, hits)
+	}
+	w.scanned, w.held = len(w.b), set.begin.hold(w.b)
+	return hits
+}
+
+// trim keeps what may still become part of a match, and returns how many bytes
+// it dropped.
+func (w *window) trim() int {
+	n := w.drop(retain)
+	w.scanned -= n
+	return n
+}
+
+// from is where in the stream the held bytes begin, if there are any.
+func (w *window) from() (offset int64, held bool) {
+	if w.held == 0 {
+		return 0, false
+	}
+	return w.raw(len(w.b) - w.held), true
+}
+
+func (w *window) clear() {
+	w.reset()
+	w.scanned, w.held = 0, 0
+}
+
+func (w *window) wipe() {
+	clear(w.b[:cap(w.b)])
+	w.clear()
+}

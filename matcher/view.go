@@ -1,0 +1,291 @@
+package matcher
+
+import (
+	"bytes"
+	"unicode/utf8"
+)
+
+const (
+	quiet   = 64       // bytes without an escape after which a view asks whether it is needed
+	gulp    = 4 << 10  // bytes that a view takes before it searches
+	maxSpan = 16 << 10 // bytes of the stream that a view may hold back
+)
+
+// view is a stream with its escapes decoded: those of URLs, of string literals,
+// of HTML and of terminals, in one pass. It copies only from an escape on, and
+// until no needle that begins before the last escape can be complete any more;
+// and finds only what has an escape in it. The rest is in the stream itself.
+// What it does depends on the bytes alone, not on how they are cut.
+type view struct {
+	window
+	active bool
+	shift  int   // of marks: 0, or markCount for the view of a view
+	quiet  int   // bytes until the next question
+	last   int   // a hit with an escape begins at b[last] or before it
+	cut    marks // of what was removed at the end of b
+	pend   text  // the beginning of an escape
+	fold   *fold // of what it decoded, without line breaks
+	next   *view // of what it decoded, decoded again
+	fed    int   // b[:fed] is with these two
+}
+
+// newView makes a view of a stream, and, with depth 2, the one of that one.
+func newView(depth, level int) *view {
+	v := &view{shift: level * markCount}
+	v.own = level1 << v.shift
+	v.fold = &fold{min: 4, sparse: true}
+	v.fold.and = v.own
+	if depth > 1 {
+		v.next = newView(depth-1, level+1)
+	}
+	return v
+}
+
+// places remembers where the next of each introducer is.
+type places [len(introducers)]int
+
+// next is the place of the first introducer in b[i:to], or to. from is where b
+// was first asked.
+func (p *places) next(b []byte, i, to int) int {
+	best := to
+	for k := range p {
+		if p[k] < i {
+			n := bytes.IndexByte(b[i:to], introducers[k])
+			if n < 0 {
+				n = to - i
+			}
+			p[k] = i + n
+		}
+		best = min(best, p[k])
+	}
+	return best
+}
+
+// write takes s.b[from:to], which follows prev if from is 0, and adds hits that
+// end in it.
+func (v *view) write(set *set, prev, s *text, from, to int, hits []Hit) []Hit {
+	i := from
+	if old := len(v.pend.b); old > 0 {
+		// One escape needs no more than that to be told.
+		took := min(to-from, maxString+8)
+		v.pend.add(s, from, from+took, 0)
+		joined := v.pend
+		v.pend = text{}
+		before := text{prev.b[:max(0, len(prev.b)-old)], prev.segs}
+		if from > 0 {
+			before = text{s.b[:max(0, from-old)], s.segs}
+		}
+		var end int
+		end, hits = v.run(set, &before, &joined, 0, len(joined.b), old, hits)
+		if len(v.pend.b) == 0 {
+			v.pend = text{joined.b[:0], joined.segs[:0]}
+		}
+		i = from + end - old
+	}
+	if i < to {
+		_, hits = v.run(set, prev, s, i, to, to, hits)
+	}
+	if v.active {
+		hits = v.flush(set, hits)
+		if end := s.end(to - 1); end-v.safe(end) > maxSpan {
+			v.stop() // blown up: no needle is that long, whatever it is written in
+		}
+	}
+	return hits
+}
+
+// run works through s.b[from:to] until stop or later, and returns where it is.
+func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int, []Hit) {
+	var at places
+	for k := range at {
+		at[k] = -1
+	}
+	b := s.b
+	var out [utf8.UTFMax]byte
+	for i := from; i < to; {
+		if i >= stop {
+			return i, hits
+		}
+		if !v.active {
+			if i = at.next(b, i, to); i == to {
+				break
+			}
+			verdict, _, _, _ := token(b[i:to], &out)
+			if verdict == no {
+				i++
+				continue
+			}
+			v.seed(set, prev, s, i)
+			v.active, v.quiet, v.last, v.cut, v.fed = true, quiet, -1, 0, len(v.b)
+			v.fold.run = tailRun(v.b)
+		}
+		if !isIntroducer(b[i]) {
+			j, limit := i+1, min(to, i+v.quiet)
+			for j < limit && !isIntroducer(b[j]) {
+				j++
+			}
+			v.add(s, i, j, v.cut)
+			v.cut = 0
+			v.quiet -= j - i
+			i = j
+			if v.quiet == 0 {
+				hits = v.question(set, hits)
+			}
+			continue
+		}
+		verdict, n, size, kind := token(b[i:to], &out)
+		switch verdict {
+		case more:
+			v.pend = text{v.pend.b[:0], v.pend.segs[:0]}
+			v.pend.add(s, i, to, 0)
+			return to, hits
+		case no:
+			v.add(s, i, i+1, v.cut)
+			v.cut = 0
+			i++
+			if v.quiet--; v.quiet <= 0 {
+				hits = v.question(set, hits)
+			}
+			continue
+		case decoded:
+			raw := s.raw(i)
+			v.segs = append(v.segs, seg{at: len(v.b), raw: raw, width: int32(s.end(i+n-1) - raw), kind: kind<<v.shift | s.marks(i, i+n), cut: v.cut | s.cutAt(i)})
+			v.last, v.cut = len(v.b), 0
+			v.b = append(v.b, out[:size]...)
+		case erase:
+			if hits = v.flush(set, hits); len(v.b) > 0 {
+				v.chop()
+				v.scanned, v.fed = len(v.b), len(v.b)
+				v.held = set.begin.hold(v.b)
+			}
+			v.fold.reset()
+			v.fold.run = tailRun(v.b)
+			if v.next != nil {
+				v.next.stop()
+			}
+			fallthrough
+		case removed:
+			v.last = len(v.b) - 1
+			v.cut |= kind<<v.shift | s.marks(i, i+n)
+		}
+		v.quiet = quiet
+		i += n
+		if len(v.b)-v.scanned >= gulp {
+			hits = v.flush(set, hits)
+		}
+	}
+	return to, hits
+}
+
+// tailRun is how many bytes without a blank b ends in.
+func tailRun(b []byte) int {
+	n := 0
+	for n < len(b) && inLine(b[len(b)-1-n]) {
+		n++
+	}
+	return n
+}
+
+// cutAt is the mark of what was removed before b[i].
+func (t *text) cutAt(i int) marks {
+	if g := t.segs[t.find(i)]; g.at == i {
+		return g.cut
+	}
+	return 0
+}
+
+// flush searches what is new, here and in what hangs on it.
+func (v *view) flush(set *set, hits []Hit) []Hit {
+	hits = v.search(set, hits)
+	if n := len(v.b); v.fed < n {
+		none := text{}
+		hits = v.fold.write(set, &none, &v.text, v.fed, n, hits)
+		if v.next != nil {
+			hits = v.next.write(set, &none, &v.text, v.fed, n, hits)
+		}
+	}
+	n := v.trim()
+	v.fed = len(v.b)
+	v.last -= n
+	return hits
+}
+
+// question stops the view if no hit with an escape in it can come any more.
+func (v *view) question(set *set, hits []Hit) []Hit {
+	hits = v.flush(set, hits)
+	v.quiet = quiet
+	busy := v.fold.state != foldIdle || v.next != nil && v.next.active
+	if !busy && len(v.b)-v.held > v.last {
+		v.stop()
+	}
+	return hits
+}
+
+// stop leaves the window.
+func (v *view) stop() {
+	v.clear()
+	v.active, v.cut, v.fed = false, 0, 0
+	v.pend.reset()
+	v.fold.reset()
+	if v.next != nil {
+		v.next.stop()
+	}
+}
+
+// safe lowers the offset up to which bytes may be released to what v needs.
+func (v *view) safe(to int64) int64 {
+	if !v.active {
+		return to
+	}
+	if at, held := v.from(); held {
+		to = min(to, at)
+	}
+	// A sequence that is removed is in a hit only if something before it is.
+	if p := &v.pend; len(p.b) > 0 && p.b[0] != 0x1b && p.b[0] != '\r' {
+		to = min(to, p.raw(0))
+	}
+	to = v.fold.safe(to)
+	if v.next != nil {
+		to = v.next.safe(to)
+	}
+	return to
+}
+
+// adopt looks at what is retained with a new set: at tail, the end of the
+// stream, where the view was not active.
+func (v *view) adopt(set *set, tail *text, hits []Hit) []Hit {
+	if !v.active {
+		if len(tail.b) > 0 {
+			none := text{}
+			hits = v.write(set, &none, tail, 0, len(tail.b), hits)
+		}
+		return hits
+	}
+	hits = v.again(set, hits)
+	hits = v.fold.adopt(set, hits)
+	if v.next != nil {
+		hits = v.next.adopt(set, &v.text, hits)
+	}
+	return hits
+}
+
+// finish is for the end of the stream, where what looked like the beginning of
+// an escape is none.
+func (v *view) finish(set *set, end int64, hits []Hit) []Hit {
+	if !v.active {
+		return hits
+	}
+	var segs [1]seg
+	none, nul := text{}, plain(&segs, []byte{0}, end)
+	return v.write(set, &none, &nul, 0, 1, hits)
+}
+
+func (v *view) wipe() {
+	v.window.wipe()
+	clear(v.pend.b[:cap(v.pend.b)])
+	v.stop()
+	v.fold.wipe()
+	if v.next != nil {
+		v.next.wipe()
+	}
+}
