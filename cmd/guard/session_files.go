@@ -1,0 +1,91 @@
+package main
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"path/filepath"
+	"time"
+
+	"guard"
+	"guard/rotate"
+)
+
+// wasKnown says that a file held a value before the session: it is the user's.
+func (s *session) wasKnown(path string) bool {
+	for _, f := range s.files {
+		if f.Path == path {
+			return true
+		}
+	}
+	return false
+}
+
+// maskLost says that a file that was shown with placeholders was replaced on the
+// host, by an editor that renames for example. The mount that hid it went with
+// the old file.
+func (s *session) maskLost(path string) {
+	r := s.record("mask.lost")
+	r.Channel, r.Path, r.Reason = string(guard.ChannelFile), path, "replaced from outside during the session: the agent can read it"
+	if _, err := s.append(r); err != nil {
+		s.app.say("a record could not be written: %v", err)
+	}
+	s.app.say("%s was replaced during the session: the agent can read what is in it now. Start the session again to hide it", path)
+}
+
+// original is what a file held before guard masked it: all of it, or, of a large
+// file, the masked bytes.
+type original struct {
+	Path    string    `json:"path"`
+	At      time.Time `json:"at"`
+	Content []byte    `json:"content,omitempty"`
+	Spans   []span    `json:"spans,omitempty"`
+}
+
+type span struct {
+	Offset int64  `json:"offset"`
+	Bytes  []byte `json:"bytes"`
+}
+
+// keepWhole is the size up to which a file is kept whole. Of a larger one the
+// masked bytes are, so that an agent cannot fill the disk with copies.
+const keepWhole = 256 << 10
+
+// keepOriginal seals what a file held before it is redacted.
+func (s *session) keepOriginal(path string, content []byte, found []guard.Leak) error {
+	o := original{Path: path, At: time.Now().UTC()}
+	if len(content) <= keepWhole {
+		o.Content = content
+	} else {
+		for _, l := range found {
+			if end := l.Offset + int64(l.Length); end <= int64(len(content)) {
+				o.Spans = append(o.Spans, span{l.Offset, content[l.Offset:end]})
+			}
+		}
+	}
+	b, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	box, err := s.vault.Seal("original", b)
+	clear(b)
+	if err != nil {
+		return err
+	}
+	var id [6]byte
+	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
+	name := hex.EncodeToString(id[:])
+	if err := writeFile(filepath.Join(s.app.originalDir(), name), box); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	seen := map[guard.SecretID]bool{}
+	for _, l := range found {
+		if !seen[l.Secret] {
+			seen[l.Secret] = true
+			s.kept[l.Secret] = append(s.kept[l.Secret], rotate.Restore{File: path, Original: name})
+		}
+	}
+	return nil
+}

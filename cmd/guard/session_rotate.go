@@ -1,0 +1,166 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"guard"
+	"guard/audit"
+	"guard/rotate"
+	"guard/rotate/exec"
+	rotatepg "guard/rotate/postgres"
+)
+
+// openRotation sets up what replaces a credential.
+func (s *session) openRotation() error {
+	var err error
+	if s.runner, err = s.app.newRunner(s.vault, func(r rotate.Report, st rotate.Step) { s.recordStep(r, st) }); err != nil {
+		return err
+	}
+	s.runner.Quarantine = func(id guard.SecretID) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.quarantined[id.Name] = max(s.quarantined[id.Name], id.Version)
+	}
+	s.runner.Release = func(id guard.SecretID) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.quarantined, id.Name)
+	}
+	s.runner.OnCandidate = func(id guard.SecretID) {
+		s.refresh()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.switching[id.Name] == nil {
+			s.switching[id.Name] = make(chan struct{})
+		}
+	}
+	s.runner.OnSwitch = func(_, id guard.SecretID) {
+		s.refresh()
+		s.switched(id.Name)
+	}
+	s.runner.Spare = func(_, name string) []uint32 {
+		if s.pg == nil {
+			return nil
+		}
+		return s.pg.BackendsOf(name)
+	}
+	s.incident, err = rotate.OpenIncidents(s.app.incidentDir())
+	return err
+}
+
+// switchWait bounds how long a use waits for a rotation that is under way.
+const switchWait = 10 * time.Second
+
+// awaitSwitch waits while a credential is between its old and its new value:
+// where the issuer knows one value at a time, the old one fails from the moment
+// the new one is made, and the agent would notice.
+func (s *session) awaitSwitch(name string) {
+	s.mu.Lock()
+	done := s.switching[name]
+	s.mu.Unlock()
+	if done == nil {
+		return
+	}
+	select {
+	case <-done:
+	case <-time.After(switchWait):
+	}
+}
+
+// switched lets waiting uses go on, with whatever is current now.
+func (s *session) switched(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if done := s.switching[name]; done != nil {
+		close(done)
+		delete(s.switching, name)
+	}
+}
+
+func (s *session) recordStep(rep rotate.Report, st rotate.Step) {
+	if st.Step == rotate.StepRollback {
+		s.switched(rep.Credential)
+	}
+	r := s.record(audit.TypeRotation)
+	r.Time = st.At
+	r.Credential, r.Context, r.Version, r.Step, r.Result, r.DurationMS = rep.Credential, rep.Context, rep.From, st.Step, st.Result, st.MS
+	r.Incident, r.Reason = rep.Incident, rep.Mode+": "+rep.Reason
+	if _, err := s.append(r); err != nil {
+		s.app.say("a rotation step could not be recorded: %v", err)
+	}
+}
+
+func (s *session) hooks() rotate.Hooks {
+	return rotate.Hooks{
+		NoRotate: s.flags.noRotate,
+		Fill: func(i *rotate.Incident) {
+			i.Uses = s.app.usesOf(i.Context, i.Credential)
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			id := guard.SecretID{Context: i.Context, Name: i.Credential, Version: i.Version}
+			for _, r := range s.kept[id] {
+				if !slices.Contains(i.Restore, r) {
+					i.Restore = append(i.Restore, r)
+				}
+			}
+		},
+		Notify: func(i rotate.Incident) {
+			if i.State != "open" || i.Report != nil {
+				s.switched(i.Credential) // also where the rotation failed half-way
+			}
+		},
+		Failed: func(err error) { s.app.say("an incident could not be written: %v", err) },
+	}
+}
+
+// usesOf lists what a credential was used for, from the log, the last ones.
+func (a *app) usesOf(context, name string) []rotate.Used {
+	var out []rotate.Used
+	results := map[uint64]string{}
+	var seqs []uint64
+	err := audit.Read(a.auditDir(), audit.Filter{Credential: name, Context: context}, func(r audit.Record) error {
+		switch r.Type {
+		case audit.TypeUse:
+			out = append(out, rotate.Used{At: r.Time, Session: r.Session, Action: r.Scope, Host: r.Host, Path: r.Path, Result: r.Decision})
+			seqs = append(seqs, r.Seq)
+		case audit.TypeResult:
+			results[r.Of] = r.Result
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		a.say("the log could not be read for the incident: %v", err)
+	}
+	for i := range out {
+		if res, ok := results[seqs[i]]; ok {
+			out[i].Result = res
+		}
+	}
+	const most = 1000
+	if len(out) > most {
+		out = out[len(out)-most:]
+	}
+	return out
+}
+
+// providers are the issuers that guard can replace credentials at.
+func providers() map[string]rotate.Provider {
+	return map[string]rotate.Provider{"postgres": rotatepg.Provider{}, "exec": exec.Provider{}}
+}
+
+// pinProvider completes a spec with what is fixed when it is set.
+func pinProvider(provider string, options map[string]string) (string, error) {
+	if _, ok := providers()[provider]; !ok {
+		return "", usagef("--rotate %s: want postgres or exec", provider)
+	}
+	if provider == "exec" {
+		if err := exec.Pin(options); err != nil {
+			return "", fmt.Errorf("--rotate exec: %w", err)
+		}
+	}
+	return rotate.FormatSpec(provider, options), nil
+}

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"slices"
+	"strings"
+
+	"guard"
+	"guard/matcher"
+)
+
+// scrub rewrites a reply: the values that were sent become their placeholders
+// again. What it finds is no leak, since it goes to the agent.
+func (s *session) scrub(ids []guard.SecretID) guard.Filter {
+	placeholders := map[string]string{}
+	for _, c := range s.credentials() {
+		placeholders[c.Name] = c.Placeholder
+	}
+	m, err := s.scrubMatcher(ids)
+	if err != nil {
+		return func([]byte, guard.Step) ([]byte, guard.Decision) {
+			return nil, guard.Decision{Action: guard.Block, Rule: "scrub", Reason: "the reply could not be looked through for the credential"}
+		}
+	}
+	return (&scrubber{st: m.Stream(), placeholders: placeholders}).filter
+}
+
+// scrubMatcher knows the values of ids. There is one for each set of them, since
+// making one takes longer than most replies.
+func (s *session) scrubMatcher(ids []guard.SecretID) (*matcher.Matcher, error) {
+	names := make([]string, len(ids))
+	for i, id := range ids {
+		names[i] = id.String()
+	}
+	slices.Sort(names)
+	key := strings.Join(names, "\n")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if m := s.scrubbers[key]; m != nil {
+		return m, nil
+	}
+	var values []guard.Value
+	for _, id := range ids {
+		v, err := s.vault.Get(id)
+		if err != nil {
+			return nil, err
+		}
+		defer v.Wipe()
+		values = append(values, guard.Value{ID: id, Class: guard.Live, Secret: v})
+	}
+	m, err := matcher.New(values)
+	if err != nil {
+		return nil, err
+	}
+	s.scrubbers[key] = m
+	return m, nil
+}
+
+// holdBack is the leak line's: fewer bytes of a value than this may pass when a
+// reply pauses in the middle of it.
+const holdBack = 8
+
+// scrubber is the Filter of one reply.
+type scrubber struct {
+	st           *matcher.Stream
+	placeholders map[string]string
+	held         []byte
+	released     int64
+	spent        int
+}
+
+func (c *scrubber) filter(p []byte, step guard.Step) ([]byte, guard.Decision) {
+	c.held = c.held[:copy(c.held, c.held[c.spent:])]
+	c.held = append(c.held, p...)
+	hits, safe := c.st.Write(p)
+	if step == guard.End {
+		hits = append(hits, c.st.Close()...)
+	}
+	if end := c.released + int64(len(c.held)); step == guard.End || step == guard.Pause && end-safe < holdBack {
+		safe = end
+	}
+	for _, h := range hits {
+		from := max(h.Start, c.released)
+		part := c.held[from-c.released : h.End-c.released]
+		if ph := c.placeholders[h.ID.Name]; h.Encoding == "raw" && len(ph) == int(h.End-h.Start) {
+			copy(part, ph[from-h.Start:])
+			continue
+		}
+		matcher.Mask(part[:0], part, []matcher.Hit{{ID: h.ID, Class: h.Class, Encoding: h.Encoding, Start: from, End: h.End}}, from)
+	}
+	c.spent = int(max(0, safe-c.released))
+	c.released += int64(c.spent)
+	return c.held[:c.spent], guard.Decision{Action: guard.Pass}
+}
