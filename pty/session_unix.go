@@ -91,6 +91,7 @@ func (s *Session) copy(ctx context.Context, g *gate, master, in, out, poke uintp
 		close(sizes)
 	}()
 	wg.Go(func() {
+		_ = s.resize() // what changed before anybody listened
 		for range sizes {
 			// The agent's terminal may be gone, which ends the session by itself.
 			_ = s.resize()

@@ -120,10 +120,12 @@ func (s *stream) filter(p []byte, step guard.Step) ([]byte, guard.Decision) {
 			s.advance(len(out))
 			return out, d
 		case d.Action == guard.Redact:
-			// Only what is still here can be masked; Partial says that some was not.
-			from := max(h.Start, s.released)
-			matcher.Mask(s.held[from-s.released:from-s.released], s.held[from-s.released:h.End-s.released], []matcher.Hit{{
-				ID: h.ID, Class: h.Class, Encoding: h.Encoding, Start: from, End: h.End}}, from)
+			// Only what is still here can be masked; Partial says that some was not. A
+			// hit may be reported late, when the bytes after it decide what it is.
+			if from := max(h.Start, s.released); from < h.End {
+				part := s.held[from-s.released : h.End-s.released]
+				matcher.Mask(part[:0], part, []matcher.Hit{{ID: h.ID, Class: h.Class, Encoding: h.Encoding, Start: from, End: h.End}}, from)
+			}
 		}
 	}
 	out := s.held[:max(0, safe-s.released)]

@@ -80,6 +80,9 @@ func (c *scrubber) filter(p []byte, step guard.Step) ([]byte, guard.Decision) {
 	}
 	for _, h := range hits {
 		from := max(h.Start, c.released)
+		if from >= h.End {
+			continue // reported late, when it was released
+		}
 		part := c.held[from-c.released : h.End-c.released]
 		if ph := c.placeholders[h.ID.Name]; h.Encoding == "raw" && len(ph) == int(h.End-h.Start) {
 			copy(part, ph[from-h.Start:])
