@@ -12,8 +12,8 @@ import (
 	"guard"
 )
 
-// Idle is how long a stream may pause before bytes that may be the start of a
-// secret are released: long enough for a writer that is in the middle of
+// Idle is how long a stream may pause before its filter is told (guard.Pause)
+// and lets go of a tail that is too short to matter: long enough for a writer that is in the middle of
 // something, short enough for an interactive protocol.
 const Idle = 50 * time.Millisecond
 
@@ -52,14 +52,15 @@ func Pipe(ctx context.Context, client, upstream net.Conn, f guard.Filter) error 
 	return err
 }
 
-// Send copies src to dst through f until src ends. It pauses the filter when
-// src is idle, using src's read deadline.
+// Send copies src to dst through f until src ends. It pauses the filter once
+// when src is idle, using src's read deadline; what f keeps then goes with what
+// comes next.
 func Send(dst io.Writer, src net.Conn, f guard.Filter) error {
 	if f == nil {
 		return ErrStopped
 	}
 	buf := make([]byte, 32<<10)
-	held := 0
+	held, paused := 0, false
 	put := func(p []byte, s guard.Step) error {
 		out, d := f(p, s)
 		held += len(p) - len(out)
@@ -74,25 +75,27 @@ func Send(dst io.Writer, src net.Conn, f guard.Filter) error {
 		return nil
 	}
 	for {
-		if held > 0 {
+		limit := held > 0 && !paused
+		if limit {
 			src.SetReadDeadline(time.Now().Add(Idle))
 		}
 		n, err := src.Read(buf)
-		if held > 0 {
+		if limit {
 			src.SetReadDeadline(time.Time{})
 		}
 		if n > 0 {
+			paused = false
 			if e := put(buf[:n], guard.More); e != nil {
 				return e
 			}
 		}
 		switch {
 		case err == nil:
-		case errors.Is(err, os.ErrDeadlineExceeded) && held > 0:
+		case errors.Is(err, os.ErrDeadlineExceeded) && limit:
+			paused = true
 			if e := put(nil, guard.Pause); e != nil {
 				return e
 			}
-			held = 0
 		case errors.Is(err, io.EOF):
 			return put(nil, guard.End)
 		default:

@@ -19,6 +19,13 @@
 // letters and digits, is refused; a value of letters alone, in capital and small
 // ones, could still go out as a name.
 //
+// A body, an upgraded connection and the payload of all data frames of a WebSocket
+// are one stream each, however slowly they come: the leak line keeps what may be a
+// value's first 8 bytes or more, and what follows on the wire waits behind it until
+// it is clear. So a message that ends in such a start waits for the next one, or
+// the end. The payload of control frames is a stream of which nothing is kept: one
+// that would have to wait ends the connection.
+//
 // Values are held by net/http in header strings while a request is sent; Go
 // cannot wipe those. What the audit calls wiped is the copy that the vault gave.
 //

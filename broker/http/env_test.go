@@ -128,18 +128,23 @@ func (l *sandboxListener) Accept() (net.Conn, error) {
 }
 
 // search is a stand-in for the leak line: it holds back what may be the start
-// of a value and masks or stops at one.
+// of a value, from 8 bytes on also when it is told of a pause, whatever of it
+// went out before, and masks or stops at one.
 func search(action guard.Action, mask map[string]string, hit func()) guard.Filter {
-	var held []byte
+	var seen []byte // the end of the stream, of which rel bytes went out
+	rel, longest := 0, 0
+	for v := range mask {
+		longest = max(longest, len(v))
+	}
 	return func(p []byte, s guard.Step) ([]byte, guard.Decision) {
-		b := append(held, p...)
+		seen = append(seen, p...)
 		d := guard.Decision{Action: guard.Pass}
 		for v, m := range mask {
 			if m == "" {
 				m = strings.Repeat("*", len(v))
 			}
 			for {
-				i := bytes.Index(b, []byte(v))
+				i := bytes.Index(seen, []byte(v))
 				if i < 0 {
 					break
 				}
@@ -148,24 +153,27 @@ func search(action guard.Action, mask map[string]string, hit func()) guard.Filte
 				}
 				d = guard.Decision{Action: action, Rule: "test-leak", Secret: guard.SecretID{Name: "known"}}
 				if action.Stops() {
-					return b[:i], d
+					return append([]byte(nil), seen[rel:max(i, rel)]...), d
 				}
-				copy(b[i:], m)
+				copy(seen[i:], m)
 			}
 		}
 		keep := 0
-		if s == guard.More {
-			for v := range mask {
-				for n := min(len(v)-1, len(b)); n > keep; n-- {
-					if bytes.HasSuffix(b, []byte(v[:n])) {
-						keep = n
-						break
-					}
+		for v := range mask {
+			for n := min(len(v)-1, len(seen)); n > keep; n-- {
+				if bytes.HasSuffix(seen, []byte(v[:n])) {
+					keep = n
+					break
 				}
 			}
 		}
-		out := append([]byte(nil), b[:len(b)-keep]...)
-		held = append([]byte(nil), b[len(b)-keep:]...)
+		if s == guard.End || s == guard.Pause && keep < 8 {
+			keep = 0
+		}
+		safe := max(rel, len(seen)-keep)
+		out := append([]byte(nil), seen[rel:safe]...)
+		cut := max(0, safe-longest)
+		seen, rel = append([]byte(nil), seen[cut:]...), safe-cut
 		return out, d
 	}
 }

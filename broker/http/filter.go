@@ -21,6 +21,7 @@ type filtered struct {
 	buf   []byte
 	out   []byte
 	held  int
+	told  bool  // the filter was told of this silence
 	ended bool  // src is at its end, the filter was not told yet
 	err   error // what Read returns once out is empty
 	ahead chan read
@@ -61,8 +62,8 @@ func (t *filtered) Read(p []byte) (int, error) {
 		}
 		n, err, idle := t.fill()
 		if idle {
+			t.told = true
 			t.step(nil, guard.Pause)
-			t.held = 0
 			continue
 		}
 		if err == io.EOF {
@@ -88,9 +89,11 @@ func (t *filtered) step(p []byte, s guard.Step) {
 }
 
 // fill reads into buf. While the filter holds something back, it does not wait
-// for longer than broker.Idle and reports idle then.
+// for longer than broker.Idle and reports idle then, once: what the filter keeps
+// after that waits for what comes next.
 func (t *filtered) fill() (n int, err error, idle bool) {
-	if t.ahead == nil && (!t.pauses || t.held == 0) {
+	if t.ahead == nil && (!t.pauses || t.held == 0 || t.told) {
+		t.told = false
 		n, err = t.src.Read(t.buf)
 		return n, err, false
 	}
@@ -102,14 +105,14 @@ func (t *filtered) fill() (n int, err error, idle bool) {
 		}(t.buf, t.ahead)
 	}
 	var timeout <-chan time.Time
-	if t.held > 0 {
+	if t.held > 0 && !t.told {
 		timer := time.NewTimer(broker.Idle)
 		defer timer.Stop()
 		timeout = timer.C
 	}
 	select {
 	case r := <-t.ahead:
-		t.ahead = nil
+		t.ahead, t.told = nil, false
 		return r.n, r.err, false
 	case <-timeout:
 		return 0, nil, true

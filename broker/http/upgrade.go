@@ -1,7 +1,6 @@
 package http
 
 import (
-	"encoding/binary"
 	"errors"
 	"io"
 	nethttp "net/http"
@@ -26,7 +25,7 @@ func (x *exchange) upgraded(res *nethttp.Response) error {
 	}
 	if strings.EqualFold(res.Header.Get("Upgrade"), "websocket") {
 		res.Header.Del("Sec-Websocket-Extensions")
-		u.w = &frames{dst: up, data: x.filter(), control: x.filter}
+		u.w = &frames{weave: broker.Weave{Dst: up}, data: x.filter(), control: x.filter()}
 	} else {
 		u.w = &delayed{dst: up, f: x.filter()}
 	}
@@ -56,7 +55,8 @@ func (u *upgraded) CloseWrite() error {
 	return nil
 }
 
-// delayed writes through a filter and pauses it when nothing came for a while.
+// delayed writes through a filter and pauses it, once, when nothing came for a
+// while.
 type delayed struct {
 	mu    sync.Mutex
 	dst   io.Writer
@@ -88,9 +88,7 @@ func (d *delayed) step(p []byte, s guard.Step) {
 		return
 	}
 	out, dec := d.f(p, s)
-	if d.held += len(p) - len(out); s != guard.More {
-		d.held = 0
-	}
+	d.held += len(p) - len(out)
 	if len(out) > 0 {
 		_, d.err = d.dst.Write(out)
 	}
@@ -120,118 +118,3 @@ func (d *delayed) Close() error {
 	}
 	return nil
 }
-
-// frames inspects a client's WebSocket frames (RFC 6455, 5.2): masked on the
-// wire, so a secret in one is not visible as it is. Data frames are one stream,
-// released at the end of each frame; each control frame is a stream of its own.
-type frames struct {
-	dst     io.Writer
-	data    guard.Filter
-	control func() guard.Filter
-
-	head    []byte // header so far
-	f       guard.Filter
-	key     [4]byte
-	in, out int // positions in the payload, for the mask
-	left    uint64
-	err     error
-}
-
-func (w *frames) Write(p []byte) (int, error) {
-	n := len(p)
-	for len(p) > 0 && w.err == nil {
-		if w.f == nil {
-			p = w.header(p)
-			continue
-		}
-		k := int(min(uint64(len(p)), w.left))
-		b := make([]byte, k)
-		for i := range b {
-			b[i] = p[i] ^ w.key[(w.in+i)&3]
-		}
-		w.in += k
-		w.left -= uint64(k)
-		p = p[k:]
-		w.step(b, guard.More)
-		w.frameEnd()
-	}
-	if w.err != nil {
-		return 0, w.err
-	}
-	return n, nil
-}
-
-// header takes bytes of a frame's header and writes it once it is whole.
-func (w *frames) header(p []byte) []byte {
-	w.head = append(w.head, p[0])
-	p = p[1:]
-	if len(w.head) < 2 {
-		return p
-	}
-	size := 2
-	switch w.head[1] & 0x7f {
-	case 126:
-		size += 2
-	case 127:
-		size += 8
-	}
-	masked := w.head[1]&0x80 != 0
-	ext := size
-	if masked {
-		size += 4
-	}
-	if len(w.head) < size {
-		return p
-	}
-	if w.head[0]&0x70 != 0 { // extensions were not negotiated: unreadable
-		w.err = broker.ErrStopped
-		return p
-	}
-	switch ext {
-	case 2:
-		w.left = uint64(w.head[1] & 0x7f)
-	case 4:
-		w.left = uint64(binary.BigEndian.Uint16(w.head[2:]))
-	case 10:
-		w.left = binary.BigEndian.Uint64(w.head[2:])
-	}
-	w.key = [4]byte{}
-	if masked {
-		copy(w.key[:], w.head[ext:])
-	}
-	w.in, w.out = 0, 0
-	w.f = w.data
-	if w.head[0]&0x08 != 0 {
-		w.f = w.control()
-	}
-	_, w.err = w.dst.Write(w.head)
-	w.head = w.head[:0]
-	w.frameEnd()
-	return p
-}
-
-func (w *frames) frameEnd() {
-	if w.left == 0 && w.err == nil {
-		w.step(nil, guard.Pause)
-		w.f = nil
-	}
-}
-
-func (w *frames) step(b []byte, s guard.Step) {
-	out, d := w.f(b, s)
-	if d.Action.Stops() {
-		w.err = broker.ErrStopped
-		return
-	}
-	if len(out) == 0 {
-		return
-	}
-	m := make([]byte, len(out))
-	for i := range m {
-		m[i] = out[i] ^ w.key[(w.out+i)&3]
-	}
-	w.out += len(m)
-	_, w.err = w.dst.Write(m)
-}
-
-func (w *frames) Close() error { return nil }
