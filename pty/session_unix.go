@@ -38,9 +38,9 @@ func (s *Session) Run(ctx context.Context) error {
 	}
 	defer pr.Close()
 	defer pw.Close()
-	if err := s.resize(); err != nil {
-		return err
-	}
+	// An agent that has ended already takes no size, but what it wrote is still to
+	// be shown.
+	_ = s.resize()
 	s.setLive(&live{gate: g, pr: pr, pw: pw})
 	defer s.setLive(nil)
 

@@ -113,11 +113,11 @@ func (r *Responder) Wait() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, s := range r.seen {
-		if !s.dirty {
+		if !s.dirty && r.hooks.Fill == nil {
 			continue
 		}
-		if r.hooks.Fill != nil {
-			r.hooks.Fill(&s.incident) // nothing else is at work any more
+		if r.hooks.Fill != nil { // what it adds may have come after the last leak
+			r.hooks.Fill(&s.incident)
 		}
 		r.save(s)
 	}
