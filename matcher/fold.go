@@ -13,8 +13,7 @@ import (
 // the bytes alone, not on how they are cut.
 type fold struct {
 	window
-	min    int  // characters
-	sparse bool // leave the paragraph where no needle crosses a break
+	min    int // characters
 	state  foldState
 	run    int   // characters without a blank that the line so far ends with
 	indent int   // blanks after the break so far
@@ -33,7 +32,7 @@ const (
 
 const (
 	ones       = 0x0101010101010101
-	foldRun    = 32 // columns: xxd -p has 60, PEM 64, OpenSSH 70, MIME 76; the first line may have less
+	foldRun    = 40 // columns: xxd -p has 60, PEM 64, OpenSSH 70, MIME 76; the first line may have less
 	foldIndent = 16 // blanks
 )
 
@@ -49,6 +48,11 @@ func (f *fold) write(set *set, prev, s *text, from, to int, hits []Hit) []Hit {
 		case foldIdle:
 			if i = f.seek(p, i); i < len(p) {
 				f.seed(set, prev, s, i)
+				if f.lean && f.held == 0 {
+					f.run = 0
+					i++
+					continue // nothing goes across
+				}
 				f.own, f.cut = markWrapped, markWrapped
 				i = f.lineBreak(s, i)
 			}
@@ -73,7 +77,7 @@ func (f *fold) write(set *set, prev, s *text, from, to int, hits []Hit) []Hit {
 			}
 		case foldText:
 			j, limit := i, len(p)
-			if f.sparse {
+			if f.lean { // ask now and then whether a needle crosses the break
 				limit = min(limit, i+quiet-f.run%quiet)
 			}
 			for j < limit && inLine(p[j]) {
@@ -88,7 +92,7 @@ func (f *fold) write(set *set, prev, s *text, from, to int, hits []Hit) []Hit {
 				i = f.lineBreak(s, i)
 			case i < limit:
 				hits = f.end(set, hits)
-			case f.sparse && f.run%quiet == 0:
+			case f.lean && f.run%quiet == 0:
 				hits = f.search(set, hits)
 				if len(f.b)-f.held >= f.seam {
 					f.clear()
@@ -163,7 +167,7 @@ func (f *fold) seek(p []byte, i int) int {
 
 // end leaves the paragraph.
 func (f *fold) end(set *set, hits []Hit) []Hit {
-	hits = f.search(set, hits)
+	hits = f.last(set, hits)
 	f.reset()
 	return hits
 }

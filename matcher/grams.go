@@ -149,6 +149,12 @@ func (p *beginnings) hold(b []byte) int {
 	return best
 }
 
+// starts says whether a needle begins with c.
+func (p *beginnings) starts(c byte) bool {
+	key := uint64(c) | 1<<56
+	return p.short.maybe(key) && p.short.slot(key).head != 0
+}
+
 func (p *beginnings) wipe() {
 	p.blocks.wipe()
 	p.short.wipe()

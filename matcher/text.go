@@ -1,6 +1,9 @@
 package matcher
 
-import "slices"
+import (
+	"slices"
+	"sort"
+)
 
 // marks are what happened to a stretch of text on its way from the stream: the
 // escapes that were decoded in it, or removed before it.
@@ -155,17 +158,35 @@ type window struct {
 	text
 	own     marks // report only what has one of these,
 	and     marks // and, unless it is 0, one of these
+	lean    bool  // it is made of a text that was made here
+	floor   int64 // no hit that is still to be found begins before that offset in the stream
 	scanned int   // b[:scanned] was searched
 	held    int   // how many of these, at the end, begin a needle
 }
 
-// seed takes the retain bytes before s.b[i], which follows prev.
+// seed takes what came before s.b[i], which follows prev: the last retain bytes,
+// or, of a text that was made here, those that begin a needle and a few more.
+// Nothing before floor in the stream is taken.
 func (w *window) seed(set *set, prev, s *text, i int) {
 	w.clear()
-	if n := min(retain-i, len(prev.b)); n > 0 {
-		w.add(prev, len(prev.b)-n, len(prev.b), 0)
+	from := max(0, i-retain)
+	if i > 0 && s.raw(from) < w.floor {
+		from += sort.Search(i-from, func(n int) bool { return s.raw(from+n) >= w.floor })
 	}
-	w.add(s, max(0, i-retain), i, 0)
+	if w.lean {
+		w.held = set.begin.hold(s.b[from:i])
+		w.add(s, max(from, i-max(w.held, lookBack)), i, 0)
+		w.scanned = len(w.b)
+		return
+	}
+	if n := min(retain-i, len(prev.b)); n > 0 && from == 0 {
+		at := len(prev.b) - n
+		if lack := w.floor - prev.raw(at); lack > 0 {
+			at += int(min(lack, int64(n)))
+		}
+		w.add(prev, at, len(prev.b), 0)
+	}
+	w.add(s, from, i, 0)
 	w.scanned = len(w.b)
 	w.held = set.begin.hold(w.b)
 }
@@ -175,14 +196,22 @@ func (w *window) search(set *set, hits []Hit) []Hit {
 	if w.scanned == len(w.b) {
 		return hits
 	}
+	hits = w.last(set, hits)
+	w.held = set.begin.hold(w.b)
+	return hits
+}
+
+// last is search where nothing can follow.
+func (w *window) last(set *set, hits []Hit) []Hit {
 	from := w.scanned - w.held
-	for _, m := range set.find(w.b[from:], nil) {
-		if end := from + m.end; end > w.scanned {
-			hits = w.hit(set, m.needle, end, hits)
+	if len(w.b)-from >= minNeedle {
+		for _, m := range set.find(w.b[from:], nil) {
+			if end := from + m.end; end > w.scanned {
+				hits = w.hit(set, m.needle, end, hits)
+			}
 		}
 	}
 	w.scanned = len(w.b)
-	w.held = set.begin.hold(w.b)
 	return hits
 }
 

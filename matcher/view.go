@@ -6,9 +6,12 @@ import (
 )
 
 const (
-	quiet   = 64       // bytes without an escape after which a view asks whether it is needed
+	glance  = 4        // bytes without an escape after which a view asks for the first time whether it is needed,
+	quiet   = 64       // and between later times
 	gulp    = 4 << 10  // bytes that a view takes before it searches
 	maxSpan = 16 << 10 // bytes of the stream that a view may hold back
+
+	lookBack = 12 // bytes: the longest escape that stands for a character has less
 )
 
 // view is a stream with its escapes decoded: those of URLs, of string literals,
@@ -32,9 +35,9 @@ type view struct {
 // newView makes a view of a stream, and, with depth 2, the one of that one.
 func newView(depth, level int) *view {
 	v := &view{shift: level * markCount}
-	v.own = level1 << v.shift
-	v.fold = &fold{min: 4, sparse: true}
-	v.fold.and = v.own
+	v.own, v.lean = level1<<v.shift, level > 0
+	v.fold = &fold{}
+	v.fold.and, v.fold.lean = v.own, true
 	if depth > 1 {
 		v.next = newView(depth-1, level+1)
 	}
@@ -110,14 +113,23 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 			if i = at.next(b, i, to); i == to {
 				break
 			}
-			verdict, _, _, _ := token(b[i:to], &out)
+			verdict, n, size, _ := token(b[i:to], &out)
 			if verdict == no {
 				i++
 				continue
 			}
+			if (i >= retain || len(prev.b) == 0) && (verdict == removed || verdict == decoded && size == 1 && !isIntroducer(out[0]) && !set.begin.starts(out[0])) &&
+				open(b[:i]) == 0 && set.begin.hold(b[max(0, i-retain):i]) == 0 {
+				i += n // between nothing and nothing
+				v.floor = s.end(i - 1)
+				continue
+			}
+			v.quiet = glance
+			if s.raw(i)-v.floor < 2*quiet {
+				v.quiet = quiet // escapes are many here: to go in and out costs more
+			}
 			v.seed(set, prev, s, i)
-			v.active, v.quiet, v.last, v.cut, v.fed = true, quiet, -1, 0, len(v.b)
-			v.fold.run = tailRun(v.b)
+			v.active, v.last, v.cut, v.fed = true, -1, 0, len(v.b)-open(v.b)
 		}
 		if !isIntroducer(b[i]) {
 			j, limit := i+1, min(to, i+v.quiet)
@@ -159,7 +171,6 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 				v.held = set.begin.hold(v.b)
 			}
 			v.fold.reset()
-			v.fold.run = tailRun(v.b)
 			if v.next != nil {
 				v.next.stop()
 			}
@@ -168,7 +179,10 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 			v.last = len(v.b) - 1
 			v.cut |= kind<<v.shift | s.marks(i, i+n)
 		}
-		v.quiet = quiet
+		if v.quiet > glance {
+			v.quiet = quiet
+		}
+		v.floor = s.end(i + n - 1)
 		i += n
 		if len(v.b)-v.scanned >= gulp {
 			hits = v.flush(set, hits)
@@ -177,13 +191,15 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 	return to, hits
 }
 
-// tailRun is how many bytes without a blank b ends in.
-func tailRun(b []byte) int {
-	n := 0
-	for n < len(b) && inLine(b[len(b)-1-n]) {
-		n++
+// open is how many bytes at the end of b may be the beginning of an escape that
+// comes out when what follows is decoded.
+func open(b []byte) int {
+	for n := 1; n <= min(lookBack, len(b)); n++ {
+		if isIntroducer(b[len(b)-n]) {
+			return n
+		}
 	}
-	return n
+	return 0
 }
 
 // cutAt is the mark of what was removed before b[i].
@@ -212,13 +228,24 @@ func (v *view) flush(set *set, hits []Hit) []Hit {
 
 // question stops the view if no hit with an escape in it can come any more.
 func (v *view) question(set *set, hits []Hit) []Hit {
-	hits = v.flush(set, hits)
 	v.quiet = quiet
-	busy := v.fold.state != foldIdle || v.next != nil && v.next.active
-	if !busy && len(v.b)-v.held > v.last {
+	if fresh := v.b[v.scanned:]; v.fed == v.scanned && v.held+len(fresh) < minNeedle && v.calm() {
+		// Too little for a hit to be complete, and nothing for the other two.
+		if len(v.b)-set.begin.hold(v.b) > v.last && !bytes.ContainsAny(fresh, introducers) && (v.held == 0 || bytes.IndexByte(fresh, '\n') < 0) {
+			v.stop()
+		}
+		return hits
+	}
+	hits = v.flush(set, hits)
+	if v.calm() && len(v.b)-v.held > v.last {
 		v.stop()
 	}
 	return hits
+}
+
+// calm says that nothing hangs on the view.
+func (v *view) calm() bool {
+	return v.fold.state == foldIdle && (v.next == nil || !v.next.active)
 }
 
 // stop leaves the window.
@@ -257,6 +284,7 @@ func (v *view) adopt(set *set, tail *text, hits []Hit) []Hit {
 	if !v.active {
 		if len(tail.b) > 0 {
 			none := text{}
+			v.floor = 0
 			hits = v.write(set, &none, tail, 0, len(tail.b), hits)
 		}
 		return hits
