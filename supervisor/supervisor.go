@@ -156,6 +156,9 @@ func Run(ctx context.Context, c Config) (Status, error) {
 			failed, running = ctx.Err(), false
 		}
 	}
+	if sb.PTY != nil && failed == nil && !killed.Load() {
+		pty.Drain(sb.PTY)
+	}
 	closeErr := sb.Close()
 	endInput()
 	copied.Wait()
