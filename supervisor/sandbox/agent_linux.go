@@ -1,7 +1,8 @@
 package sandbox
 
 import (
-	"encoding/json"
+	"bytes"
+	"encoding/gob"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,9 +21,12 @@ const (
 	agentStatusFD = 4
 )
 
-// statusGo is written when all restrictions are in place; what follows is why
-// the program did not start.
-const statusGo = '!'
+// statusGo is written when all restrictions are in place; statusFailed, and a
+// message after it, when the program did not start, before or after that.
+const (
+	statusGo     = '!'
+	statusFailed = '?'
+)
 
 // stage2 gives everything up and becomes the agent. It returns only if that
 // fails.
@@ -34,8 +38,9 @@ func stage2() int {
 	unix.CloseOnExec(agentStatusFD)
 	status := os.NewFile(agentStatusFD, "status")
 	if f := become(status); f != nil {
-		b, _ := json.Marshal(f.message())
-		status.Write(b)
+		b := bytes.NewBuffer([]byte{statusFailed})
+		gob.NewEncoder(b).Encode(f.message())
+		status.Write(b.Bytes())
 		return f.code
 	}
 	return 125
@@ -44,7 +49,7 @@ func stage2() int {
 func become(status *os.File) *failure {
 	in := os.NewFile(agentConfigFD, "config")
 	var c agentConfig
-	if err := json.NewDecoder(in).Decode(&c); err != nil {
+	if err := gob.NewDecoder(in).Decode(&c); err != nil {
 		return failed("read the agent's configuration", err)
 	}
 	in.Close()

@@ -3,6 +3,7 @@
 package sandbox
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -203,6 +204,61 @@ var attacks = map[string]func(args []string){
 		attackHidden(hidden, secret)
 		report(os.WriteFile("/usr/guard-was-here", nil, 0o644), unix.EROFS, unix.EACCES)
 		report(os.WriteFile("/proc/sys/kernel/core_pattern", []byte("|/tmp/x"), 0o644), unix.EACCES, unix.EPERM, unix.EROFS)
+	},
+	// "live" shows files, at every line that it reads the one that is named
+	// there: as itself, and in a namespace that it made before.
+	"live": func(args []string) {
+		self, _ := os.Executable()
+		cmd := exec.Command(self, "@live-inside")
+		cmd.SysProcAttr = &syscall.SysProcAttr{
+			Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNS,
+			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+			GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+		}
+		in, _ := cmd.StdinPipe()
+		out, _ := cmd.StdoutPipe()
+		cmd.Stderr = os.Stderr
+		if err := cmd.Start(); err != nil {
+			fmt.Println("BROKEN:", err)
+			return
+		}
+		inside := bufio.NewScanner(out)
+		inside.Scan() // it is ready
+		fmt.Println(inside.Text())
+		for s := bufio.NewScanner(os.Stdin); s.Scan(); {
+			b, err := os.ReadFile(s.Text())
+			fmt.Fprintln(in, s.Text())
+			inside.Scan()
+			fmt.Printf("%q %v | %s\n", b, err, inside.Text())
+		}
+		in.Close()
+		cmd.Wait()
+	},
+	"live-inside": func([]string) {
+		// As unshare(1) and bwrap(1) do it; and with all that is left.
+		err := errors.Join(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""), unix.Mount("", "/", "", unix.MS_REC|unix.MS_UNBINDABLE, ""),
+			unix.Mount("", "/", "", 7<<32|unix.MS_SILENT|unix.MS_REC|unix.MS_PRIVATE, ""), unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""))
+		fmt.Println("ready", err)
+		for s := bufio.NewScanner(os.Stdin); s.Scan(); {
+			var errs []string
+			for range 3 {
+				for _, flags := range []int{0, unix.MNT_DETACH, unix.UMOUNT_NOFOLLOW} {
+					errs = append(errs, fmt.Sprint(unix.Unmount(s.Text(), flags)))
+				}
+			}
+			dir := filepath.Dir(s.Text())
+			os.Mkdir("/tmp/live", 0o755)
+			for _, flags := range []uintptr{unix.MS_BIND | unix.MS_REC, unix.MS_MOVE} {
+				if unix.Mount(dir, "/tmp/live", "", flags, "") == nil {
+					b, err := os.ReadFile("/tmp/live/" + filepath.Base(s.Text()))
+					errs = append(errs, fmt.Sprintf("bind %q %v", b, err))
+					unix.Unmount("/tmp/live", unix.MNT_DETACH)
+				}
+			}
+			unix.Mount(s.Text(), "/tmp/live", "", unix.MS_MOVE, "")
+			b, err := os.ReadFile(s.Text())
+			fmt.Printf("%q %v %s\n", b, err, strings.Join(errs, ", "))
+		}
 	},
 	"kernel": func([]string) {
 		for _, p := range []string{

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -34,8 +33,21 @@ func (t *tree) masks() error {
 			return fmt.Errorf("hide %s: %w", p, err)
 		}
 	}
-	for _, f := range t.c.Files {
-		if err := t.replace(f); err != nil {
+	names := make([]string, len(t.c.Files))
+	shared := map[string]bool{}
+	for i := range t.c.Files {
+		if i < len(t.c.Same) && t.c.Same[i] > 0 {
+			names[i] = names[t.c.Same[i]-1]
+			shared[names[i]] = true
+			continue
+		}
+		var err error
+		if names[i], err = t.store.put(t.c.Files[i]); err != nil {
+			return fmt.Errorf("replace %s: %w", t.c.Files[i].Path, err)
+		}
+	}
+	for i, f := range t.c.Files {
+		if err := t.replace(f, names[i], shared[names[i]]); err != nil {
 			return fmt.Errorf("replace %s: %w", f.Path, err)
 		}
 	}
@@ -71,9 +83,9 @@ func (t *tree) hide(path string) error {
 	return attachAt(fd, at, path)
 }
 
-// replace shows content at a path. A path that is not there is made if it can
-// be; otherwise it is left out, and noted.
-func (t *tree) replace(f File) error {
+// replace shows the file called name in the store at a path. A path that is not
+// there is made if it can be; otherwise it is left out, and noted.
+func (t *tree) replace(f File, name string, shared bool) error {
 	at, err := t.find(f.Path, 0)
 	if absent(err) {
 		target := f.Path
@@ -90,21 +102,12 @@ func (t *tree) replace(f File) error {
 		return err
 	}
 	defer unix.Close(at)
-	t.files++
-	name := bench + "/" + strconv.Itoa(t.files)
-	mode := f.Mode.Perm()
-	if mode == 0 {
-		mode = 0o444
-	}
-	if err := os.WriteFile(name, f.Content, 0o600); err != nil {
-		return err
-	}
-	if err := os.Chmod(name, mode); err != nil {
-		return err
-	}
-	fd, err := clone(unix.AT_FDCWD, name, false, attrReadOnly)
+	fd, err := t.store.clone(name)
 	if err != nil {
 		return err
+	}
+	if !shared {
+		t.store.shown[f.Path] = name
 	}
 	return attachAt(fd, at, f.Path)
 }

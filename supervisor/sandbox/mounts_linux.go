@@ -28,7 +28,7 @@ type tree struct {
 	c     *initConfig
 	given map[string]int // mounts that the caller made, by path: see idmap_linux.go
 	root  int            // the new root, O_PATH
-	files int            // names used in bench
+	store store
 	notes []string
 	tty   *tty
 }
@@ -188,10 +188,17 @@ func (t *tree) build() error {
 			return err
 		}
 	}
+	t.store = store{dir: bench, shown: map[string]string{}}
 	if err := t.masks(); err != nil {
 		return err
 	}
-	return t.enter()
+	if t.store.mount, err = clone(unix.AT_FDCWD, bench, false, attrPlain); err != nil {
+		return err
+	}
+	if err := t.enter(); err != nil {
+		return err
+	}
+	return propagate()
 }
 
 // sources copies the mounts of the old tree that go into the new one, by path.

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,8 +18,8 @@ import (
 // plan checks c and makes what stage 1 gets of it. uid and gid are the agent's.
 func plan(c Config, uid, gid int) (initConfig, []string, error) {
 	p := initConfig{
-		agentConfig: agentConfig{Argv: c.Argv, Env: c.Env, Dir: c.Dir, NoZeroCopy: c.NoZeroCopy},
-		Files:       slices.Clone(c.Files), HostPorts: c.HostPorts, TTY: c.TTY, Rows: c.Rows, Cols: c.Cols, UID: uid, GID: gid,
+		Agent: agentConfig{Argv: c.Argv, Env: c.Env, Dir: c.Dir, NoZeroCopy: c.NoZeroCopy},
+		Files: slices.Clone(c.Files), HostPorts: c.HostPorts, TTY: c.TTY, Rows: c.Rows, Cols: c.Cols, UID: uid, GID: gid,
 	}
 	var notes []string
 	if len(c.Argv) == 0 {
@@ -36,7 +37,7 @@ func plan(c Config, uid, gid int) (initConfig, []string, error) {
 	if err != nil {
 		return p, nil, fmt.Errorf("working folder: %w", err)
 	}
-	p.Dir = dir
+	p.Agent.Dir = dir
 	for _, l := range []struct {
 		to   *[]string
 		from []string
@@ -103,7 +104,7 @@ func plan(c Config, uid, gid int) (initConfig, []string, error) {
 		for _, a := range aliases(mounts, f.Path) {
 			p.Files = append(p.Files, File{Path: a, Content: f.Content, Mode: f.Mode})
 		}
-		if within(f.Path, p.Dir) || p.Home != "" && within(f.Path, p.Home) {
+		if within(f.Path, p.Agent.Dir) || p.Home != "" && within(f.Path, p.Home) {
 			notes = append(notes, linkNote(f.Path)...)
 		}
 	}
@@ -117,6 +118,30 @@ func plan(c Config, uid, gid int) (initConfig, []string, error) {
 		return p, nil, err
 	}
 	return p, notes, nil
+}
+
+// dedupe sends content once that several files have: bundles of certificates
+// are large, and shown at several paths.
+func (p *initConfig) dedupe() {
+	p.Same = make([]int, len(p.Files))
+	type key struct {
+		at   *byte
+		size int
+		mode fs.FileMode
+	}
+	seen := map[key]int{}
+	for i, f := range p.Files {
+		if len(f.Content) == 0 {
+			continue
+		}
+		k := key{&f.Content[0], len(f.Content), f.Mode}
+		if first, ok := seen[k]; ok {
+			p.Same[i] = first + 1
+			p.Files[i].Content = nil
+		} else {
+			seen[k] = i
+		}
+	}
 }
 
 func canonical(path string) (string, error) {
@@ -240,7 +265,7 @@ func systemFiles(p initConfig) ([]File, error) {
 	if home == "" {
 		home = "/"
 	}
-	for _, e := range p.Env {
+	for _, e := range p.Agent.Env {
 		if v, ok := strings.CutPrefix(e, "USER="); ok && v != "" && v != "root" && !strings.ContainsAny(v, ":\n/") {
 			name = v
 		}

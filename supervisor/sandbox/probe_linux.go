@@ -63,7 +63,7 @@ func probeNamespaces(root bool, r *Report, add func(string, error, string) bool)
 	if root {
 		uid, gid = agentUID(), agentUID()
 	}
-	p := initConfig{agentConfig: agentConfig{Dir: "/", Probe: true}, UID: uid, GID: gid}
+	p := initConfig{Agent: agentConfig{Dir: "/", Probe: true}, UID: uid, GID: gid}
 	s := &session{tier: Contained}
 	defer s.release()
 	if !add(CheckNamespaces, s.spawn(&p, Config{}, root), "user, mount, pid, ipc, uts, cgroup and network namespaces start") {

@@ -57,3 +57,9 @@ func (c *Conn) Process() (pid int, exe string) { return 0, "" }
 
 // Unavailable says that err means that a tier is not to be had here.
 func Unavailable(err error) bool { return errors.Is(err, errors.ErrUnsupported) }
+
+// Mask fails with an error that is errors.ErrUnsupported.
+func (s *Sandbox) Mask(File) error { return errSystem() }
+
+// Hide fails with an error that is errors.ErrUnsupported.
+func (s *Sandbox) Hide(string) error { return errSystem() }

@@ -107,6 +107,7 @@ func seccompFilter(o filterOptions) ([]unix.SockFilter, error) {
 		[]bpf.Instruction{allow},
 	)...)...)
 	p = append(p, when(unix.SYS_SOCKET, socketRules(o)...)...)
+	p = append(p, when(unix.SYS_MOUNT, mountRules()...)...)
 	if o.restricted {
 		// Fast open connects without the call that Landlock judges.
 		for nr, flags := range map[uint32]uint32{unix.SYS_SENDTO: 3, unix.SYS_SENDMSG: 2, unix.SYS_SENDMMSG: 3} {
@@ -166,6 +167,28 @@ func socketRules(o filterOptions) []bpf.Instruction {
 			retErrno(unix.EAFNOSUPPORT),
 		},
 		inet,
+	)
+}
+
+// mountRules judge mount(source, target, type, flags). Making all mounts
+// private or unbindable, as unshare(1) and bwrap(1) do, seems to work and does
+// nothing: they stay slaves of stage 1's, get what it masks later, and nothing
+// travels the other way. One mount can be made private, which container
+// runtimes need; who does that to the working folder misses later masks.
+func mountRules() []bpf.Instruction {
+	return concatBPF(
+		// Old programs send a magic number, which has these bits set.
+		[]bpf.Instruction{arg(3), bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: unix.MS_MGC_MSK}},
+		when(unix.MS_MGC_VAL, allow),
+		[]bpf.Instruction{
+			arg(3),
+			// With one of these it is another operation.
+			bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: unix.MS_REMOUNT | unix.MS_BIND, SkipTrue: 3},
+			bpf.JumpIf{Cond: bpf.JumpBitsNotSet, Val: unix.MS_REC, SkipTrue: 2},
+			bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: unix.MS_PRIVATE | unix.MS_UNBINDABLE, SkipFalse: 1},
+			retErrno(0),
+			allow,
+		},
 	)
 }
 

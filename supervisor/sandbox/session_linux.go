@@ -29,17 +29,18 @@ type session struct {
 	events  chan Event
 	readers sync.WaitGroup // the goroutines that run starts
 
-	mu      sync.Mutex
-	next    int
-	sockets map[int]chan socketAnswer
-	gone    bool // no answer will come any more
+	mu    sync.Mutex
+	next  int
+	asked map[int]chan answer
+	gone  bool // no answer will come any more
 
 	closing sync.Once
 	waited  sync.Once
 }
 
-type socketAnswer struct {
-	fd  int
+// answer is what stage 1 says to a request: a descriptor, if it asked for one.
+type answer struct {
+	fd  int // or -1
 	err error
 }
 
@@ -113,7 +114,7 @@ func (s *session) run() {
 	// An agent can stop and continue without end, and nobody may be reading:
 	// see post.
 	s.events = make(chan Event, 16)
-	s.sockets = map[int]chan socketAnswer{}
+	s.asked = map[int]chan answer{}
 	s.readers.Go(s.read)
 }
 
@@ -132,14 +133,16 @@ func (s *session) read() {
 			s.post(Event{Kind: Continued})
 		case "exited":
 			last = Event{Kind: Exited, Code: m.Code, Signal: syscall.Signal(m.Signal)}
-		case "socket":
-			a := socketAnswer{fd: -1, err: errors.New(m.Text)}
-			if len(fds) == 1 {
-				a, fds = socketAnswer{fd: fds[0]}, nil
+		case "answer":
+			a := answer{fd: -1}
+			if m.Text != "" {
+				a.err = m.err()
+			} else if len(fds) == 1 {
+				a.fd, fds = fds[0], nil
 			}
 			s.mu.Lock()
-			ch := s.sockets[m.ID]
-			delete(s.sockets, m.ID)
+			ch := s.asked[m.ID]
+			delete(s.asked, m.ID)
 			s.mu.Unlock()
 			if ch != nil {
 				ch <- a
@@ -154,9 +157,9 @@ func (s *session) read() {
 	}
 	s.mu.Lock()
 	s.gone = true
-	for id, ch := range s.sockets {
-		delete(s.sockets, id)
-		ch <- socketAnswer{fd: -1, err: net.ErrClosed}
+	for id, ch := range s.asked {
+		delete(s.asked, id)
+		ch <- answer{-1, net.ErrClosed}
 	}
 	s.mu.Unlock()
 	// Everything in the session is gone before anybody hears of its end.
@@ -239,43 +242,57 @@ func (s *Sandbox) Dial(ctx context.Context, port int) (net.Conn, error) {
 	return c, nil
 }
 
-func (s *session) dial(ctx context.Context, family int, to unix.Sockaddr) (net.Conn, error) {
-	ch := make(chan socketAnswer, 1)
+// ask sends a request and waits for its answer; done, if not nil, ends that.
+func (s *session) ask(done <-chan struct{}, m message) (fd int, err error) {
+	ch := make(chan answer, 1)
 	s.mu.Lock()
 	if s.gone {
 		s.mu.Unlock()
-		return nil, net.ErrClosed
+		return -1, net.ErrClosed
 	}
 	s.next++
-	id := s.next
-	s.sockets[id] = ch
+	m.ID = s.next
+	s.asked[m.ID] = ch
 	s.mu.Unlock()
-	if err := s.wire.send(message{Op: "socket", ID: id, Family: family}); err != nil {
-		return nil, err
-	}
-	var a socketAnswer
-	select {
-	case a = <-ch:
-	case <-ctx.Done():
+	if err := s.wire.send(m); err != nil {
 		s.mu.Lock()
-		_, waiting := s.sockets[id]
-		delete(s.sockets, id)
+		delete(s.asked, m.ID)
 		s.mu.Unlock()
-		if !waiting { // the answer is on its way
-			if a := <-ch; a.fd >= 0 {
-				unix.Close(a.fd)
-			}
+		return -1, err
+	}
+	select {
+	case a := <-ch:
+		return a.fd, a.err
+	case <-done:
+	}
+	s.mu.Lock()
+	_, waiting := s.asked[m.ID]
+	delete(s.asked, m.ID)
+	s.mu.Unlock()
+	if !waiting { // the answer is on its way
+		if a := <-ch; a.fd >= 0 {
+			unix.Close(a.fd)
 		}
+	}
+	return -1, context.Canceled
+}
+
+func (s *session) dial(ctx context.Context, family int, to unix.Sockaddr) (net.Conn, error) {
+	fd, err := s.ask(ctx.Done(), message{Op: "socket", Family: family})
+	if ctx.Err() != nil && fd < 0 {
 		return nil, ctx.Err()
 	}
-	if a.err != nil {
-		return nil, a.err
+	if err == nil && fd < 0 {
+		err = errors.New("no socket came")
 	}
-	f := os.NewFile(uintptr(a.fd), "dial")
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "dial")
 	defer f.Close()
 	// Loopback answers at once, unless the listener's queue is full.
 	for {
-		err := unix.Connect(a.fd, to)
+		err := unix.Connect(fd, to)
 		if err == nil || errors.Is(err, unix.EISCONN) {
 			break
 		}

@@ -1,7 +1,8 @@
 package sandbox
 
 import (
-	"encoding/json"
+	"bytes"
+	"encoding/gob"
 	"errors"
 	"fmt"
 	"io"
@@ -38,11 +39,12 @@ func Stage(args []string) (handled bool, code int) {
 
 // initConfig is Config as stage 1 gets it: checked, with paths made canonical.
 type initConfig struct {
-	agentConfig
+	Agent agentConfig
 	Plain bool // no namespaces: the tiers below Contained
 
 	Writable, Hidden, ReadOnly []string
 	Files                      []File
+	Same                       []int // by file: 1 + the index of an earlier one with the same content and mode; 0: none
 	Home, HomeUpper            string
 	HostPorts                  []int
 	Given                      []bool // which of the agent's descriptors 0 to 2 the caller gave
@@ -108,7 +110,7 @@ func stage1() int {
 	for i, name := range m.FDs {
 		trees[name] = given[i]
 	}
-	if in.c.Probe {
+	if in.c.Agent.Probe {
 		in.probe()
 		return 0
 	}
@@ -135,7 +137,8 @@ type inner struct {
 	w     *wire
 	c     *initConfig
 	tty   *tty
-	agent int // process id of the agent, and of its process group
+	tree  *tree // nil without namespaces
+	agent int   // process id of the agent, and of its process group
 	names []string
 	notes []string
 }
@@ -175,7 +178,7 @@ func (in *inner) prepare(trees map[string]int) ([]int, *failure) {
 		if r.err != nil {
 			return nil, failed("build the network", r.err)
 		}
-		in.tty = t.tty
+		in.tree, in.tty = t, t.tty
 		in.notes = append(t.notes, r.s.notes...)
 		for i, name := range r.s.names {
 			give(name, r.s.fds[i])
@@ -227,7 +230,13 @@ func (in *inner) startAgent() *failure {
 		cfgWrite.Close()
 		return failed("start in a second user namespace", err)
 	}
-	pipeErr := json.NewEncoder(cfgWrite).Encode(in.c.agentConfig)
+	if in.tree != nil { // the agent's namespace is made, and the agent waits for its configuration
+		if err := in.tree.store.keep(); err != nil {
+			cfgWrite.Close()
+			return failed("build the file tree", err)
+		}
+	}
+	pipeErr := gob.NewEncoder(cfgWrite).Encode(in.c.Agent)
 	cfgWrite.Close()
 	status, err := io.ReadAll(read)
 	if err != nil {
@@ -242,18 +251,12 @@ func (in *inner) startAgent() *failure {
 		}
 		return failed("start the agent", pipeErr)
 	}
-	if status[0] == statusGo {
-		status = status[1:]
-	}
+	_, said, _ := bytes.Cut(status, []byte{statusFailed})
 	var m message
-	if err := json.Unmarshal(status, &m); err != nil {
+	if err := gob.NewDecoder(bytes.NewReader(said)).Decode(&m); err != nil {
 		return failed("start the agent", err)
 	}
-	err = errors.New(m.Text)
-	if m.Errno != 0 {
-		err = &stepError{m.Text, syscall.Errno(m.Errno)}
-	}
-	return &failure{m.Code, m.Step, err}
+	return &failure{m.Code, m.Step, m.err()}
 }
 
 // stepError is an error that crossed a process boundary: its words, and the
@@ -336,19 +339,32 @@ func (in *inner) serve() {
 		case "signal":
 			in.signal(unix.Signal(m.Signal))
 		case "socket":
-			answer := message{Op: "socket", ID: m.ID}
 			fd, err := unix.Socket(m.Family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 			if err != nil {
-				answer.Text = err.Error()
-				in.w.send(answer)
+				in.answer(m, err)
 				continue
 			}
-			in.w.send(answer, fd)
+			in.answer(m, nil, fd)
 			unix.Close(fd)
+		case "mask":
+			err := error(unix.EINVAL)
+			if in.tree != nil && m.Mask != nil {
+				err = in.tree.store.mask(m.Mask)
+			}
+			in.answer(m, err)
 		case "end":
 			in.end(0)
 		}
 	}
+}
+
+func (in *inner) answer(to message, err error, fds ...int) {
+	m := message{Op: "answer", ID: to.ID}
+	if err != nil {
+		m = failed(to.Op, err).message()
+		m.Op, m.ID = "answer", to.ID
+	}
+	in.w.send(m, fds...)
 }
 
 // signal sends sig to the process group in the terminal's foreground, and to

@@ -2,7 +2,11 @@
 
 package sandbox
 
-import "testing"
+import (
+	"bytes"
+	"path/filepath"
+	"testing"
+)
 
 func BenchmarkStartAndExit(b *testing.B) {
 	w := newWorld(b)
@@ -15,6 +19,22 @@ func BenchmarkStartAndExit(b *testing.B) {
 
 func BenchmarkStart(b *testing.B) {
 	w := newWorld(b)
+	for b.Loop() {
+		s := w.start(b, "/bin/sleep", "100")
+		b.StopTimer()
+		s.Close()
+		b.StartTimer()
+	}
+}
+
+// BenchmarkStartWithFiles has what a session gets of certificates: three
+// copies of a bundle.
+func BenchmarkStartWithFiles(b *testing.B) {
+	w := newWorld(b)
+	bundle := bytes.Repeat([]byte("0123456789abcdef"), 220<<10/16)
+	for _, name := range []string{"a", "b", "c"} {
+		w.c.Files = append(w.c.Files, File{Path: filepath.Join(w.home, name), Content: bundle})
+	}
 	for b.Loop() {
 		s := w.start(b, "/bin/sleep", "100")
 		b.StopTimer()

@@ -109,9 +109,9 @@ func start(ctx context.Context, c Config, tier Tier) (_ *Sandbox, err error) {
 		}
 	default:
 		p.Plain = true
-		p.Open = tier != Restricted
+		p.Agent.Open = tier != Restricted
 		if tier == Restricted {
-			if p.Restrict, err = restriction(c, p, &notes); err != nil {
+			if p.Agent.Restrict, err = restriction(c, p, &notes); err != nil {
 				return fail("restrict with Landlock", err)
 			}
 		}
@@ -126,6 +126,7 @@ func start(ctx context.Context, c Config, tier Tier) (_ *Sandbox, err error) {
 			return fail("share folders", err)
 		}
 	}
+	p.dedupe()
 	err = s.wire.send(message{Op: "start", Config: &p, FDs: names}, fds...)
 	closeAll(fds)
 	if err != nil {
@@ -142,10 +143,7 @@ func start(ctx context.Context, c Config, tier Tier) (_ *Sandbox, err error) {
 	}
 	if m.Op == "failed" {
 		closeAll(fds)
-		err = errors.New(m.Text)
-		if m.Errno != 0 {
-			err = &stepError{m.Text, syscall.Errno(m.Errno)}
-		}
+		err = m.err()
 		return nil, &StartError{m.Code, m.Step, err}
 	}
 	sb := &Sandbox{Tier: tier, Notes: append(notes, m.Notes...), s: s}

@@ -1,44 +1,61 @@
 package sandbox
 
 import (
+	"bytes"
 	"encoding/binary"
-	"encoding/json"
+	"encoding/gob"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"slices"
 	"sync"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
 // message is one message between the caller and stage 1: four bytes of length
-// (little endian), then this in JSON. Descriptors travel with the first byte.
+// (little endian), then this as a gob, which keeps every byte of a string:
+// names of files need not be UTF-8. Descriptors travel with the first byte. A
+// long body is not sent but put into a memfd, the last of the descriptors;
+// inMemfd in the length says so.
 type message struct {
-	Op string `json:"op"`
+	Op string
 
 	// start, caller to stage 1.
-	Config *initConfig `json:"config,omitempty"`
+	Config *initConfig
 
-	// signal, winsize, continue, socket, end: caller to stage 1.
-	Signal     int    `json:"signal,omitempty"`
-	Rows, Cols uint16 `json:",omitempty"`
-	ID         int    `json:"id,omitempty"`     // of a socket request, and of its answer
-	Family     int    `json:"family,omitempty"` // AF_INET or AF_INET6
+	// signal, socket, mask, end: caller to stage 1.
+	Signal int
+	Mask   *maskRequest
+	ID     int // of a request, and of its answer
+	Family int // AF_INET or AF_INET6
 
-	// started, failed, stopped, continued, exited, socket: stage 1 to caller.
-	FDs    []string `json:"fds,omitempty"` // what each descriptor is
-	Notes  []string `json:"notes,omitempty"`
-	Code   int      `json:"code,omitempty"`
-	Step   string   `json:"step,omitempty"`
-	Errno  int      `json:"errno,omitempty"`
-	Text   string   `json:"text,omitempty"`
-	Checks []Check  `json:"checks,omitempty"`
+	// started, failed, stopped, continued, exited, answer: stage 1 to caller.
+	FDs    []string // what each descriptor is
+	Notes  []string
+	Code   int
+	Step   string
+	Errno  int
+	Text   string
+	Checks []Check
+}
+
+// err is the error that a message tells of.
+func (m message) err() error {
+	if m.Errno != 0 {
+		return &stepError{m.Text, syscall.Errno(m.Errno)}
+	}
+	return errors.New(m.Text)
 }
 
 const (
 	maxMessage = 64 << 20 // bytes
 	maxFDs     = 240      // the kernel takes 253 at a time
+	maxInline  = 64 << 10 // bytes; what is longer would wait for the socket's buffer
+	inMemfd    = 1 << 31
 )
 
 // wire is one end of the control socket.
@@ -79,15 +96,26 @@ func wireOf(fd int) (*wire, error) {
 func (w *wire) close() { w.c.Close() }
 
 func (w *wire) send(m message, fds ...int) error {
-	body, err := json.Marshal(m)
-	if err != nil {
+	var body bytes.Buffer
+	body.Write(make([]byte, 4))
+	if err := gob.NewEncoder(&body).Encode(m); err != nil {
 		return err
 	}
-	if len(body) > maxMessage || len(fds) > maxFDs {
-		return fmt.Errorf("message %s is too long: %d bytes, %d descriptors", m.Op, len(body), len(fds))
+	b := body.Bytes()
+	size := uint32(len(b) - 4)
+	if size > maxMessage || len(fds) > maxFDs {
+		return fmt.Errorf("message %s is too long: %d bytes, %d descriptors", m.Op, size, len(fds))
 	}
-	b := binary.LittleEndian.AppendUint32(make([]byte, 0, len(body)+4), uint32(len(body)))
-	b = append(b, body...)
+	if size > maxInline {
+		mem, err := memfd("message", b[4:])
+		if err != nil {
+			return err
+		}
+		defer unix.Close(mem)
+		fds = append(slices.Clip(fds), mem)
+		b, size = b[:4], size|inMemfd
+	}
+	binary.LittleEndian.PutUint32(b, size)
 	var oob []byte
 	if len(fds) > 0 {
 		oob = unix.UnixRights(fds...)
@@ -101,10 +129,27 @@ func (w *wire) send(m message, fds ...int) error {
 	return err
 }
 
+// memfd makes a file in memory that holds b.
+func memfd(name string, b []byte) (int, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("memfd: %w", err)
+	}
+	for off := 0; off < len(b); {
+		n, err := unix.Pwrite(fd, b[off:], int64(off))
+		if err != nil {
+			unix.Close(fd)
+			return -1, fmt.Errorf("memfd: %w", err)
+		}
+		off += n
+	}
+	return fd, nil
+}
+
 // recv reads the next message. The descriptors are the caller's to close.
 func (w *wire) recv() (m message, fds []int, err error) {
 	var head [4]byte
-	oob := make([]byte, unix.CmsgSpace(4*maxFDs))
+	oob := make([]byte, unix.CmsgSpace(4*(maxFDs+1)))
 	n, oobn, _, _, err := w.c.ReadMsgUnix(head[:], oob)
 	if err != nil {
 		return m, nil, err
@@ -131,14 +176,23 @@ func (w *wire) recv() (m message, fds []int, err error) {
 		return m, fds, err
 	}
 	size := binary.LittleEndian.Uint32(head[:])
-	if size > maxMessage {
-		return m, fds, fmt.Errorf("message of %d bytes: the limit is %d", size, maxMessage)
+	long := size&inMemfd != 0
+	size &^= inMemfd
+	if size > maxMessage || long && len(fds) == 0 {
+		return m, fds, fmt.Errorf("message of %d bytes, %d descriptors: the limit is %d", size, len(fds), maxMessage)
 	}
 	body := make([]byte, size)
-	if _, err = io.ReadFull(w.c, body); err != nil {
-		return m, fds, err
+	if long {
+		mem := os.NewFile(uintptr(fds[len(fds)-1]), "message")
+		fds = fds[:len(fds)-1]
+		_, err = mem.ReadAt(body, 0)
+		mem.Close()
+	} else {
+		_, err = io.ReadFull(w.c, body)
 	}
-	err = json.Unmarshal(body, &m)
+	if err == nil {
+		err = gob.NewDecoder(bytes.NewReader(body)).Decode(&m)
+	}
 	return m, fds, err
 }
 
