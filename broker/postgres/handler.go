@@ -21,9 +21,16 @@
 // the server then proves that it knows the password's verifier at this very
 // connection. A server without TLS is taken only where Handler.Plain allows it.
 //
-// What does not hold: a value cut over several protocol messages (COPY data may
-// be) is not seen in one piece by the filter. An agent that may run any
-// statement can read who it is (current_user), and set its own role's password.
+// Statements that make or change a role or its password are refused, on their
+// way: CREATE and ALTER of ROLE, USER and GROUP (but ALTER ROLE ... SET), ALTER
+// DEFAULT PRIVILEGES, and writes to pg_authid. The data of COPY is judged as one
+// stream, however it is cut into messages.
+//
+// What does not hold: statements in strings (DO blocks, function bodies, EXECUTE)
+// are not looked into, and neither is what a function that is there already does:
+// a login that may alter its own role should not be given to an agent. A value
+// cut over several statements or parameters is not seen in one piece by the
+// filter. An agent that may run any statement can read who it is (current_user).
 //
 // Goroutines: Serve starts two and waits for both.
 package postgres
@@ -59,6 +66,8 @@ type Handler struct {
 	Credentials func() []guard.Credential
 	// Use is the use line: broker.Line.Use.
 	Use func(u guard.Use, send func(guard.Secret) (string, error)) (guard.Decision, error)
+	// Refused records a statement that was refused: broker.Line.Refuse; optional.
+	Refused func(u guard.Use, d guard.Decision)
 	// Dial reaches a host that policy allows: broker.Egress.DialFor.
 	Dial func(ctx context.Context, host string, port int) (net.Conn, error)
 	// Open starts a stream on the leak line.
@@ -152,10 +161,18 @@ func (h *Handler) Serve(ctx context.Context, c net.Conn, host string, port int) 
 	}
 	_ = c.SetDeadline(time.Time{})
 	pid, exe := broker.Process(raw)
-	filter := h.Open(guard.Origin{
-		Channel: guard.ChannelPostgres, Source: "broker", PID: pid, Exe: exe, Host: host, Port: port, Home: h.home(host, port),
-	})
-	pump(c, up.Conn, filter, hide)
+	d := pump(c, up.Conn, func() guard.Filter {
+		return h.Open(guard.Origin{
+			Channel: guard.ChannelPostgres, Source: "broker", PID: pid, Exe: exe, Host: host, Port: port, Home: h.home(host, port),
+		})
+	}, hide)
+	if d.Rule == rolesRule && h.Refused != nil {
+		d.Secret = cred.ID()
+		h.Refused(guard.Use{
+			Session: h.Session, Credential: cred, Channel: guard.ChannelPostgres, Action: "db:role", Resource: s.params["database"],
+			Host: host, Port: port, Path: "/" + s.params["database"], PID: pid, Exe: exe, At: time.Now(),
+		}, d)
+	}
 }
 
 // start is what a client said first.

@@ -185,8 +185,13 @@ func denied(d guard.Decision) *pgproto3.ErrorResponse {
 	return e
 }
 
-// stopped is the leak line's refusal.
+// stopped is the refusal of what a client sent.
 func stopped(d guard.Decision) *pgproto3.ErrorResponse {
+	if d.Rule == rolesRule {
+		e := refuse("42501", d.Reason, strings.Join(d.NextSteps, "; "))
+		e.Detail = "layer: broker, rule: " + d.Rule
+		return e
+	}
 	e := refuse("42501", "guard stopped this statement: it holds a secret", strings.Join(append([]string{d.Reason}, d.NextSteps...), "; "))
 	if d.Secret.Name != "" {
 		e.Message += " (" + d.Secret.Name + ")"

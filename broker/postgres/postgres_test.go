@@ -127,20 +127,7 @@ func newWorld(tb testing.TB, srv *rotatetest.Postgres, set ...func(*Handler)) *w
 			if o.Channel != guard.ChannelPostgres || !slices.Contains(o.Home, "appdb") {
 				tb.Errorf("origin %+v", o)
 			}
-			var held []byte
-			return func(p []byte, s guard.Step) ([]byte, guard.Decision) {
-				held = append(held, p...)
-				if bytes.Contains(held, []byte(planted)) {
-					return nil, guard.Decision{Action: guard.Block, Rule: "leak-rule-3", Reason: "a secret of this session", Secret: guard.SecretID{Name: "other"}}
-				}
-				keep := 0
-				if s == guard.More {
-					keep = min(len(held), len(planted)-1)
-				}
-				out := slices.Clone(held[:len(held)-keep])
-				held = append([]byte(nil), held[len(held)-keep:]...)
-				return out, guard.Decision{Action: guard.Pass}
-			}
+			return search()
 		},
 		TLS: &tls.Config{RootCAs: roots},
 	}

@@ -92,17 +92,21 @@ func greet(c net.Conn, s *start, up *pgconn.HijackedConn, id uint32, key []byte,
 	return err
 }
 
-var errStopped = errors.New("stopped by the leak line")
+var (
+	errStopped = errors.New("stopped by the leak line")
+	errFrame   = errors.New("a message's length is impossible")
+)
 
-// pump moves bytes until one side ends or the filter stops.
-func pump(client, up net.Conn, f guard.Filter, hide rename) {
+// pump moves bytes until one side ends or the filter stops, and returns the
+// decision that stopped it.
+func pump(client, up net.Conn, open func() guard.Filter, hide rename) (verdict guard.Decision) {
 	var wg sync.WaitGroup
-	var verdict guard.Decision
+	verdict.Action = guard.Pass
 	halt := make(chan struct{}) // closed before up is, when the filter stopped
 	wg.Go(func() {
-		var err error
-		verdict, err = forward(up, client, f)
+		d, err := forward(up, client, open)
 		if errors.Is(err, errStopped) {
+			verdict = d
 			close(halt)
 		}
 		up.Close()
@@ -120,83 +124,7 @@ func pump(client, up net.Conn, f guard.Filter, hide rename) {
 		}
 	})
 	wg.Wait()
-}
-
-// frames follows message boundaries: a type byte, then a length that counts
-// itself. left is what is missing of the current message.
-type frames struct {
-	head [5]byte
-	n    int // bytes of head seen
-	left int
-}
-
-var errFrame = errors.New("a message's length is impossible")
-
-// skip takes p in and says whether a message ends with its last byte.
-func (s *frames) skip(p []byte) (whole bool, err error) {
-	for len(p) > 0 {
-		if s.left > 0 {
-			n := min(s.left, len(p))
-			s.left -= n
-			p = p[n:]
-			continue
-		}
-		n := copy(s.head[s.n:], p)
-		s.n += n
-		p = p[n:]
-		if s.n < len(s.head) {
-			break
-		}
-		size := int64(binary.BigEndian.Uint32(s.head[1:]))
-		if size < 4 || size > 1<<30+64 {
-			return false, errFrame
-		}
-		s.left, s.n = int(size)-4, 0
-	}
-	return s.left == 0 && s.n == 0, nil
-}
-
-// forward sends the client's messages through the filter. At the end of a
-// message nothing is held back: the client may wait for the answer.
-func forward(up io.Writer, client io.Reader, f guard.Filter) (guard.Decision, error) {
-	if f == nil {
-		return guard.Decision{Rule: "no filter"}, errStopped
-	}
-	buf := make([]byte, 32<<10)
-	var at frames
-	for {
-		n, err := client.Read(buf)
-		if n > 0 {
-			whole, ferr := at.skip(buf[:n])
-			if ferr != nil {
-				return guard.Decision{}, ferr
-			}
-			step := guard.More
-			if whole {
-				step = guard.Pause
-			}
-			out, d := f(buf[:n], step)
-			if d.Action.Stops() {
-				// What came before the secret is part of the same statement.
-				return d, errStopped
-			}
-			if len(out) > 0 {
-				if _, err := up.Write(out); err != nil {
-					return d, err
-				}
-			}
-		}
-		if err != nil {
-			out, d := f(nil, guard.End)
-			if d.Action.Stops() {
-				return d, errStopped
-			}
-			if len(out) > 0 {
-				_, _ = up.Write(out)
-			}
-			return d, err
-		}
-	}
+	return verdict
 }
 
 // maxRewrite bounds an error or notice that is looked into.

@@ -1,0 +1,185 @@
+package postgres
+
+import (
+	"encoding/binary"
+	"io"
+
+	"guard"
+	"guard/broker"
+)
+
+// The streams of a client's bytes: what is in CopyData messages, one after the
+// other, as the server puts them together; and everything else.
+const (
+	rest = iota
+	copied
+	streams
+)
+
+// sender takes a client's messages apart: a type byte, then a length that counts
+// itself, then the payload.
+type sender struct {
+	weave   broker.Weave
+	filters [streams]guard.Filter
+	held    [streams]int
+	run     []byte // bytes of one stream, not yet given to its filter
+	stream  int
+
+	head [5]byte
+	n    int // bytes of head seen
+	left int // of the payload
+	sql  *roles
+	name bool // in the name that goes before a Parse message's query
+}
+
+// forward sends the client's messages through the filters. At the end of a
+// message these are told of a pause: the client may wait for the answer. (What
+// they keep then is the end of COPY data, since every message that is answered
+// ends with bytes of the protocol's.)
+func forward(up io.Writer, client io.Reader, open func() guard.Filter) (guard.Decision, error) {
+	s := &sender{weave: broker.Weave{Dst: up}}
+	for i := range s.filters {
+		if s.filters[i] = open(); s.filters[i] == nil {
+			return guard.Decision{Rule: "no filter"}, errStopped
+		}
+	}
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := client.Read(buf)
+		d, serr := s.send(buf[:n])
+		if serr == nil && err != nil {
+			d, serr = s.step(guard.End)
+		}
+		if serr != nil {
+			// What came before the secret is part of the same statement.
+			return d, serr
+		}
+		if werr := s.weave.Flush(); werr != nil {
+			return d, werr
+		}
+		if err != nil {
+			return d, err
+		}
+	}
+}
+
+func (s *sender) send(p []byte) (d guard.Decision, err error) {
+	d.Action = guard.Pass
+	for len(p) > 0 && err == nil {
+		if s.n < len(s.head) {
+			n := copy(s.head[s.n:], p)
+			s.n += n
+			if d, err = s.take(rest, p[:n]); err != nil {
+				return d, err
+			}
+			p = p[n:]
+			if s.n < len(s.head) {
+				break
+			}
+			size := int64(binary.BigEndian.Uint32(s.head[1:]))
+			if size < 4 || size > 1<<30+64 {
+				return d, errFrame
+			}
+			s.left, s.sql = int(size)-4, nil
+			if t := s.head[0]; t == 'Q' || t == 'P' {
+				s.sql, s.name = newRoles(), t == 'P'
+			}
+		} else {
+			n := min(s.left, len(p))
+			s.left -= n
+			if s.roles(p[:n]) {
+				return minted(), errStopped
+			}
+			to := rest
+			if s.head[0] == 'd' {
+				to = copied
+			}
+			d, err = s.take(to, p[:n])
+			p = p[n:]
+		}
+		if s.left == 0 {
+			s.n = 0
+		}
+	}
+	if err != nil {
+		return d, err
+	}
+	if s.n == 0 {
+		return s.step(guard.Pause)
+	}
+	return s.flush()
+}
+
+// roles looks at a piece of a Query or Parse message.
+func (s *sender) roles(p []byte) bool {
+	for s.sql != nil {
+		k := 0
+		for k < len(p) && p[k] != 0 {
+			k++
+		}
+		if !s.name {
+			s.sql.feed(p[:k])
+		}
+		switch {
+		case k == len(p) && s.left > 0:
+			return s.sql.found()
+		case s.name && k < len(p):
+			s.name, p = false, p[k+1:]
+		default: // the query has ended, or the message
+			found := s.sql.end()
+			s.sql = nil
+			return found
+		}
+	}
+	return false
+}
+
+// take collects bytes of one stream, so that small messages are judged together.
+func (s *sender) take(stream int, p []byte) (guard.Decision, error) {
+	if len(p) == 0 {
+		return guard.Decision{Action: guard.Pass}, nil
+	}
+	if stream != s.stream {
+		if d, err := s.flush(); err != nil {
+			return d, err
+		}
+		s.stream = stream
+	}
+	s.run = append(s.run, p...)
+	return guard.Decision{Action: guard.Pass}, nil
+}
+
+func (s *sender) flush() (guard.Decision, error) {
+	if len(s.run) == 0 {
+		return guard.Decision{Action: guard.Pass}, nil
+	}
+	p := s.run
+	s.run = s.run[:0]
+	s.weave.Payload(s.stream, uint64(len(p)), nil)
+	return s.filter(s.stream, p, guard.More)
+}
+
+// step tells the filters of a pause, where they hold something, or of the end.
+func (s *sender) step(step guard.Step) (guard.Decision, error) {
+	if d, err := s.flush(); err != nil {
+		return d, err
+	}
+	for i := range s.filters {
+		if s.held[i] > 0 || step == guard.End {
+			if d, err := s.filter(i, nil, step); err != nil {
+				return d, err
+			}
+		}
+	}
+	return guard.Decision{Action: guard.Pass}, nil
+}
+
+func (s *sender) filter(i int, p []byte, step guard.Step) (guard.Decision, error) {
+	out, d := s.filters[i](p, step)
+	if d.Action.Stops() {
+		return d, errStopped
+	}
+	s.held[i] += len(p) - len(out)
+	s.weave.Release(i, out)
+	return d, nil
+}
