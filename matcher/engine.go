@@ -79,7 +79,22 @@ func insert(t *grams, b []byte, needle, stride, gram int, load func([]byte) uint
 
 func (g *goEngine) scan(b []byte, out []match) ([]match, error) {
 	bitmap, shift := g.long.bitmap, g.long.shift
-	for i := 0; i+longGram <= len(b); i += longStride {
+	i := 0
+	for ; i+4*longStride <= len(b); i += 4 * longStride {
+		// Four at a time: the look-ups overlap, and the branch is one.
+		w := b[i : i+4*longStride]
+		h0, h1 := binary.LittleEndian.Uint64(w)*golden>>shift, binary.LittleEndian.Uint64(w[8:])*golden>>shift
+		h2, h3 := binary.LittleEndian.Uint64(w[16:])*golden>>shift, binary.LittleEndian.Uint64(w[24:])*golden>>shift
+		if (bitmap[h0>>6]>>(h0&63)|bitmap[h1>>6]>>(h1&63)|bitmap[h2>>6]>>(h2&63)|bitmap[h3>>6]>>(h3&63))&1 == 0 {
+			continue
+		}
+		for j := i; j < i+4*longStride; j += longStride {
+			if x := binary.LittleEndian.Uint64(b[j:]); g.long.maybe(x) {
+				out = g.verify(g.long, x, b, j, out)
+			}
+		}
+	}
+	for ; i+longGram <= len(b); i += longStride {
 		x := binary.LittleEndian.Uint64(b[i:])
 		h := x * golden >> shift
 		if bitmap[h>>6]>>(h&63)&1 != 0 {
@@ -90,7 +105,21 @@ func (g *goEngine) scan(b []byte, out []match) ([]match, error) {
 		return out, nil
 	}
 	bitmap, shift = g.short.bitmap, g.short.shift
-	for i := 0; i+shortGram <= len(b); i += shortStride {
+	i = 0
+	for ; i+4*shortStride <= len(b); i += 4 * shortStride {
+		w := b[i : i+4*shortStride]
+		h0, h1 := uint64(binary.LittleEndian.Uint32(w))*golden>>shift, uint64(binary.LittleEndian.Uint32(w[5:]))*golden>>shift
+		h2, h3 := uint64(binary.LittleEndian.Uint32(w[10:]))*golden>>shift, uint64(binary.LittleEndian.Uint32(w[15:]))*golden>>shift
+		if (bitmap[h0>>6]>>(h0&63)|bitmap[h1>>6]>>(h1&63)|bitmap[h2>>6]>>(h2&63)|bitmap[h3>>6]>>(h3&63))&1 == 0 {
+			continue
+		}
+		for j := i; j < i+4*shortStride; j += shortStride {
+			if x := uint64(binary.LittleEndian.Uint32(b[j:])); g.short.maybe(x) {
+				out = g.verify(g.short, x, b, j, out)
+			}
+		}
+	}
+	for ; i+shortGram <= len(b); i += shortStride {
 		x := uint64(binary.LittleEndian.Uint32(b[i:]))
 		h := x * golden >> shift
 		if bitmap[h>>6]>>(h&63)&1 != 0 {

@@ -32,7 +32,7 @@ const (
 
 const (
 	ones       = 0x0101010101010101
-	foldRun    = 40 // columns: xxd -p has 60, PEM 64, OpenSSH 70, MIME 76; the first line may have less
+	foldRun    = 48 // columns: xxd -p has 60, PEM 64, OpenSSH 70, MIME 76; the first line may have less
 	foldIndent = 16 // blanks
 )
 
@@ -78,7 +78,9 @@ func (f *fold) write(set *set, prev, s *text, from, to int, hits []Hit) []Hit {
 		case foldText:
 			j, limit := i, len(p)
 			if f.lean { // ask now and then whether a needle crosses the break
-				limit = min(limit, i+quiet-f.run%quiet)
+				if limit = min(limit, i+quiet-f.run%quiet); f.run < glance {
+					limit = min(limit, i+glance-f.run)
+				}
 			}
 			for j < limit && inLine(p[j]) {
 				j++
@@ -92,7 +94,7 @@ func (f *fold) write(set *set, prev, s *text, from, to int, hits []Hit) []Hit {
 				i = f.lineBreak(s, i)
 			case i < limit:
 				hits = f.end(set, hits)
-			case f.lean && f.run%quiet == 0:
+			case f.lean && (f.run%quiet == 0 || f.run == glance):
 				hits = f.search(set, hits)
 				if len(f.b)-f.held >= f.seam {
 					f.clear()

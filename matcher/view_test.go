@@ -193,8 +193,8 @@ func TestBase64WrappedInStrings(t *testing.T) {
 			}
 		}
 	}
-	for _, text := range []string{"key: " + b64[:50] + "\n     " + b64[50:], "data: " + b64[:44] + "\r\n" + b64[44:],
-		"$ export TOKEN=" + strings.Repeat("-", 41) + v[:20] + "\r\n" + v[20:] + "\r\n"} {
+	for _, text := range []string{"key: " + b64[:50] + "\n     " + b64[50:], "data: " + b64[:48] + "\r\n" + b64[48:],
+		"$ export TOKEN=" + strings.Repeat("-", 49) + v[:20] + "\r\n" + v[20:] + "\r\n"} {
 		if hits := m.Scan([]byte(text)); len(hits) != 1 || !strings.HasSuffix(hits[0].Encoding, "-wrapped") {
 			t.Fatalf("%q: %v", text, hits)
 		}
@@ -203,7 +203,7 @@ func TestBase64WrappedInStrings(t *testing.T) {
 	// A value that base64 does not have, broken by a terminal's edge.
 	jwt := randString(r, alphabet, 20) + "." + randString(r, alphabet, 40) + "." + randString(r, alphabet, 30) + "=!@"
 	m = mustNew(t, val("jwt", jwt))
-	for i := 40; i < len(jwt); i++ {
+	for i := foldRun; i < len(jwt); i++ {
 		if hits := m.Scan([]byte(jwt[:i] + "\r\n" + jwt[i:])); len(hits) != 1 || hits[0].Encoding != "raw-wrapped" {
 			t.Fatalf("cut at %d: %v", i, hits)
 		}
