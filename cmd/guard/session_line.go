@@ -104,7 +104,7 @@ func (s *session) useLine() *broker.Line {
 			return func(outcome string, took time.Duration, wiped bool) {
 				r := s.useRecord(u, d)
 				r.Type, r.Of, r.Wiped, r.Time = audit.TypeResult, seq, wiped, time.Time{}
-				r.Result, r.Reason = resultOf(outcome)
+				r.Result, r.Reason = resultOf(u, outcome)
 				r.DurationMS = float64(took.Microseconds()) / 1000
 				if _, err := s.append(r); err != nil {
 					s.app.say("the outcome of a use could not be recorded: %v", err)
@@ -127,9 +127,11 @@ func (s *session) useLine() *broker.Line {
 
 // resultOf is how the log tells an outcome: whether it was a success, and what
 // of it.
-func resultOf(outcome string) (result, detail string) {
+func resultOf(u guard.Use, outcome string) (result, detail string) {
 	if code, ok := strings.CutPrefix(outcome, "status "); ok {
 		switch {
+		case len(code) >= 3 && code[0] < '4' && u.Action == "repo:push" && u.Method == "POST":
+			return "success", "push sent, " + outcome
 		case len(code) >= 3 && code[0] < '4':
 			return "success", outcome
 		default:
