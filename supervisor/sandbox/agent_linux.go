@@ -68,7 +68,7 @@ func become(status *os.File) *failure {
 			return failed("set no_new_privs", err)
 		}
 		var err error
-		if filter, err = seccompFilter(filterOptions{noZeroCopy: c.NoZeroCopy, restricted: c.Restrict != nil}); err != nil {
+		if filter, err = seccompFilter(filterOptions{noZeroCopy: c.NoZeroCopy, restricted: c.Restrict != nil, reserved: c.Reserved}); err != nil {
 			return failed("make the system call filter", err)
 		}
 		if err := landlock(c.Restrict); err != nil {

@@ -286,14 +286,84 @@ var attacks = map[string]func(args []string){
 		}
 		for _, p := range links {
 			_, err := os.Readlink(p)
-			report(err, unix.EACCES, unix.EPERM)
+			report(err, unix.EACCES, unix.EPERM, unix.ENOENT)
 			_, err = os.Open(p)
-			report(err, unix.EACCES, unix.EPERM)
+			report(err, unix.EACCES, unix.EPERM, unix.ENOENT)
 		}
 		for _, p := range []string{"/proc/1/mem", "/proc/1/environ", "/proc/1/maps", "/proc/kcore", "/dev/mem", "/dev/kmsg", "/proc/kmsg"} {
 			_, err := os.ReadFile(p)
 			report(err, unix.EACCES, unix.EPERM, unix.ENOENT, unix.EIO)
 		}
+	},
+	// "limits" tries to starve process 1 and its threads.
+	"limits": func([]string) {
+		if os.Getpid() <= reservedPids {
+			fmt.Println("BROKEN: process id", os.Getpid())
+		}
+		zero := make([]byte, 64)
+		zero[0] = 48 // size of struct sched_attr
+		p := uintptr(unsafe.Pointer(&zero[0]))
+		rlim := uintptr(unsafe.Pointer(&unix.Rlimit{}))
+		for _, pid := range []uintptr{1, 2, 3, 5, 7, reservedPids, 1<<32 | 1} {
+			for _, what := range []uintptr{unix.RLIMIT_CPU, unix.RLIMIT_AS, unix.RLIMIT_NOFILE} {
+				report(call(unix.SYS_PRLIMIT64, pid, what, rlim, 0), unix.EPERM)
+			}
+			report(call(unix.SYS_SCHED_SETATTR, pid, p, 0), unix.EPERM)
+			report(call(unix.SYS_SCHED_SETSCHEDULER, pid, 5, p+8), unix.EPERM)
+			report(call(unix.SYS_SCHED_SETPARAM, pid, p+8), unix.EPERM)
+			report(call(unix.SYS_SCHED_SETAFFINITY, pid, 8, p), unix.EPERM)
+			for which := range uintptr(3) {
+				report(call(unix.SYS_SETPRIORITY, which, pid, 19), unix.EPERM)
+				report(call(unix.SYS_IOPRIO_SET, which+1, pid, 3<<13), unix.EPERM)
+			}
+		}
+		report(call(unix.SYS_SETPRIORITY, unix.PRIO_USER, 0, 19), unix.EPERM)
+		report(call(unix.SYS_IOPRIO_SET, ioprioWhoUser, 0, 3<<13), unix.EPERM)
+		for pid := 1; pid <= reservedPids; pid++ {
+			for _, p := range []string{"oom_score_adj", "oom_adj", "coredump_filter", "timerslack_ns", "status", "comm", "autogroup"} {
+				f, err := os.OpenFile(fmt.Sprintf("/proc/%d/%s", pid, p), os.O_RDWR, 0)
+				if err == nil {
+					f.Close()
+				}
+				if !errors.Is(err, unix.ENOENT) {
+					report(err, unix.ENOENT)
+				}
+			}
+		}
+		report(os.WriteFile("/proc/sys/kernel/ns_last_pid", []byte("1"), 0), unix.EPERM, unix.EACCES)
+		// Its own processes are its own.
+		cmd := exec.Command("/bin/sleep", "100")
+		if err := cmd.Start(); err != nil {
+			fmt.Println("BROKEN:", err)
+			return
+		}
+		pid := cmd.Process.Pid
+		err := errors.Join(unix.Prlimit(pid, unix.RLIMIT_CORE, &unix.Rlimit{}, nil), unix.Setpriority(unix.PRIO_PROCESS, pid, 5), unix.Setpriority(unix.PRIO_PROCESS, 0, 1),
+			unix.Prlimit(0, unix.RLIMIT_CORE, &unix.Rlimit{}, nil), os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte("500"), 0))
+		if err != nil {
+			fmt.Println("BROKEN:", err)
+		}
+		cmd.Process.Kill()
+		cmd.Wait()
+		// Nested sandboxes have a /proc of their own.
+		self, _ := os.Executable()
+		cmd = exec.Command(self, "@proc")
+		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+		cmd.SysProcAttr = &syscall.SysProcAttr{
+			Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID,
+			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+			GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+		}
+		if err := cmd.Run(); err != nil {
+			fmt.Println("BROKEN:", err)
+		}
+	},
+	"proc": func([]string) {
+		if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
+			fmt.Println("BROKEN: /proc in a nested sandbox:", err)
+		}
+		b, err := os.ReadFile("/proc/1/comm")
+		fmt.Printf("held: process 1 is %q %v\n", b, err)
 	},
 	"processes": func(args []string) {
 		pid, _ := strconv.Atoi(args[0]) // of the host

@@ -76,6 +76,7 @@ func TestSystemCalls(t *testing.T) {
 	w.holds(t, "sockets")
 	w.holds(t, "kernel")
 	w.holds(t, "setuid")
+	w.holds(t, "limits")
 	w.holds(t, "mounts", w.dir, w.home, w.bin)
 	w.c.NoZeroCopy = true
 	w.holds(t, "zerocopy")

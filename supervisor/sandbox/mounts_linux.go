@@ -132,7 +132,10 @@ func (t *tree) build() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
-	proc, err := newFS("proc", attrPlain|unix.MOUNT_ATTR_NOEXEC)
+	// Stage 1 is not dumpable, but its files in /proc belong to its uid 0, which
+	// is the agent's uid for the host: oom_score_adj could be written. So what a
+	// process may not trace it does not see.
+	proc, err := newFS("proc", attrPlain|unix.MOUNT_ATTR_NOEXEC, "hidepid=ptraceable")
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ import (
 type filterOptions struct {
 	noZeroCopy bool // see Config.NoZeroCopy
 	restricted bool // no network namespace: nothing but TCP, which Landlock judges
+	reserved   bool // stage 1 has process ids up to reservedPids, and nobody else has
 }
 
 // denied are calls that are refused whatever their arguments.
@@ -108,6 +109,14 @@ func seccompFilter(o filterOptions) ([]unix.SockFilter, error) {
 	)...)...)
 	p = append(p, when(unix.SYS_SOCKET, socketRules(o)...)...)
 	p = append(p, when(unix.SYS_MOUNT, mountRules()...)...)
+	if !o.restricted {
+		for _, nr := range []uint32{unix.SYS_PRLIMIT64, unix.SYS_SCHED_SETATTR, unix.SYS_SCHED_SETSCHEDULER, unix.SYS_SCHED_SETPARAM, unix.SYS_SCHED_SETAFFINITY} {
+			p = append(p, when(nr, processRules(o, 0)...)...)
+		}
+		for nr, user := range map[uint32]uint32{unix.SYS_SETPRIORITY: unix.PRIO_USER, unix.SYS_IOPRIO_SET: ioprioWhoUser} {
+			p = append(p, when(nr, concatBPF([]bpf.Instruction{arg(0)}, when(user, retErrno(unix.EPERM)), processRules(o, 1))...)...)
+		}
+	}
 	if o.restricted {
 		// Fast open connects without the call that Landlock judges.
 		for nr, flags := range map[uint32]uint32{unix.SYS_SENDTO: 3, unix.SYS_SENDMSG: 2, unix.SYS_SENDMMSG: 3} {
@@ -168,6 +177,21 @@ func socketRules(o filterOptions) []bpf.Instruction {
 		},
 		inet,
 	)
+}
+
+const ioprioWhoUser = 3 // IOPRIO_WHO_USER of linux/ioprio.h
+
+// processRules judge calls that change limits and priorities of the process
+// whose id is argument n. Stage 1 has the agent's uid in the kernel's eyes, so
+// it would let them through. 0 is the caller itself. Where stage 1's ids are not
+// known, no others can be named; in a pid namespace of the agent's own, low ones
+// cannot.
+func processRules(o filterOptions, n uint32) []bpf.Instruction {
+	rules := concatBPF([]bpf.Instruction{arg(n)}, when(0, allow))
+	if o.reserved {
+		rules = append(rules, bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: reservedPids, SkipFalse: 1}, allow)
+	}
+	return append(rules, retErrno(unix.EPERM))
 }
 
 // mountRules judge mount(source, target, type, flags). Making all mounts

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-type filterOptions struct{ noZeroCopy, restricted bool }
+type filterOptions struct{ noZeroCopy, restricted, reserved bool }
 
 func seccompFilter(filterOptions) ([]unix.SockFilter, error) {
 	return nil, unsupported("no system call filter for %s", runtime.GOARCH)

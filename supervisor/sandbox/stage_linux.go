@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 	"unsafe"
@@ -58,6 +59,7 @@ type agentConfig struct {
 	Argv, Env  []string
 	Dir        string
 	NoZeroCopy bool
+	Reserved   bool // stage 1 and its threads have process ids up to reservedPids
 	Probe      bool // try what there is, run no agent
 	Open       bool // no restriction at all: the tiers below Restricted
 	// Restrict asks for Landlock's file and network rules, for the restricted tier.
@@ -222,6 +224,9 @@ func (in *inner) startAgent() *failure {
 		attr.Sys.GidMappings = []syscall.SysProcIDMap{{ContainerID: in.c.GID, HostID: 0, Size: 1}}
 		attr.Sys.AmbientCaps = []uintptr{unix.CAP_SETPCAP} // to empty the bounding set; given up there
 	}
+	if !in.c.Plain {
+		in.c.Agent.Reserved = reservePids() == nil
+	}
 	in.agent, err = syscall.ForkExec("/proc/self/exe", []string{"guard", argAgent}, attr)
 	cfgRead.Close()
 	write.Close()
@@ -257,6 +262,29 @@ func (in *inner) startAgent() *failure {
 		return failed("start the agent", err)
 	}
 	return &failure{m.Code, m.Step, m.err()}
+}
+
+// reservedPids are the process ids that the kernel does not give out again when
+// it starts over (RESERVED_PIDS in kernel/pid.c).
+const reservedPids = 300
+
+// reservePids makes all process ids from now on higher than reservedPids, so
+// that the system call filter can tell this process and its threads from the
+// agent's by number. The threads that will be needed are made before.
+func reservePids() error {
+	const threads = 8
+	var made, done sync.WaitGroup
+	made.Add(threads)
+	for range threads {
+		done.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			made.Done()
+			made.Wait()
+		})
+	}
+	done.Wait()
+	return os.WriteFile("/proc/sys/kernel/ns_last_pid", []byte(strconv.Itoa(reservedPids)), 0)
 }
 
 // stepError is an error that crossed a process boundary: its words, and the
