@@ -13,7 +13,8 @@
 //     that also depend on the bytes before or after the value are trimmed, so
 //     that neither a prefix, a suffix, a newline nor padding hides it. "+" and
 //     "/" may be percent-encoded, "/" escaped as in JSON;
-//   - hex, lower and upper case;
+//   - hex, lower or upper case, also as lists of bytes: "67 68", "67:68", "67,68",
+//     "0x67,0x68" and "0x67, 0x68";
 //   - percent-encoding (RFC 3986, and the form, path and JavaScript variants),
 //     upper and lower hex digits, of the bytes that need it and of all bytes,
 //     and twice;
@@ -32,29 +33,56 @@
 // are no needles.
 //
 // Every needle is also looked for across line breaks: LF or CRLF, and up to 16
-// blanks of indentation after it, where the line before ends in 60 base64
-// characters or more. That covers base64 wrapped at 60 to 76 columns and
-// `xxd -p`. Such a hit spans the break and is named "base64-wrapped". A first
-// line that is shorter than 60 characters is not joined to the next.
+// blanks of indentation after it, where the line before ends in 48 bytes or more
+// that are neither blank nor control characters. That covers base64 wrapped at
+// 60 to 76 columns, a first line that a short key shortens, `xxd -p`, and a value
+// without blanks at the edge of a terminal. Such a hit spans the break and its
+// encoding ends in "-wrapped".
+//
+// # Escapes
+//
+// A value that is escaped in part only is no needle. So the stream is also looked
+// at with its escapes decoded, around where they are, all kinds in one pass, and
+// what comes out of that once more. In that view every needle is looked for, and
+// only what has an escape in it is reported, at the offsets of the encoded bytes:
+//
+//   - %XX, and %uXXXX;
+//   - \uXXXX, \u{X}, \UXXXXXXXX, \xXX, \NNN, \0NNN (as printf %b has it, where C's
+//     reading is a control character), \n \r \t \b \f \a \v \e, a backslash before
+//     punctuation or a blank; a backslash before a line break is removed with it;
+//   - &#NN; &#xXX; &amp; &lt; &gt; &quot; &apos;
+//   - control sequences and strings of terminals (ECMA-48; a string of up to 2048
+//     bytes), and a CR that no LF follows, are removed; a backspace takes the byte
+//     before it away.
+//
+// Line breaks in a view, real or decoded, are joined at any column: base64 in a
+// JSON string with its "\n" is found. A "+" is a space where all of a value's
+// spaces are.
 //
 // # What is not
 //
-// Values that [Refuse] refuses. Encodings that are not in the list above,
-// compressed data, values broken by terminal escapes, and two encodings on top
-// of each other except as said above. The characters of a base64 form that hold
-// only a part of a byte of the value (one or two at each end) lie outside the
-// hit.
+// Values that [Refuse] refuses. Encodings that are not in the lists above:
+// among them hex of mixed case, hex dumps with offsets, other character names of
+// HTML, characters outside the BMP escaped in part. Compressed data, two encodings
+// on top of each other except as said above, escapes in escapes in escapes, and
+// what a terminal shows after its cursor was moved. Of a value that a line break
+// cuts before its first escape, the part is not joined for the view. A value that
+// itself holds what looks like an escape is found raw and in the forms of the
+// list, but not in a view. The characters of a base64 form that hold only a part
+// of a byte of the value (one or two at each end) lie outside the hit.
 //
 // # Holding back
 //
 // [Stream.Write] says up to which offset bytes may be released: everything from
 // there on is the longest end of the stream that is the beginning of a needle,
 // exactly, and never more than the longest needle (plus the line breaks inside
-// it). Where hits are concerned the way in which a stream was cut does not
-// matter, except that a hit inside a longer one is reported when it is complete
-// before the longer one is. The property that tests hold on to: as long as the
-// set of values stays the same, no hit that is reported later touches a byte
-// before safe.
+// it), or what in a view is one, and an escape that is not complete; of that never
+// more than 16 KiB. Where hits are concerned the way in which a stream was cut does
+// not matter, except that a hit inside a longer one is reported when it is complete
+// before the longer one is, and that one which waited for what could have gone on
+// with an escape ends where that wait did. The property that tests hold on to: as
+// long as the set of values stays the same, no hit that is reported later touches
+// a byte before safe, except that a backspace may take away a byte that is out.
 //
 // # Engines
 //

@@ -59,6 +59,18 @@ func appendHex(dst, v []byte, digits string) []byte {
 	return dst
 }
 
+// appendHexList writes v as tools list bytes: before stands before each, between
+// between two.
+func appendHexList(dst, v []byte, digits, before, between string) []byte {
+	for i, c := range v {
+		if i > 0 {
+			dst = append(dst, between...)
+		}
+		dst = append(append(dst, before...), digits[c>>4], digits[c&15])
+	}
+	return dst
+}
+
 // appendBase64 appends the characters that hold bits of v only, when v follows
 // `before` bytes (0, 1 or 2) of something else in one base64 text. The first
 // 8*before bits are not v's, so ceil(8*before/6) characters are dropped: 0, 2,

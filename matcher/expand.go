@@ -155,6 +155,15 @@ func (x *expander) all(v []byte) {
 			x.add(encJSON, x.a)
 		}
 	}
+	for _, digits := range cases {
+		if long {
+			break
+		}
+		for _, f := range [...][2]string{{"", " "}, {"", ":"}, {"", ","}, {"0x", ","}, {"0x", ", "}} {
+			x.a = appendHexList(x.a[:0], v, digits, f[0], f[1])
+			x.add(encHex, x.a)
+		}
+	}
 	if bytes.IndexByte(v, ' ') >= 0 {
 		x.a = appendEscaped(x.a[:0], v, ' ', "+") // a form, of which a view decodes the rest
 		x.add(encPercent, x.a)

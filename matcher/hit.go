@@ -9,11 +9,16 @@ import (
 
 // Hit is one occurrence of one needle of one value.
 type Hit struct {
-	ID       guard.SecretID
-	Class    guard.Class
-	Encoding string // "raw", "base64", "base64url", "hex", "percent", "json", "utf-16" or "reversed", and "-wrapped" where a line break cuts it
-	Start    int64  // offset in the stream of the encoded form's first byte
-	End      int64  // and of the byte after its last
+	ID    guard.SecretID
+	Class guard.Class
+	// Encoding is "raw", "base64", "base64url", "hex", "percent", "json", "utf-16"
+	// or "reversed". Where escapes were decoded or removed they come first, in this
+	// order: "ansi", "html", "json" or "escaped", "percent", as in "percent" for a
+	// raw value that is escaped in part, and "json+base64". "-wrapped" follows where
+	// a line break cuts the form.
+	Encoding string
+	Start    int64 // offset in the stream of the encoded form's first byte
+	End      int64 // and of the byte after its last
 }
 
 // compare orders hits by where they start, the longer one first.

@@ -30,8 +30,8 @@ func (m *Matcher) Stream() *Stream {
 	return &Stream{m: m, buf: make([]byte, 0, joined+2*maxNeedle), fold: fold{min: foldRun}, view: newView(2, 0)}
 }
 
-// Write takes the next bytes and returns the hits that end in them, sorted and
-// merged as by Scan, each once; and safe, the offset before which no byte can
+// Write takes the next bytes and returns the hits that end in them or, where an
+// escape could have gone on, right before them, sorted and merged as by Scan, each once; and safe, the offset before which no byte can
 // belong to a match that is not yet complete. A hit may reach over safe, so
 // whoever releases bytes keeps it until they are out. safe never goes back.
 //

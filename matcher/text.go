@@ -50,6 +50,9 @@ func plain(segs *[1]seg, b []byte, raw int64) text {
 // find is the index of the seg that b[at] is in.
 func (t *text) find(at int) int {
 	lo, hi := 0, len(t.segs)
+	if hi == 1 {
+		return 0
+	}
 	if hi > 8 && t.segs[hi-8].at <= at { // most questions are about the end
 		lo = hi - 8
 	}
@@ -158,7 +161,8 @@ type window struct {
 	text
 	own     marks // report only what has one of these,
 	and     marks // and, unless it is 0, one of these
-	lean    bool  // it is made of a text that was made here
+	lean    bool  // it is made of a text that was made here:
+	back    int   // take that many bytes before it at least
 	floor   int64 // no hit that is still to be found begins before that offset in the stream
 	scanned int   // b[:scanned] was searched
 	held    int   // how many of these, at the end, begin a needle
@@ -170,12 +174,12 @@ type window struct {
 func (w *window) seed(set *set, prev, s *text, i int) {
 	w.clear()
 	from := max(0, i-retain)
-	if i > 0 && s.raw(from) < w.floor {
+	if i > 0 && w.floor > 0 && s.raw(from) < w.floor {
 		from += sort.Search(i-from, func(n int) bool { return s.raw(from+n) >= w.floor })
 	}
 	if w.lean {
 		w.held = set.begin.hold(s.b[from:i])
-		w.add(s, max(from, i-max(w.held, lookBack)), i, 0)
+		w.add(s, max(from, i-max(w.held, w.back)), i, 0)
 		w.scanned = len(w.b)
 		return
 	}

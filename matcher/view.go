@@ -35,7 +35,7 @@ type view struct {
 // newView makes a view of a stream, and, with depth 2, the one of that one.
 func newView(depth, level int) *view {
 	v := &view{shift: level * markCount}
-	v.own, v.lean = level1<<v.shift, level > 0
+	v.own, v.lean, v.back = level1<<v.shift, level > 0, lookBack
 	v.fold = &fold{}
 	v.fold.and, v.fold.lean = v.own, true
 	if depth > 1 {
