@@ -56,7 +56,7 @@ func become(status *os.File) *failure {
 	// Before the chdir, whose result must be judged by the agent's own powers.
 	if !c.Open {
 		if err := dropCapabilities(); err != nil {
-			return failed("give up capabilities", err)
+			return failed("give up capabilities", lacking(err))
 		}
 	}
 	if err := unix.Chdir(c.Dir); err != nil {
@@ -65,11 +65,11 @@ func become(status *os.File) *failure {
 	var filter []unix.SockFilter
 	if !c.Open {
 		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-			return failed("set no_new_privs", err)
+			return failed("set no_new_privs", lacking(err))
 		}
 		var err error
 		if filter, err = seccompFilter(filterOptions{noZeroCopy: c.NoZeroCopy, restricted: c.Restrict != nil, reserved: c.Reserved}); err != nil {
-			return failed("make the system call filter", err)
+			return failed("make the system call filter", lacking(err))
 		}
 		if err := landlock(c.Restrict); err != nil {
 			return failed("apply Landlock", err)
@@ -89,7 +89,7 @@ func become(status *os.File) *failure {
 	unix.CloseRange(agentConfigFD, ^uint(0), unix.CLOSE_RANGE_CLOEXEC)
 	if filter != nil {
 		if err := loadFilter(filter); err != nil {
-			return failed("load the system call filter", err)
+			return failed("load the system call filter", lacking(err))
 		}
 	}
 	if _, err := status.Write([]byte{statusGo}); err != nil {

@@ -50,7 +50,7 @@ func landlock(r *landlockRules) error {
 	}
 	if r != nil {
 		if abi < 4 {
-			return unsupported("Landlock ABI 4 (Linux 6.7) is needed for TCP rules, this kernel has %d", abi)
+			return lacking(unsupported("Landlock ABI 4 (Linux 6.7) is needed for TCP rules, this kernel has %d", abi))
 		}
 		attr.Handled_access_fs, attr.Handled_access_net = llAll, llNet
 	} else if abi < 6 {
@@ -58,7 +58,7 @@ func landlock(r *landlockRules) error {
 	}
 	fd, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr), 0)
 	if errno != 0 {
-		return fmt.Errorf("make a ruleset: %w", errno)
+		return lacking(fmt.Errorf("make a ruleset: %w", errno))
 	}
 	defer unix.Close(int(fd))
 	if r != nil {
@@ -67,7 +67,7 @@ func landlock(r *landlockRules) error {
 		}
 	}
 	if _, _, errno := unix.Syscall(unix.SYS_LANDLOCK_RESTRICT_SELF, fd, 0, 0); errno != 0 {
-		return fmt.Errorf("restrict: %w", errno)
+		return lacking(fmt.Errorf("restrict: %w", errno))
 	}
 	return nil
 }

@@ -127,50 +127,15 @@ func (t *tree) fresh(path, kind string, attr int, options ...string) error {
 }
 
 // build makes the new tree and changes to it. After it, nothing of the old one
-// can be reached.
+// can be reached. What is the same in every session is marked as lacking if it
+// fails; what depends on the configuration, or on what a project has in its
+// folders, is not: nobody gets a weaker tier by that.
 func (t *tree) build() error {
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("make mounts private: %w", err)
-	}
-	// Stage 1 is not dumpable, but its files in /proc belong to its uid 0, which
-	// is the agent's uid for the host: oom_score_adj could be written. So what a
-	// process may not trace it does not see.
-	proc, err := newFS("proc", attrPlain|unix.MOUNT_ATTR_NOEXEC, "hidepid=ptraceable")
+	src, err := t.base()
 	if err != nil {
-		return err
+		return lacking(err)
 	}
-	sys, err := newFS("sysfs", attrReadOnly|unix.MOUNT_ATTR_NOEXEC)
-	if err != nil { // hosts that mask parts of /sys forbid a new one: an empty one it is
-		if sys, err = newFS("tmpfs", attrReadOnly|unix.MOUNT_ATTR_NOEXEC, "mode=0555"); err != nil {
-			return err
-		}
-	}
-	root, err := clone(unix.AT_FDCWD, "/", true, attrReadOnly)
-	if err != nil {
-		return err
-	}
-	src, err := t.sources()
-	if err != nil {
-		return err
-	}
-	if err := t.openBench(root); err != nil {
-		return err
-	}
-	if err := t.attach(proc, "/proc"); err != nil {
-		return err
-	}
-	if err := t.attach(sys, "/sys"); err != nil {
-		return err
-	}
-	for _, f := range []struct{ path, options string }{{"/tmp", "mode=1777"}, {"/var/tmp", "mode=1777"}, {"/run", "mode=0755"}, {"/var/run", "mode=0755"}} {
-		if err := t.fresh(f.path, "tmpfs", attrPlain, f.options); err != nil {
-			return err
-		}
-	}
-	if err := t.runFolder(src); err != nil {
-		return err
-	}
-	if err := t.devices(src); err != nil {
+	if src, err = t.sources(src); err != nil {
 		return err
 	}
 	if err := t.home(src); err != nil {
@@ -196,17 +161,37 @@ func (t *tree) build() error {
 		return err
 	}
 	if t.store.mount, err = clone(unix.AT_FDCWD, bench, false, attrPlain); err != nil {
-		return err
+		return lacking(err)
 	}
 	if err := t.enter(); err != nil {
-		return err
+		return lacking(err)
 	}
-	return propagate()
+	return lacking(propagate())
 }
 
-// sources copies the mounts of the old tree that go into the new one, by path.
-func (t *tree) sources() (map[string]int, error) {
-	src := map[string]int{}
+// base makes the part of the tree that is the same in every session.
+func (t *tree) base() (src map[string]int, err error) {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return nil, fmt.Errorf("make mounts private: %w", err)
+	}
+	// Stage 1 is not dumpable, but its files in /proc belong to its uid 0, which
+	// is the agent's uid for the host: oom_score_adj could be written. So what a
+	// process may not trace it does not see.
+	proc, err := newFS("proc", attrPlain|unix.MOUNT_ATTR_NOEXEC, "hidepid=ptraceable")
+	if err != nil {
+		return nil, err
+	}
+	sys, err := newFS("sysfs", attrReadOnly|unix.MOUNT_ATTR_NOEXEC)
+	if err != nil { // hosts that mask parts of /sys forbid a new one: an empty one it is
+		if sys, err = newFS("tmpfs", attrReadOnly|unix.MOUNT_ATTR_NOEXEC, "mode=0555"); err != nil {
+			return nil, err
+		}
+	}
+	root, err := clone(unix.AT_FDCWD, "/", true, attrReadOnly)
+	if err != nil {
+		return nil, err
+	}
+	src = map[string]int{}
 	for name := range devices {
 		if fd, err := clone(unix.AT_FDCWD, "/dev/"+name, false, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC); err == nil {
 			src["/dev/"+name] = fd
@@ -217,6 +202,29 @@ func (t *tree) sources() (map[string]int, error) {
 			src[p] = fd
 		}
 	}
+	if err := t.openBench(root); err != nil {
+		return nil, err
+	}
+	if err := t.attach(proc, "/proc"); err != nil {
+		return nil, err
+	}
+	if err := t.attach(sys, "/sys"); err != nil {
+		return nil, err
+	}
+	for _, f := range []struct{ path, options string }{{"/tmp", "mode=1777"}, {"/var/tmp", "mode=1777"}, {"/run", "mode=0755"}, {"/var/run", "mode=0755"}} {
+		if err := t.fresh(f.path, "tmpfs", attrPlain, f.options); err != nil {
+			return nil, err
+		}
+	}
+	if err := t.runFolder(src); err != nil {
+		return nil, err
+	}
+	return src, t.devices(src)
+}
+
+// sources adds the mounts of the old tree that a session shares, by path. src
+// has those that every session gets.
+func (t *tree) sources(src map[string]int) (map[string]int, error) {
 	for p, fd := range t.given {
 		src[p] = fd
 	}

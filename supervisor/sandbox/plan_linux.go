@@ -62,6 +62,11 @@ func plan(c Config, uid, gid int) (initConfig, []string, error) {
 			p.Files[i].Path = real
 		}
 	}
+	for _, f := range append([]string{dir}, p.Writable...) {
+		if err := shareable(f); err != nil {
+			return p, nil, err
+		}
+	}
 	if c.Home != "" {
 		if p.Home, err = canonical(c.Home); err != nil || p.Home == "/" {
 			notes = append(notes, fmt.Sprintf("%s is no home folder to overlay", c.Home))
@@ -142,6 +147,40 @@ func (p *initConfig) dedupe() {
 			seen[k] = i
 		}
 	}
+}
+
+// shareable says why a path cannot be shared: the kernel's own file systems
+// would be a way out, and the session has its own.
+func shareable(path string) error {
+	var st unix.Stat_t
+	if unix.Stat(path, &st) != nil {
+		return nil // stage 1 says so
+	}
+	kind := st.Mode & unix.S_IFMT
+	if kind == unix.S_IFSOCK || kind == unix.S_IFIFO { // of a service that is shared on purpose, wherever it is
+		return nil
+	}
+	for _, d := range []string{"/proc", "/sys", "/dev", "/run", "/var/run"} {
+		if within(path, d) {
+			return fmt.Errorf("%s cannot be shared: the session has a %s of its own; use a folder that is not in it", path, d)
+		}
+	}
+	if kind == unix.S_IFBLK || kind == unix.S_IFCHR {
+		return fmt.Errorf("%s cannot be shared: it is a device", path)
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(path, &fs); err == nil && kernelFS[int64(fs.Type)] {
+		return fmt.Errorf("%s cannot be shared: it is on a file system of the kernel's own", path)
+	}
+	return nil
+}
+
+// kernelFS are file systems whose files are the kernel's (linux/magic.h).
+var kernelFS = map[int64]bool{
+	unix.PROC_SUPER_MAGIC: true, unix.SYSFS_MAGIC: true, unix.CGROUP_SUPER_MAGIC: true, unix.CGROUP2_SUPER_MAGIC: true, unix.DEBUGFS_MAGIC: true,
+	unix.TRACEFS_MAGIC: true, unix.SECURITYFS_MAGIC: true, unix.SELINUX_MAGIC: true, unix.SMACK_MAGIC: true, unix.BPF_FS_MAGIC: true,
+	unix.PSTOREFS_MAGIC: true, unix.EFIVARFS_MAGIC: true, unix.DEVPTS_SUPER_MAGIC: true, unix.NSFS_MAGIC: true, unix.BINFMTFS_MAGIC: true,
+	unix.RDTGROUP_SUPER_MAGIC: true, 0x62656570 /* configfs */ : true, 0x19800202 /* mqueue */ : true, 0x65735543 /* fusectl */ : true,
 }
 
 func canonical(path string) (string, error) {

@@ -76,7 +76,7 @@ type failure struct {
 func failed(step string, err error) *failure { return &failure{125, step, err} }
 
 func (f *failure) message() message {
-	m := message{Op: "failed", Code: f.code, Step: f.step, Text: f.err.Error()}
+	m := message{Op: "failed", Code: f.code, Step: f.step, Text: f.err.Error(), Lacks: errors.Is(f.err, errLacking)}
 	var errno syscall.Errno
 	if errors.As(f.err, &errno) {
 		m.Errno = int(errno)
@@ -178,7 +178,7 @@ func (in *inner) prepare(trees map[string]int) ([]int, *failure) {
 			return nil, failed("build the file tree", err)
 		}
 		if r.err != nil {
-			return nil, failed("build the network", r.err)
+			return nil, failed("build the network", lacking(r.err))
 		}
 		in.tree, in.tty = t, t.tty
 		in.notes = append(t.notes, r.s.notes...)
@@ -233,7 +233,7 @@ func (in *inner) startAgent() *failure {
 	closeAll([]int{initFD + 1, initFD + 2, initFD + 3})
 	if err != nil {
 		cfgWrite.Close()
-		return failed("start in a second user namespace", err)
+		return failed("start in a second user namespace", lackingNamespaces(err))
 	}
 	if in.tree != nil { // the agent's namespace is made, and the agent waits for its configuration
 		if err := in.tree.store.keep(); err != nil {

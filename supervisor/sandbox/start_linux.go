@@ -54,12 +54,43 @@ func Start(ctx context.Context, c Config) (*Sandbox, error) {
 	return nil, last
 }
 
-// Unavailable says that err means that a tier is not to be had here, so that a
-// weaker one may be tried: not that the configuration is wrong or the program
-// cannot be run.
+// Unavailable says that err proves that this machine lacks what a tier needs, so
+// that a weaker one may be tried. Whatever else went wrong (the configuration,
+// the program, a full disk, a file in the project that cannot be covered) is an
+// error in every tier.
 func Unavailable(err error) bool {
-	var se *StartError
-	return errors.As(err, &se) && se.Code == 125 && !errors.Is(err, errNoIdmap) && !errors.Is(err, errConfig)
+	return errors.Is(err, errLacking) && !errors.Is(err, errNoIdmap)
+}
+
+// errLacking marks what a machine does not have.
+var errLacking = errors.New("this machine lacks it")
+
+type lackError struct{ error }
+
+func (lackError) Is(target error) bool { return target == errLacking }
+func (e lackError) Unwrap() error      { return e.error }
+
+// lacking marks err if it is an answer that a kernel without a feature gives,
+// or one that may not be used.
+func lacking(err error) error {
+	for _, e := range []error{
+		unix.ENOSYS, unix.EPERM, unix.EACCES, unix.EINVAL, unix.ENODEV, unix.EOPNOTSUPP, unix.EAFNOSUPPORT, unix.EPROTONOSUPPORT, unix.ESOCKTNOSUPPORT,
+		unix.ENOPROTOOPT, errors.ErrUnsupported,
+	} {
+		if errors.Is(err, e) {
+			return lackError{err}
+		}
+	}
+	return err
+}
+
+// lackingNamespaces is lacking for the calls that make namespaces, whose limits
+// are how administrators turn them off.
+func lackingNamespaces(err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EUSERS) {
+		return lackError{err}
+	}
+	return lacking(err)
 }
 
 // lost says what the tiers below t do not do.
@@ -69,14 +100,6 @@ func lost(t Tier) string {
 	}
 	return "no Landlock here either, so the agent could read any file and socket of this user, the keyring included, and connect anywhere"
 }
-
-// errConfig marks what is wrong with a Config: another tier would not help.
-var errConfig = errors.New("the configuration")
-
-type configError struct{ error }
-
-func (configError) Is(target error) bool { return target == errConfig }
-func (e configError) Unwrap() error      { return e.error }
 
 func start(ctx context.Context, c Config, tier Tier) (_ *Sandbox, err error) {
 	fail := func(op string, err error) (*Sandbox, error) { return nil, &StartError{125, op, err} }
@@ -90,7 +113,7 @@ func start(ctx context.Context, c Config, tier Tier) (_ *Sandbox, err error) {
 	}
 	p, notes, err := plan(c, uid, gid)
 	if err != nil {
-		return fail("start the sandbox", configError{err})
+		return fail("start the sandbox", err)
 	}
 	s := &session{tier: tier}
 	defer func() {
@@ -269,7 +292,7 @@ func (s *session) spawn(p *initConfig, c Config, root bool) error {
 	}
 	proc, err := os.StartProcess("/proc/self/exe", []string{"guard", argInit}, attr)
 	if err != nil {
-		return err
+		return lackingNamespaces(err)
 	}
 	s.proc, s.pid = proc, proc.Pid
 	return nil

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestProbeAgreesWithStart(t *testing.T) {
@@ -218,7 +220,15 @@ func TestNoIdmap(t *testing.T) {
 		t.Skip("an ordinary user needs no idmapped mounts")
 	}
 	w := newWorld(t)
-	w.c.Boundary, w.c.Argv, w.c.Writable = "auto", []string{"true"}, append(w.c.Writable, "/proc/sys")
+	odd := filepath.Join(w.dir, "ramfs")
+	if err := os.Mkdir(odd, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("ramfs", odd, "ramfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(odd, unix.MNT_DETACH)
+	w.c.Boundary, w.c.Argv, w.c.Writable = "auto", []string{"true"}, append(w.c.Writable, odd)
 	s, err := Start(context.Background(), w.c)
 	if err == nil {
 		s.Close()
@@ -268,6 +278,80 @@ func TestPlanRefuses(t *testing.T) {
 		}
 		if err == nil || Unavailable(err) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// What a tier cannot do for a configuration is an error: a project cannot have
+// its agent run in a weaker one.
+func TestNoWeakerTierByConfiguration(t *testing.T) {
+	w := newWorld(t)
+	sock := filepath.Join(w.dir, "sock")
+	l, err := net.Listen("unix", sock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	deep := w.dir + "/" + strings.Repeat(strings.Repeat("x", 250)+"/", 20) + ".env"
+	for name, change := range map[string]func(*Config){
+		"proc":          func(c *Config) { c.Writable = append(c.Writable, "/proc/sys") },
+		"proc as dir":   func(c *Config) { c.Dir = "/proc/self/fd" },
+		"sys":           func(c *Config) { c.Writable = append(c.Writable, "/sys/kernel") },
+		"cgroup":        func(c *Config) { c.Dir = "/sys/fs/cgroup" },
+		"dev":           func(c *Config) { c.Dir = "/dev" },
+		"dev/shm":       func(c *Config) { c.Writable = append(c.Writable, "/dev/shm") },
+		"device":        func(c *Config) { c.Writable = append(c.Writable, "/dev/null") },
+		"run":           func(c *Config) { c.Dir = "/run" },
+		"dir is a file": func(c *Config) { c.Dir = filepath.Join(w.bin, "attacker") },
+		"upper":         func(c *Config) { c.HomeUpper = "/proc/sys" },
+		"long mask":     func(c *Config) { c.Files = []File{{Path: deep}} },
+		"NUL":           func(c *Config) { c.Files = []File{{Path: w.dir + "/a\x00b"}} },
+		"NUL argv":      func(c *Config) { c.Argv = []string{"/bin/true", "a\x00b"} },
+		"too long":      func(c *Config) { c.Argv = []string{"/bin/true", strings.Repeat("x", 65<<20)} },
+		"not there":     func(c *Config) { c.Argv = []string{"no-such-program"} },
+		"boundary":      func(c *Config) { c.Boundary = "strong" },
+	} {
+		c := w.c
+		c.Argv, c.Boundary, c.Writable = []string{"true"}, "auto", slices.Clone(c.Writable)
+		change(&c)
+		s, err := Start(context.Background(), c)
+		if err == nil {
+			if s.Tier != Contained {
+				t.Errorf("%s: fell back to %s: %s", name, s.Tier, s.Notes)
+			} else if name != "long mask" && name != "NUL" {
+				t.Errorf("%s: it started", name)
+			}
+			s.Close()
+			continue
+		}
+		if Unavailable(err) {
+			t.Errorf("%s: would fall back: %v", name, err)
+		}
+	}
+	w.c.Writable = append(w.c.Writable, sock) // a service that is shared on purpose
+	last(t, w.start(t, "true"))
+}
+
+func TestUnavailable(t *testing.T) {
+	for err, want := range map[error]bool{
+		lackingNamespaces(unix.ENOSPC):                 true,
+		lackingNamespaces(unix.EUSERS):                 true,
+		lackingNamespaces(unix.EPERM):                  true,
+		lackingNamespaces(unix.EAGAIN):                 false,
+		lackingNamespaces(unix.ENOMEM):                 false,
+		lacking(unix.ENOSPC):                           false,
+		lacking(unix.ENOSYS):                           true,
+		lacking(errors.ErrUnsupported):                 true,
+		unix.EPERM:                                     false,
+		errors.ErrUnsupported:                          false,
+		lackError{fmt.Errorf("share: %w", errNoIdmap)}: false,
+	} {
+		if got := Unavailable(&StartError{125, "x", err}); got != want {
+			t.Errorf("%v: %t", err, got)
+		}
+		// It survives the way from stage 1.
+		if got := Unavailable(failed("x", err).message().err()); got != want && !errors.Is(err, errNoIdmap) {
+			t.Errorf("%v over the wire: %t", err, got)
 		}
 	}
 }

@@ -40,15 +40,20 @@ type message struct {
 	Step   string
 	Errno  int
 	Text   string
+	Lacks  bool // the error is errLacking
 	Checks []Check
 }
 
 // err is the error that a message tells of.
 func (m message) err() error {
+	err := errors.New(m.Text)
 	if m.Errno != 0 {
-		return &stepError{m.Text, syscall.Errno(m.Errno)}
+		err = &stepError{m.Text, syscall.Errno(m.Errno)}
 	}
-	return errors.New(m.Text)
+	if m.Lacks {
+		return lackError{err}
+	}
+	return err
 }
 
 const (
