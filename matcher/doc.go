@@ -65,11 +65,10 @@
 // among them hex of mixed case, hex dumps with offsets, other character names of
 // HTML, characters outside the BMP escaped in part. Compressed data, two encodings
 // on top of each other except as said above, escapes in escapes in escapes, and
-// what a terminal shows after its cursor was moved. Of a value that a line break
-// cuts before its first escape, the part is not joined for the view. A value that
-// itself holds what looks like an escape is found raw and in the forms of the
-// list, but not in a view. The characters of a base64 form that hold only a part
-// of a byte of the value (one or two at each end) lie outside the hit.
+// what a terminal shows after its cursor was moved. A value that a line break of
+// the stream cuts before its first escape. The characters of a base64 form that
+// hold only a part of a byte of the value (one or two at each end) lie outside the
+// hit.
 //
 // # Holding back
 //

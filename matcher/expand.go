@@ -168,6 +168,10 @@ func (x *expander) all(v []byte) {
 		x.a = appendEscaped(x.a[:0], v, ' ', "+") // a form, of which a view decodes the rest
 		x.add(encPercent, x.a)
 	}
+	// What a view makes of a value that itself holds what looks like an escape.
+	if x.a = appendUnescaped(x.a[:0], v); len(x.a) != len(v) && refuse(x.a) == nil {
+		x.add(encRaw, x.a)
+	}
 	x.a = appendUTF16(x.a[:0], v)
 	x.add(encUTF16, x.a)
 	x.a = appendReversed(x.a[:0], v)

@@ -260,3 +260,29 @@ func controlToken(b []byte) (verdict, int, int, marks) {
 	}
 	return more, 0, 0, 0
 }
+
+// appendUnescaped appends what the escapes in v stand for, without one that
+// v ends within: what that stands for depends on what follows.
+func appendUnescaped(dst, v []byte) []byte {
+	var out [utf8.UTFMax]byte
+	from := len(dst)
+	for i := 0; i < len(v); {
+		if isIntroducer(v[i]) {
+			verdict, n, size, _ := token(v[i:], &out)
+			if verdict == erase && len(dst) > from {
+				dst = dst[:len(dst)-1]
+			}
+			if verdict == more {
+				break
+			}
+			if verdict > no {
+				dst = append(dst, out[:size]...)
+				i += n
+				continue
+			}
+		}
+		dst = append(dst, v[i])
+		i++
+	}
+	return dst
+}

@@ -210,6 +210,22 @@ func TestBase64WrappedInStrings(t *testing.T) {
 	}
 }
 
+// A value that holds what looks like an escape, escaped by something else.
+func TestValuesThatLookEscaped(t *testing.T) {
+	for _, v := range []string{`pass%41word-7`, `p\"w\x41d&lt;9-zz`, `a\nb-%2Fcdefgh`, `R&amp;B-and-100%`, `back\slash\`} {
+		m := mustNew(t, val("v", v))
+		for i := 1; i < len(v); i++ {
+			if strings.ContainsAny(v[max(0, i-5):i], introducers) {
+				continue // not in the middle of it
+			}
+			text := []byte(" " + v[:i] + "\x1b[1m" + v[i:] + " ")
+			if hits := m.Scan(text); len(hits) == 0 {
+				t.Errorf("%q: not found", text)
+			}
+		}
+	}
+}
+
 func TestNoFalsePositivesInEscapes(t *testing.T) {
 	r := newRand(54)
 	var values []guard.Value
