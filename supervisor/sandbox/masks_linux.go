@@ -28,7 +28,7 @@ func (t *tree) masks() error {
 			return fmt.Errorf("make %s read-only: %w", p, err)
 		}
 	}
-	for _, p := range t.c.Hidden {
+	for _, p := range append(t.c.Hidden, t.c.Sockets...) {
 		if err := t.hide(p); err != nil {
 			return fmt.Errorf("hide %s: %w", p, err)
 		}

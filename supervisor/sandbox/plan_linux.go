@@ -1,8 +1,6 @@
 package sandbox
 
 import (
-	"bufio"
-	"bytes"
 	"cmp"
 	"fmt"
 	"io/fs"
@@ -92,15 +90,26 @@ func plan(c Config, uid, gid int) (initConfig, []string, error) {
 	if err != nil {
 		return p, nil, err
 	}
-	hostSockets, err := unixSockets()
+	found, lost, err := unixSockets()
 	if err != nil {
 		return p, nil, err
 	}
-	for _, s := range hostSockets {
-		if !slices.Contains(p.Writable, s) {
-			p.Hidden = append(p.Hidden, s)
+	if lost > 0 {
+		notes = append(notes, fmt.Sprintf("%d sockets of other users' processes have names relative to folders that cannot be found out: the agent could connect to one that everybody may write to", lost))
+	}
+	for _, s := range append(found, c.Sockets...) {
+		if !filepath.IsAbs(s) {
+			return p, nil, fmt.Errorf("%s is not an absolute path", s)
+		}
+		if real, err := filepath.EvalSymlinks(s); err == nil {
+			s = real
+		}
+		if s = filepath.Clean(s); !slices.Contains(p.Writable, s) {
+			p.Sockets = append(append(p.Sockets, s), aliases(mounts, s)...)
 		}
 	}
+	slices.Sort(p.Sockets)
+	p.Sockets = slices.Compact(p.Sockets)
 	for _, h := range slices.Clone(p.Hidden) {
 		p.Hidden = append(p.Hidden, aliases(mounts, h)...)
 		notes = append(notes, linkNote(h)...)
@@ -257,29 +266,6 @@ func aliases(mounts []mount, path string) []string {
 		all = append(all, filepath.Join(m.point, strings.TrimPrefix(inside, strings.TrimSuffix(m.root, "/"))))
 	}
 	return all
-}
-
-// unixSockets lists the pathname sockets that this network namespace listens
-// on. Neither a read-only mount nor a network namespace stops connect(2).
-func unixSockets() ([]string, error) {
-	b, err := os.ReadFile("/proc/net/unix")
-	if err != nil {
-		return nil, err
-	}
-	var all []string
-	for s := bufio.NewScanner(bytes.NewReader(b)); s.Scan(); {
-		_, p, ok := strings.Cut(s.Text(), " /")
-		if !ok {
-			continue
-		}
-		p = filepath.Clean("/" + p)
-		var st unix.Stat_t
-		if unix.Stat(p, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFSOCK {
-			all = append(all, p)
-		}
-	}
-	slices.Sort(all)
-	return slices.Compact(all), nil
 }
 
 // systemFiles adds the files of /etc that the session needs, unless p has

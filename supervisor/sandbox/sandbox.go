@@ -42,6 +42,10 @@ type Config struct {
 	Hidden   []string // paths of the host to hide: a folder becomes an empty one, a file an empty one
 	Files    []File   // paths shown with other content, read-only
 	ReadOnly []string // paths inside writable areas that stay read-only
+	// Sockets are Unix sockets and FIFOs of the host that the caller found in
+	// Writable: they are covered, unless Writable names them. Those that
+	// /proc/net/unix leads to are covered anyhow.
+	Sockets []string
 
 	Home string // the user's home folder; "" for none
 	// HomeUpper is a folder of the host that keeps what the agent writes to

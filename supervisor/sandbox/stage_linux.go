@@ -44,6 +44,7 @@ type initConfig struct {
 	Plain bool // no namespaces: the tiers below Contained
 
 	Writable, Hidden, ReadOnly []string
+	Sockets                    []string // of the host, covered as Hidden is
 	Files                      []File
 	Same                       []int // by file: 1 + the index of an earlier one with the same content and mode; 0: none
 	Home, HomeUpper            string
