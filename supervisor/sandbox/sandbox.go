@@ -14,8 +14,26 @@
 // Stage 1 holds no secret, and no descriptor of the host when the agent runs.
 // When its socket to the caller ends, it ends, and the kernel kills the rest.
 //
+// Stage 1 can change what the agent sees while it runs (Mask, Hide): mounts go
+// down from its namespace to the agent's, and never up. It has process ids that
+// nobody else gets and is not in /proc, since for the kernel it has the agent's
+// uid: so that limits, priorities and its score for running out of memory are
+// not the agent's to set.
+//
+// A Unix socket with a path is reached whatever the network namespace is, so
+// those of the host are covered when the session starts: where they were bound,
+// next to that, relative to the working folder of any process, and those of
+// Config.Sockets. A session does not see /run, /tmp and /dev of the host, and
+// what is below Home goes through an overlay, where a socket of the host refuses
+// connections. What is left: a socket that the host binds during the session
+// in a folder of Config.Writable, until Hide covers it, or in one that is
+// neither of these and open to the agent's uid; and one that was moved to
+// another such folder after bind, outside of Writable.
+//
 // Where user namespaces are not to be had, weaker tiers exist (Tier). Nothing
-// degrades silently: Sandbox.Notes says in words what was lost, and why.
+// degrades silently: Sandbox.Notes says in words what was lost, and why. Only
+// what this machine lacks leads to a weaker tier (Unavailable): nothing that a
+// project has in its folders does.
 //
 // Goroutines: one reads the control socket and one waits for stage 1, both
 // from Start until Close; a merged listener has one for each of its sockets
