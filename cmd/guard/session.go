@@ -61,7 +61,8 @@ type session struct {
 	quarantined map[string]int                      // credential -> versions up to this one are refused
 	switching   map[string]chan struct{}            // credential -> closed when its new value is current
 	kept        map[guard.SecretID][]rotate.Restore // originals of files that were redacted in this session
-	folded      *matcher.Matcher                    // values in lower case, for names of hosts
+	folded      *foldedValues                       // values in lower case, for names of hosts
+	sandbox     *sandbox.Sandbox                    // once the agent runs
 	scrubbers   map[string]*matcher.Matcher         // what replies are looked through for, by the versions in it
 	closers     []func()
 
@@ -195,12 +196,10 @@ func (s *session) openLine() error {
 	if s.matcher, err = matcher.New(kept); err != nil {
 		return err
 	}
-	if s.folded, err = fold(kept); err != nil {
-		return err
-	}
+	s.folded = s.newFolded()
 	s.closers = append(s.closers, func() {
 		s.matcher.Close()
-		s.folded.Close()
+		s.folded.close()
 		for _, m := range s.scrubbers {
 			m.Close()
 		}
@@ -275,17 +274,10 @@ func (s *session) refresh() {
 	if err := s.matcher.Set(values); err != nil {
 		s.app.say("the scanner keeps its old values: %v", err)
 	}
-	folded, err := fold(values)
-	if err != nil {
-		s.app.say("names of hosts are looked through for the old values: %v", err)
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.creds = creds
-	if err == nil {
-		s.folded.Close()
-		s.folded = folded
-	}
+	s.folded = s.newFolded()
 }
 
 // run runs the agent and returns guard's exit status.
@@ -360,6 +352,9 @@ func (s *session) start(ctx context.Context, boundary string) (supervisor.Status
 		Sandbox: c, In: s.app.stdin, Out: s.app.stdout, Err: s.app.stderr, Line: s.line, Files: files,
 		Serve: func(ctx context.Context, sb *sandbox.Sandbox) error { return s.serve(ctx, sb, front) },
 		Started: func(sb *sandbox.Sandbox) {
+			s.mu.Lock()
+			s.sandbox = sb
+			s.mu.Unlock()
 			if err := sandbox.Harden(); err != nil {
 				s.app.say("guard could not be made undumpable: %v", err)
 			}

@@ -21,16 +21,27 @@ func (s *session) wasKnown(path string) bool {
 	return false
 }
 
-// maskLost says that a file that was shown with placeholders was replaced on the
-// host, by an editor that renames for example. The mount that hid it went with
-// the old file.
+// maskLost hides a file again that was shown with placeholders and was replaced
+// on the host, by an editor that renames for example: the mount that hid it went
+// with the old file. Between the two the agent may have read it.
 func (s *session) maskLost(path string) {
 	r := s.record("mask.lost")
-	r.Channel, r.Path, r.Reason = string(guard.ChannelFile), path, "replaced from outside during the session: the agent can read it"
+	r.Channel, r.Path, r.Reason = string(guard.ChannelFile), path, "replaced from outside during the session"
+	s.mu.Lock()
+	sb := s.sandbox
+	s.mu.Unlock()
+	if f, holds := s.conceal.file(path); holds && sb != nil {
+		r.Result = "hidden again"
+		if err := sb.Mask(f); err != nil {
+			r.Result = "the agent can read it"
+			s.app.say("%s was replaced during the session, and the agent can read what is in it now: start the session again to hide it (%v)", path, err)
+		}
+	} else {
+		r.Result = "it holds no known value"
+	}
 	if _, err := s.append(r); err != nil {
 		s.app.say("a record could not be written: %v", err)
 	}
-	s.app.say("%s was replaced during the session: the agent can read what is in it now. Start the session again to hide it", path)
 }
 
 // original is what a file held before guard masked it: all of it, or, of a large

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"guard"
@@ -194,8 +195,12 @@ func (s *session) decideEgress(host string, port int, proto string) guard.Decisi
 	s.mu.Lock()
 	folded := s.folded
 	s.mu.Unlock()
+	m, err := folded.matcher()
+	if err != nil {
+		return guard.Decision{Action: guard.Block, Rule: "host name", Reason: "the name could not be looked through for credentials"}
+	}
 	for _, name := range []string{lower, strings.ReplaceAll(lower, ".", "")} {
-		for _, h := range folded.Scan([]byte(name)) {
+		for _, h := range m.Scan([]byte(name)) {
 			d := s.line.Judge(guard.Leak{
 				Origin: guard.Origin{Channel: guard.ChannelSocket, Source: "broker", Port: port},
 				Secret: h.ID, Class: h.Class, Encoding: h.Encoding, Length: int(h.End - h.Start), At: time.Now(),
@@ -210,19 +215,45 @@ func (s *session) decideEgress(host string, port int, proto string) guard.Decisi
 	return s.policy.Egress(host, port, proto)
 }
 
-// fold makes the matcher of decideEgress: every live value in lower case.
-func fold(values []guard.Value) (*matcher.Matcher, error) {
-	var lower []guard.Value
-	for _, v := range values {
-		if v.Class >= guard.Placeholder {
-			continue
+// foldedValues looks for every live value in lower case. It is made when the first
+// name is decided, which is after the session has started.
+type foldedValues struct {
+	once sync.Once
+	make func() ([]guard.Value, error)
+	m    *matcher.Matcher
+	err  error
+}
+
+func (f *foldedValues) matcher() (*matcher.Matcher, error) {
+	f.once.Do(func() {
+		var values, lower []guard.Value
+		if values, f.err = f.make(); f.err != nil {
+			return
 		}
-		s := guard.NewSecret(bytes.ToLower(v.Secret.Reveal()))
-		if matcher.Refuse(s) == nil {
-			lower = append(lower, guard.Value{ID: v.ID, Class: v.Class, Secret: s})
+		for _, v := range values {
+			if v.Class < guard.Placeholder {
+				s := guard.NewSecret(bytes.ToLower(v.Secret.Reveal()))
+				if matcher.Refuse(s) == nil {
+					lower = append(lower, guard.Value{ID: v.ID, Class: v.Class, Secret: s})
+				}
+			}
+			v.Secret.Wipe()
 		}
+		f.m, f.err = matcher.New(lower)
+	})
+	return f.m, f.err
+}
+
+func (f *foldedValues) close() {
+	f.once.Do(func() {})
+	if f.m != nil {
+		f.m.Close()
 	}
-	return matcher.New(lower)
+}
+
+// newFolded starts over with what the vault holds now.
+func (s *session) newFolded() *foldedValues {
+	return &foldedValues{make: func() ([]guard.Value, error) { return s.vault.Values(s.info.Context) }}
 }
 
 // postgresHandler speaks PostgreSQL for credentials of that kind.

@@ -211,7 +211,7 @@ func (s *session) config(boundary string, proxy string) (sandbox.Config, error) 
 	}
 	argv := s.conceal.env(s.argv)
 	c := sandbox.Config{
-		Argv: argv, Env: env.vars, Dir: s.dir, Home: s.home, Writable: shared, Hidden: s.hidden, Files: slices.Clone(s.files),
+		Argv: argv, Env: env.vars, Dir: s.dir, Home: s.home, Writable: shared, Hidden: s.hidden, Files: slices.Clone(s.files), Sockets: s.sockets,
 		HostPorts: s.flags.hostPorts, Boundary: boundary,
 	}
 	if boundary == "namespace" {
