@@ -57,6 +57,7 @@ type copier struct {
 	hold, long time.Duration
 	write      func([]byte) error
 	decided    func(guard.Decision)
+	tame       *tame // for a terminal
 	// idle is called when nothing is held back and the source is asked for more.
 	idle func() error
 	park func() // waits until the copying may go on
@@ -91,6 +92,8 @@ func (c *copier) run(src source) error {
 		wait := time.Duration(-1)
 		switch {
 		case c.stopped:
+		case c.tame != nil && c.tame.waiting():
+			wait = c.hold
 		case c.pending > 0 && !c.paused:
 			if wait = c.hold; c.pending >= longTail {
 				wait = c.long
@@ -105,6 +108,8 @@ func (c *copier) run(src source) error {
 		case n > 0:
 			c.paused = false
 			err = c.pass(buf[:n], guard.More)
+		case err == errSilence && c.tame != nil && c.tame.waiting():
+			err = c.show(c.tame.release())
 		case err == errSilence:
 			c.paused = true
 			err = c.pass(nil, guard.Pause)
@@ -112,7 +117,7 @@ func (c *copier) run(src source) error {
 			err = nil
 		case err == errPark:
 			err = nil
-			if c.pending > 0 {
+			if c.pending > 0 || c.tame != nil && c.tame.waiting() {
 				err = c.pass(nil, guard.Pause)
 			}
 			c.park()
@@ -141,8 +146,14 @@ func (c *copier) pass(p []byte, step guard.Step) error {
 	if d.Action != guard.Pass && c.decided != nil {
 		c.decided(d)
 	}
-	if len(out) > 0 {
-		if err := c.write(out); err != nil {
+	if c.tame != nil {
+		out = c.tame.feed(out)
+	}
+	if err := c.show(out); err != nil {
+		return err
+	}
+	if c.tame != nil && step != guard.More {
+		if err := c.show(c.tame.release()); err != nil {
 			return err
 		}
 	}
@@ -152,9 +163,17 @@ func (c *copier) pass(p []byte, step guard.Step) error {
 	return nil
 }
 
+func (c *copier) show(p []byte) error {
+	if len(p) == 0 {
+		return nil
+	}
+	return c.write(p)
+}
+
 // Copy copies src to dst through f until src ends, for output that goes to no
-// terminal. A tail that f holds back is let go after hold of silence, or after
-// longHold if it has 8 bytes or more; 0 stands for the defaults.
+// terminal. f is told of a pause after hold of silence when it holds a tail
+// back, or after longHold if that has 8 bytes or more; 0 stands for the defaults.
+// What f keeps even then goes with what comes next, or at the end.
 //
 // When f's decision stops the stream, nothing further is written. On Kill, Copy
 // returns a [*StoppedError] at once, so that the caller can end the agent; on

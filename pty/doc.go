@@ -7,12 +7,22 @@
 // The path of a byte that the agent writes:
 //
 //	agent -> slave | master -> read until there is no more, or enough
-//	  -> Filter -> one write to the user's terminal
+//	  -> Filter -> without what would make the terminal type -> one write to it
 //
 // Nothing is on a timer while the filter holds nothing back: an echoed
 // keystroke takes one read, one filter call and one write. When it does hold
 // something back, the wait for more bytes gets a limit, and after it the
-// filter is told to let go ([guard.Pause]).
+// filter is told, once, to let go of what is too short to matter ([guard.Pause]).
+//
+// An agent can ask a terminal questions in its output, and the answer arrives as
+// if it had been typed. Controls whose answer an agent can choose (the title, the
+// clipboard, ENQ, DECRQSS and others: see tame.go), and DECUDK and kitty's remote
+// control, are dropped, also in the passthrough of tmux and screen; questions
+// whose answers have a fixed form (device attributes, cursor position, colours,
+// modes) pass. Not covered: a sequence that is cut over several passthrough
+// strings, which the outer terminal puts together, and XTGETTCAP, whose answer
+// repeats hexadecimal digits. An OSC 52 that writes the clipboard passes unless
+// [Session].NoClipboard is set.
 //
 // The path of a keystroke: terminal -> master, unread and unchanged. guard
 // reads the terminal only when a byte is there and the agent's terminal is

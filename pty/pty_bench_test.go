@@ -3,6 +3,7 @@
 package pty
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -121,5 +122,22 @@ func BenchmarkModes(b *testing.B) {
 	var m modes
 	for b.Loop() {
 		m.feed(p)
+	}
+}
+
+func BenchmarkTame(b *testing.B) {
+	for name, unit := range map[string]string{
+		"ascii":   "some words of a line, and more of them\r\n",
+		"colours": "\x1b[32mok\x1b[0m  \x1b[1mguard/pty\x1b[0m 1.23s some words of a line\r\n",
+		"utf8":    "漢字 Привет ‐–— ✐✛✝ «é»\r\n",
+	} {
+		b.Run(name, func(b *testing.B) {
+			p := bytes.Repeat([]byte(unit), 64<<10/len(unit))
+			t := &tame{}
+			b.SetBytes(int64(len(p)))
+			for b.Loop() {
+				t.feed(p)
+			}
+		})
 	}
 }

@@ -18,10 +18,13 @@ type Session struct {
 	// Out judges everything from the agent before it is displayed. It must not
 	// be nil.
 	Out guard.Filter
-	// Hold is how long a held-back tail of under 8 bytes waits for more; 0: 5 ms.
+	// Hold is how long a held-back tail of under 8 bytes, or the start of an
+	// escape sequence, waits for more; 0: 5 ms.
 	Hold time.Duration
 	// LongHold is how long a longer one does; 0: 1 s.
 	LongHold time.Duration
+	// NoClipboard also drops what writes the user's clipboard (OSC 52).
+	NoClipboard bool
 	// Resize sets the size of the agent's terminal; nil: on Master.
 	Resize func(rows, cols uint16) error
 	// OnDecision is told every decision of Out that is not Pass, before its

@@ -318,6 +318,11 @@ func TestFloodArrivesWhole(t *testing.T) {
 	ended, _ := start(t, &Session{Master: m, Terminal: u.term, Out: (&wordFilter{word: "sesame-open-now"}).filter})
 	for n := 0; n < size; n += len(data) {
 		r.Read(data)
+		for i, b := range data { // no controls that are taken out
+			if b == 0x05 || b == 0x1b || b >= 0x90 && b < 0xa0 {
+				data[i] = 'x'
+			}
+		}
 		want.Write(data)
 		if _, err := s.Write(data); err != nil {
 			t.Fatal(err)

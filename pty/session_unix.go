@@ -115,6 +115,7 @@ func (s *Session) copy(ctx context.Context, g *gate, master, in, out, poke uintp
 		filter: s.Out, hold: s.Hold, long: s.LongHold,
 		write: s.Terminal.Write, decided: s.OnDecision, idle: s.idle, blocked: s.blocked,
 		park: func() { g.pass() },
+		tame: &tame{clipboard: s.NoClipboard},
 	}
 	err = c.run(src)
 	if err == errStopped {
