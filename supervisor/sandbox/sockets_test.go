@@ -6,40 +6,10 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 )
-
-func TestHostSocketsAreOutOfReach(t *testing.T) {
-	w := newWorld(t)
-	tcp, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tcp.Close()
-	args := []string{"tcp:" + tcp.Addr().String(), "unix:@guard-test-abstract"}
-	abstract, err := net.Listen("unix", "@guard-test-abstract"+strconv.Itoa(os.Getpid()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer abstract.Close()
-	args[1] = "unix:@guard-test-abstract" + strconv.Itoa(os.Getpid())
-	for _, dir := range []string{w.dir, w.home, filepath.Dir(w.dir), "/tmp", "/run", "/var/lib"} {
-		p := filepath.Join(dir, "guard-test-"+strconv.Itoa(os.Getpid())+".sock")
-		l, err := net.Listen("unix", p)
-		if err != nil {
-			continue // only root may write there
-		}
-		defer l.Close()
-		if err := os.Chmod(p, 0o777); err != nil {
-			t.Fatal(err)
-		}
-		args = append(args, "unix:"+p)
-	}
-	w.holds(t, "connect", args...)
-}
 
 // Sockets with names that do not say where they are, and pipes with names.
 func TestSocketsByOtherNames(t *testing.T) {
