@@ -200,7 +200,11 @@ func (s *session) decideEgress(host string, port int, proto string) guard.Decisi
 		return guard.Decision{Action: guard.Block, Rule: "host name", Reason: "the name could not be looked through for credentials"}
 	}
 	for _, name := range []string{lower, strings.ReplaceAll(lower, ".", "")} {
-		for _, h := range m.Scan([]byte(name)) {
+		// In lower case the raw value is found by the folded one, its hex by the other.
+		for _, h := range append(m.Scan([]byte(name)), s.matcher.Scan([]byte(name))...) {
+			if h.Class >= guard.Placeholder {
+				continue
+			}
 			d := s.line.Judge(guard.Leak{
 				Origin: guard.Origin{Channel: guard.ChannelSocket, Source: "broker", Port: port},
 				Secret: h.ID, Class: h.Class, Encoding: h.Encoding, Length: int(h.End - h.Start), At: time.Now(),
