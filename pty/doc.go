@@ -29,6 +29,12 @@
 // open; so a key pressed after the agent ended, or while it is suspended, is
 // for whoever reads the terminal next.
 //
+// Where the agent asked in its last second, the answer may come after its end:
+// then Run waits for up to 100 ms and drops what has an answer's form (Linux).
+// What was read cannot be put back, so it reads only when at least three bytes are
+// there at once, which somebody's typing is not. An arrow key may be lost, or the
+// first byte of a paste at that moment.
+//
 // Goroutines: [Session.Run] copies output on the goroutine of its caller, so
 // that a panic there runs the caller's deferred Restore, and starts three more
 // (input, size, cancellation) that have ended when it returns. [Copy] starts

@@ -80,7 +80,9 @@ func (s *Session) copy(ctx context.Context, g *gate, master, in, out, poke uintp
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer g.close()
+	typed := make(chan struct{})
 	wg.Go(func() {
+		defer close(typed)
 		defer g.leave()
 		input(g, int(in), int(master))
 	})
@@ -118,6 +120,9 @@ func (s *Session) copy(ctx context.Context, g *gate, master, in, out, poke uintp
 		tame: &tame{clipboard: s.NoClipboard},
 	}
 	err = c.run(src)
+	g.close()
+	<-typed // from here on nobody else reads the terminal
+	swallow(int(in), c.tame.asked)
 	if err == errStopped {
 		err = context.Cause(ctx)
 	}
