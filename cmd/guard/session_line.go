@@ -263,7 +263,7 @@ func (s *session) newFolded() *foldedValues {
 // postgresHandler speaks PostgreSQL for credentials of that kind.
 func (s *session) postgresHandler(line *broker.Line, egress *broker.Egress, roots *x509.CertPool) *postgres.Handler {
 	return &postgres.Handler{
-		Session: s.info, Credentials: s.credentials, Use: line.Use, Dial: egress.Dial, Open: s.line.Open, Plain: egress.Loopback,
+		Session: s.info, Credentials: s.credentials, Use: line.Use, Dial: egress.Dial, Open: s.line.Open, Plain: egress.Loopback, Refused: line.Refuse,
 		TLS: &tls.Config{RootCAs: roots},
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			if hello.ServerName == "" {
