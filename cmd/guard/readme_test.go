@@ -299,6 +299,27 @@ func TestReadmeNamesWhatIsThere(t *testing.T) {
 			t.Errorf("guard %s is listed as not built, and is there", c[1])
 		}
 	}
+	refused := 0
+	for _, m := range codeSpan.FindAllStringSubmatch(limits, -1) {
+		args := strings.Fields(m[1])
+		switch {
+		case strings.HasPrefix(m[1], "--") && len(args) == 2 && args[0] != "--profile":
+			args = append([]string{"run"}, append(args, "--", "true")...)
+		case args[0] == "guard" && (len(args) == 2 || strings.HasPrefix(args[2], "--")):
+			args = args[1:]
+		default:
+			continue
+		}
+		refused++
+		cmd := exec.CommandContext(t.Context(), "guard", args...)
+		cmd.Env = append(os.Environ(), "GUARD_HOME="+t.TempDir())
+		if out, _ := cmd.CombinedOutput(); cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != exitUsage {
+			t.Errorf("%s is listed as not built, and is not refused: %v\n%s", m[1], cmd.ProcessState, out)
+		}
+	}
+	if refused < 10 {
+		t.Errorf("only %d things that are not built were tried: this test looked in the wrong place", refused)
+	}
 	for name := range help {
 		if !strings.Contains(text, "guard "+name) {
 			t.Errorf("README.md does not name guard %s", name)
