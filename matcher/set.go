@@ -18,6 +18,7 @@ type set struct {
 	longest int     // needle, bytes
 	eng     engine
 	begin   *beginnings // without the canary, which nothing waits for
+	gate    *gate       // as well
 }
 
 // errBlind is what a set that misses something it must find says.
@@ -41,6 +42,7 @@ func compile(gen uint64, entries []*entry) (*set, error) {
 	}
 	s.eng = eng
 	s.begin = newBeginnings(s.needles, 1)
+	s.gate = newGate(s.needles[1:])
 	if err := s.check(); err != nil {
 		s.close()
 		return nil, err
@@ -93,5 +95,6 @@ func (s *set) hit(needle int, start, end int64, m marks) (h Hit, ok bool) {
 func (s *set) close() {
 	s.eng.close()
 	s.begin.wipe()
+	s.gate.wipe()
 	s.entries[0].wipe()
 }

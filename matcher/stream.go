@@ -16,12 +16,13 @@ type Stream struct {
 	gen    uint64 // of the set that held is about
 	pos    int64  // bytes written so far
 	safe   int64
-	buf    []byte  // the last bytes written, at least retain of them if there are
-	held   int     // how many of them are the beginning of a needle
-	fold   fold    // the same stream without the line breaks that wrap base64
-	view   *view   // and with its escapes decoded
-	recent []Hit   // reported, and not yet wholly before safe
-	ms     []match // reused
+	buf    []byte    // the last bytes written, at least retain of them if there are
+	held   int       // how many of them are the beginning of a needle
+	fold   fold      // the same stream without the line breaks that wrap base64
+	view   *view     // and with its escapes decoded
+	recent []Hit     // reported, and not yet wholly before safe
+	ms     []match   // reused
+	segs   [2][1]seg // reused
 	closed bool
 }
 
@@ -59,8 +60,7 @@ func (s *Stream) Write(p []byte) (hits []Hit, safe int64) {
 
 // views searches what p makes of the stream without line breaks and escapes.
 func (s *Stream) views(set *set, p []byte, hits []Hit) []Hit {
-	var segs [2][1]seg
-	prev, text := plain(&segs[0], s.buf, s.pos-int64(len(s.buf))), plain(&segs[1], p, s.pos)
+	prev, text := plain(&s.segs[0], s.buf, s.pos-int64(len(s.buf))), plain(&s.segs[1], p, s.pos)
 	hits = s.fold.write(set, &prev, &text, 0, len(p), hits)
 	n := len(hits)
 	hits = s.view.write(set, &prev, &text, 0, len(p), hits)

@@ -11,6 +11,7 @@ const (
 	gulp    = 4 << 10  // bytes that a view takes before it searches
 	maxSpan = 16 << 10 // bytes of the stream that a view may hold back
 
+	nearby   = 24 // bytes in which the next escape is looked for byte by byte first
 	lookBack = 12 // bytes: the longest escape that stands for a character has less
 )
 
@@ -50,6 +51,11 @@ type places [len(introducers)]int
 // next is the place of the first introducer in b[i:to], or to. from is where b
 // was first asked.
 func (p *places) next(b []byte, i, to int) int {
+	for near := min(to, i+nearby); i < near; i++ {
+		if isIntroducer(b[i]) {
+			return i
+		}
+	}
 	best := to
 	for k := range p {
 		if p[k] < i {
@@ -104,6 +110,7 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 		at[k] = -1
 	}
 	b := s.b
+	looked := from // there is no escape in the lookBack bytes before i that may yet come out, if this is before them
 	var out [utf8.UTFMax]byte
 	for i := from; i < to; {
 		if i >= stop {
@@ -115,19 +122,18 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 			}
 			verdict, n, size, _ := token(b[i:to], &out)
 			if verdict == no {
+				looked = i
 				i++
 				continue
 			}
-			if (i >= retain || len(prev.b) == 0) && (verdict == removed || verdict == decoded && size == 1 && !isIntroducer(out[0]) && !set.begin.starts(out[0])) &&
-				open(b[:i]) == 0 && set.begin.hold(b[max(0, i-retain):i]) == 0 {
-				i += n // between nothing and nothing
-				v.floor = s.end(i - 1)
-				continue
+			if verdict > no {
+				if end, closed := v.closed(set, prev, s, i, i+n, to, looked, verdict, out[:size]); closed {
+					i = end
+					v.floor = s.end(i - 1)
+					continue
+				}
 			}
 			v.quiet = glance
-			if s.raw(i)-v.floor < 2*quiet {
-				v.quiet = quiet // escapes are many here: to go in and out costs more
-			}
 			v.seed(set, prev, s, i)
 			v.active, v.last, v.cut, v.fed = true, -1, 0, len(v.b)-open(v.b)
 		}
@@ -146,6 +152,17 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 			continue
 		}
 		verdict, n, size, kind := token(b[i:to], &out)
+		if (verdict == removed || verdict == decoded) && !pending(v.b[max(0, len(v.b)-lookBack):]) {
+			if extra, ok := settled(out[:size], b[i+n:to]); ok && !set.gate.crosses(v.b, out[:size], b[i+n:to]) {
+				if hits = v.flush(set, hits); v.calm() {
+					v.stop() // nothing goes on here
+					i += n + extra
+					v.floor = s.end(i - 1)
+					looked = i
+					continue
+				}
+			}
+		}
 		switch verdict {
 		case more:
 			v.pend = text{v.pend.b[:0], v.pend.segs[:0]}
@@ -189,6 +206,78 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 		}
 	}
 	return to, hits
+}
+
+// closed says that no needle has the escape s.b[i:j] in it, and where to go on.
+// Before s.b[looked] there may be what is no escape, but begins one when it is
+// decoded again.
+func (v *view) closed(set *set, prev, s *text, i, j, to, looked int, verdict verdict, out []byte) (int, bool) {
+	// Nothing goes over the escape before this one.
+	since := s.raw(i) - v.floor
+	if verdict == erase {
+		end, depth, ok := erased(s.b[:to], i)
+		if !ok || i < depth+lookBack || since < int64(depth) {
+			return i, false
+		}
+		have := int(min(lookBack, since-int64(depth)))
+		tail := s.b[i-depth-have : i-depth]
+		return end, !pending(s.b[i-min(i, depth+have):i]) && !set.gate.crosses(tail, nil, s.b[end:to])
+	}
+	have := int(min(lookBack, since))
+	var room [2 * lookBack]byte
+	var tail []byte
+	if have <= i {
+		tail = s.b[i-have : i]
+	} else {
+		n := min(len(prev.b), have-i)
+		tail = append(append(room[:0], prev.b[len(prev.b)-n:]...), s.b[:i]...)
+	}
+	if i-looked <= lookBack && pending(tail) {
+		return i, false
+	}
+	extra, ok := settled(out, s.b[j:to])
+	return j + extra, ok && !set.gate.crosses(tail, out, s.b[j:to])
+}
+
+// settled says how many bytes of rest make an escape with out, which the escape
+// before rest stands for. ok is false if that depends on more than these bytes.
+func settled(out, rest []byte) (n int, ok bool) {
+	if len(out) != 1 || out[0] == '\r' || !isIntroducer(out[0]) {
+		return 0, true
+	}
+	var room [lookBack]byte
+	var c [utf8.UTFMax]byte
+	b := append(append(room[:0], out[0]), rest[:min(len(rest), lookBack-1)]...)
+	v, n, _, _ := token(b, &c)
+	switch v {
+	case no:
+		n = len(b)
+	case decoded, removed:
+	default:
+		return 0, false
+	}
+	for _, c := range b[1:n] {
+		if isIntroducer(c) {
+			return 0, false
+		}
+	}
+	if v == no {
+		return 0, true
+	}
+	return n - 1, true
+}
+
+// pending says that an escape begins in b that b ends within.
+func pending(b []byte) bool {
+	var out [utf8.UTFMax]byte
+	for i, c := range b {
+		if isIntroducer(c) {
+			if v, _, _, _ := token(b[i:], &out); v == more {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // open is how many bytes at the end of b may be the beginning of an escape that

@@ -1,0 +1,280 @@
+package matcher
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math/bits"
+	"unicode/utf8"
+)
+
+// gate says cheaply of most escapes that no needle has them in it. Where the
+// first escape in a needle is at index i, either i >= 4, and the 4 bytes before
+// it are in the stream as they are; or i < 4, and what is decoded from the
+// escape on goes on with 5 bytes of the needle, none of which is shorter than 8.
+// So it knows the strings of 4 bytes in all needles, as a bitmap of their hashes:
+// no answer "nowhere" is wrong.
+type gate struct {
+	bitmap []uint64
+	shift  uint
+	early  bool // a needle has a line break that i < 4 could meet
+}
+
+const gram = 4 // bytes
+
+func newGate(needles [][]byte) *gate {
+	seen := map[uint32]struct{}{}
+	g := &gate{}
+	for _, b := range needles {
+		for i := 0; i+gram <= len(b); i++ {
+			seen[binary.LittleEndian.Uint32(b[i:])] = struct{}{}
+		}
+		g.early = g.early || bytes.ContainsAny(b[:min(len(b), 2*gram+1)], "\r\n")
+	}
+	logBits := min(max(bits.Len(uint(32*len(seen))), 12), 23)
+	g.bitmap, g.shift = make([]uint64, 1<<(logBits-6)), uint(64-logBits)
+	for x := range seen {
+		h := uint64(x) * golden >> g.shift
+		g.bitmap[h>>6] |= 1 << (h & 63)
+	}
+	clear(seen)
+	return g
+}
+
+func (g *gate) has(x uint32) bool {
+	h := uint64(x) * golden >> g.shift
+	return g.bitmap[h>>6]>>(h&63)&1 != 0
+}
+
+func (g *gate) wipe() { clear(g.bitmap) }
+
+// special are the bytes that the short way of crosses does not take: what escapes
+// begin with, and line breaks.
+var special = [256]uint8{'%': 1, '\\': 1, '&': 1, 0x1b: 1, 0x08: 1, '\r': 1, '\n': 1}
+
+// crosses says whether a needle may go on from tail, the text before an escape
+// that stands for out, over it to rest, what follows in the stream. Of tail it
+// needs lookBack bytes, if there are.
+func (g *gate) crosses(tail, out, rest []byte) bool {
+	before := false
+	if n := len(tail); n >= gram {
+		before = g.has(binary.LittleEndian.Uint32(tail[n-gram:]))
+	}
+	if len(rest) >= gram+1 && len(out) <= 1 && special[rest[0]]|special[rest[1]]|special[rest[2]]|special[rest[3]]|special[rest[4]] == 0 {
+		x, first := binary.LittleEndian.Uint32(rest), rest[0]
+		y := x>>8 | uint32(rest[4])<<24
+		if len(out) == 1 {
+			first = out[0]
+			x, y = x<<8|uint32(first), x
+		}
+		if special[first] == 0 {
+			return before && g.joins(tail, first) || g.has(x) && g.has(y)
+		}
+	}
+	if len(out) <= 1 && !g.early {
+		if v := g.skims(tail, out, rest, before); v != more {
+			return v != no
+		}
+	}
+	return g.decodes(tail, out, rest, before)
+}
+
+// skims is crosses for what decodes to nothing that has to be decoded again: it
+// says more where there is something else.
+func (g *gate) skims(tail, out, rest []byte, before bool) verdict {
+	var x uint64 // what comes out, without line breaks and blanks after them
+	n, i, broken := uint(0), 0, false
+	var c [utf8.UTFMax]byte
+	first, size := byte(0), len(out)
+	if size > 0 {
+		c[0] = out[0]
+	}
+	for begun := false; ; {
+		if size > 0 {
+			if !begun {
+				begun, first = true, c[0]
+			}
+			switch d := c[0]; {
+			case d == '\n':
+				broken = true
+			case broken && (d == ' ' || d == '\t'):
+			case isIntroducer(d) && (d != '\r' || i >= len(rest) || rest[i] != '\n'):
+				return more
+			case d != '\r':
+				broken = false
+				x |= uint64(d) << (8 * n)
+				n++
+			}
+		}
+		if n == gram && !before && !g.has(uint32(x)) {
+			return no
+		}
+		if n > gram {
+			break
+		}
+		if i >= len(rest) {
+			return more
+		}
+		if !isIntroducer(rest[i]) {
+			c[0], size = rest[i], 1
+			i++
+			continue
+		}
+		v, l, s, _ := token(rest[i:], &c)
+		switch {
+		case v == no:
+			c[0], size, l = rest[i], 1, 1
+		case v == more || v == erase || s > 1:
+			return more
+		default:
+			size = s
+		}
+		i += l
+	}
+	if before && (g.joins(tail, byte(x)) || g.joins(tail, first)) || g.has(uint32(x)) && g.has(uint32(x>>8)) {
+		return decoded
+	}
+	return no
+}
+
+// joins says whether a needle may have the last 3 bytes of tail and then c.
+func (g *gate) joins(tail []byte, c byte) bool {
+	return g.has(binary.LittleEndian.Uint32(tail[len(tail)-gram:])>>8 | uint32(c)<<24)
+}
+
+// decodes is crosses where there is more to decode. It says yes where it cannot
+// tell.
+func (g *gate) decodes(tail, out, rest []byte, before bool) bool {
+	var room [96]byte
+	var c [utf8.UTFMax]byte
+	chars := append(room[:0], out...)
+	i := 0
+	for _, want := range [...]int{8, 24, 80} {
+		for len(chars) < want {
+			if i >= len(rest) {
+				return true
+			}
+			if !isIntroducer(rest[i]) {
+				chars = append(chars, rest[i])
+				i++
+				continue
+			}
+			switch v, n, size, _ := token(rest[i:], &c); v {
+			case more, erase:
+				return true
+			case no:
+				chars = append(chars, rest[i])
+				i++
+			default:
+				chars = append(chars, c[:size]...)
+				i += n
+			}
+		}
+		switch v := g.judge(tail, chars, before); v {
+		case more:
+		default:
+			return v != no
+		}
+	}
+	return true
+}
+
+// judge says no if no needle goes on with chars, at any level.
+func (g *gate) judge(tail, chars []byte, before bool) verdict {
+	v, plain := g.goesOn(tail, chars, before)
+	if v != no || plain {
+		return v
+	}
+	// What comes out when it is decoded again.
+	var room [96]byte
+	var c [utf8.UTFMax]byte
+	again := room[:0]
+	for i := 0; i < len(chars); {
+		if isIntroducer(chars[i]) {
+			v, n, size, _ := token(chars[i:], &c)
+			if v == erase {
+				return decoded
+			}
+			if v == more {
+				break
+			}
+			if v > no {
+				again = append(again, c[:size]...)
+				i += n
+				continue
+			}
+		}
+		again = append(again, chars[i])
+		i++
+	}
+	v, _ = g.goesOn(tail, again, before)
+	return v
+}
+
+// goesOn says whether a needle goes on with chars, with its line breaks or
+// without them: no, decoded for yes, or more. plain says that there is nothing to
+// decode in what it looked at.
+func (g *gate) goesOn(tail, chars []byte, before bool) (v verdict, plain bool) {
+	var f [gram + 1]byte // without line breaks, and blanks after them
+	n, breaks := 0, 0
+	plain = true
+	for k := 0; n < len(f); k++ {
+		if k == len(chars) {
+			return more, plain
+		}
+		c := chars[k]
+		if c == '\r' && k+1 == len(chars) {
+			return more, plain
+		}
+		switch {
+		case c == '\n':
+			breaks++
+		case c == '\r' && chars[k+1] == '\n':
+		case (c == ' ' || c == '\t') && breaks > 0 && k > 0 && (chars[k-1] == '\n' || chars[k-1] == ' ' || chars[k-1] == '\t'):
+		default:
+			plain = plain && !isIntroducer(c)
+			f[n] = c
+			n++
+		}
+	}
+	if before && (g.joins(tail, f[0]) || g.joins(tail, chars[0])) {
+		return decoded, plain
+	}
+	if g.has(binary.LittleEndian.Uint32(f[:])) && g.has(binary.LittleEndian.Uint32(f[1:])) {
+		return decoded, plain
+	}
+	if breaks > 0 && g.early && (breaks > 1 || g.has(binary.LittleEndian.Uint32(chars)) && g.has(binary.LittleEndian.Uint32(chars[1:]))) {
+		return decoded, plain
+	}
+	return no, plain
+}
+
+const erasedGap = 12 // bytes without a backspace after which none belongs to the ones before
+
+// erased follows a run of backspaces from b[i] on, and what is typed between
+// them and erased again. It returns where that ends and how many bytes before
+// b[i] it takes away. ok is false where it is anything else, or not complete.
+func erased(b []byte, i int) (end, depth int, ok bool) {
+	last := i
+	for k := i + 1; k-last <= erasedGap; k++ {
+		if k >= len(b) || k-i > 8*erasedGap {
+			return 0, 0, false
+		}
+		if b[k] == 0x08 {
+			last = k
+		}
+	}
+	typed := 0
+	for _, c := range b[i : last+1] {
+		switch {
+		case c != 0x08 && isIntroducer(c):
+			return 0, 0, false
+		case c != 0x08:
+			typed++
+		case typed > 0:
+			typed--
+		default:
+			depth++
+		}
+	}
+	return last + 1, depth, typed == 0
+}
