@@ -7,7 +7,7 @@ PREFIX ?= /usr/local
 TAGS = $(shell pkg-config --exists libhs 2>/dev/null && echo hyperscan)
 GOFLAGS_BUILD = -trimpath -tags "$(TAGS)"
 
-.PHONY: demo test test-long bench lint build install clean setup-build setup-test generate fuzz
+.PHONY: demo test test-vm test-long bench lint build install clean setup-build setup-test generate fuzz
 
 build: setup-build
 	$(GO) build $(GOFLAGS_BUILD) -o bin/guard ./cmd/guard
@@ -28,10 +28,16 @@ test: setup-test lint build
 	GOOS=darwin CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/guard
 	GOOS=windows CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/guard
 	CGO_ENABLED=0 $(GO) test ./matcher
-	$(GO) test -tags "$(TAGS)" -timeout 12m ./...
+	GUARD_TEST_ALL=1 $(GO) test -tags "$(TAGS)" -timeout 12m ./...
 
-# What takes long: the race detector over everything, and each fuzz target for a minute.
-test-long: test
+# The kernel programs on Debian's kernels, in virtual machines (software emulation).
+test-vm:
+	@sh internal/setup/packages.sh vm
+	GUARD_TEST_KERNELS=$$(sh internal/setup/kernels.sh) $(GO) test -count 1 -tags "$(TAGS)" -timeout 30m -run TestOtherKernels -v ./bpf
+
+# What takes long: virtual machines, the race detector over everything, and each
+# fuzz target for a minute.
+test-long: test test-vm
 	$(GO) test -race -tags "$(TAGS)" -timeout 60m ./...
 	$(MAKE) fuzz
 
