@@ -16,7 +16,8 @@ import (
 type gate struct {
 	bitmap []uint64
 	shift  uint
-	early  bool // a needle has a line break that i < 4 could meet
+	early  bool            // a needle has a line break that i < 4 could meet
+	pairs  [1 << 10]uint64 // bitmap of 2 bytes at index 0 to 3 of a needle
 }
 
 const gram = 4 // bytes
@@ -25,6 +26,10 @@ func newGate(needles [][]byte) *gate {
 	seen := map[uint32]struct{}{}
 	g := &gate{}
 	for _, b := range needles {
+		for i := range gram {
+			x := uint16(b[i]) | uint16(b[i+1])<<8
+			g.pairs[x>>6] |= 1 << (x & 63)
+		}
 		for i := 0; i+gram <= len(b); i++ {
 			seen[binary.LittleEndian.Uint32(b[i:])] = struct{}{}
 		}
@@ -45,11 +50,88 @@ func (g *gate) has(x uint32) bool {
 	return g.bitmap[h>>6]>>(h&63)&1 != 0
 }
 
-func (g *gate) wipe() { clear(g.bitmap) }
+func (g *gate) wipe() {
+	clear(g.bitmap)
+	clear(g.pairs[:])
+}
 
-// special are the bytes that the short way of crosses does not take: what escapes
-// begin with, and line breaks.
-var special = [256]uint8{'%': 1, '\\': 1, '&': 1, 0x1b: 1, 0x08: 1, '\r': 1, '\n': 1}
+// begins says whether a needle has x and y at index 0 to 3.
+func (g *gate) begins(x, y byte) bool {
+	k := uint16(x) | uint16(y)<<8
+	return g.pairs[k>>6]>>(k&63)&1 != 0
+}
+
+// apart says that no needle has the escape b[i:j] in it, which stands for out.
+// It is the short way: it looks at little and says no where there is more to see.
+// No other escape may be open before b[i].
+func (g *gate) apart(b []byte, i, j int, out []byte) bool {
+	if i < gram || g.has(binary.LittleEndian.Uint32(b[i-gram:])) || g.early {
+		return false
+	}
+	var x byte
+	switch {
+	case len(out) == 0:
+	case len(out) == 1 && out[0] != '\n':
+		if x = out[0]; special[x] != 0 {
+			return false
+		}
+		if j >= len(b) {
+			return false
+		}
+		if special[b[j]] == 0 {
+			return !g.begins(x, b[j])
+		}
+		// Two escapes, and more often than not of one character each.
+		y, _, ok := g.first(b, j, false)
+		return ok && !g.begins(x, y)
+	case len(out) != 1:
+		return false
+	}
+	x, j, ok := g.first(b, j, len(out) == 1)
+	if !ok {
+		return false
+	}
+	y, _, ok := g.first(b, j, false)
+	return ok && !g.begins(x, y)
+}
+
+// first decodes the first character of b[j:] that is no line break, nor a blank
+// after one, and says where it ends. broken says that there was one before.
+func (g *gate) first(b []byte, j int, broken bool) (c byte, end int, ok bool) {
+	for range foldIndent {
+		if j+1 >= len(b) {
+			return 0, 0, false
+		}
+		var out [utf8.UTFMax]byte
+		out[0] = b[j]
+		n, size := 1, 1
+		if special[b[j]] == 0 && !broken {
+			return b[j], j + 1, true
+		}
+		if isIntroducer(b[j]) && opens(b[j], b[j+1]) {
+			var v verdict
+			if v, n, size, _ = token(b[j:], &out); v != decoded && v != removed || size > 1 {
+				return 0, 0, false
+			}
+		} else if b[j] == '\r' {
+			n, out[0] = 2, '\n'
+		} else if isIntroducer(b[j]) {
+			return b[j], j + 1, true
+		}
+		j += n
+		switch c := out[0]; {
+		case size == 0:
+		case c == '\n':
+			broken = true
+		case broken && (c == ' ' || c == '\t'):
+		case isIntroducer(c):
+			return 0, 0, false
+		default:
+			return c, j, true
+		}
+	}
+	return 0, 0, false
+}
 
 // crosses says whether a needle may go on from tail, the text before an escape
 // that stands for out, over it to rest, what follows in the stream. Of tail it

@@ -21,12 +21,29 @@ const (
 // introducers are the bytes that escapes begin with.
 const introducers = "%\\&\x1b\x08\r"
 
-var introducer = [4]uint64{
-	1<<'%' | 1<<'&' | 1<<0x1b | 1<<0x08 | 1<<'\r',
-	1 << ('\\' - 64),
+// special are these (1), and line breaks (2).
+var special = [256]uint8{'%': 1, '\\': 1, '&': 1, 0x1b: 1, 0x08: 1, '\r': 3, '\n': 2}
+
+func isIntroducer(c byte) bool { return special[c]&1 != 0 }
+
+// opens says whether an escape may begin with c and next: false where these two
+// are none at any level, whatever follows.
+func opens(c, next byte) bool {
+	switch c {
+	case '%':
+		return following[next]&1 != 0
+	case '&':
+		return following[next]&2 != 0
+	case '\r':
+		return next != '\n'
+	}
+	return special[c]&1 != 0
 }
 
-func isIntroducer(c byte) bool { return introducer[c>>6]>>(c&63)&1 != 0 }
+// following are the bytes that go on with "%" (1) and "&" (2), and introducers.
+var following = [256]uint8{'0': 1, '1': 1, '2': 1, '3': 1, '4': 1, '5': 1, '6': 1, '7': 1, '8': 1, '9': 1,
+	'a': 3, 'b': 1, 'c': 1, 'd': 1, 'e': 1, 'f': 1, 'A': 1, 'B': 1, 'C': 1, 'D': 1, 'E': 1, 'F': 1, 'u': 1,
+	'#': 2, 'l': 2, 'g': 2, 'q': 2, '%': 3, '\\': 3, '&': 3, 0x1b: 3, 0x08: 3, '\r': 3}
 
 // token reads the escape that b begins with. n is its length; out holds what it
 // stands for. It may look at one byte after it.
@@ -54,6 +71,12 @@ func token(b []byte, out *[utf8.UTFMax]byte) (v verdict, n, size int, kind marks
 
 // percentToken reads %XX (RFC 3986), and %uXXXX as JavaScript's escape has it.
 func percentToken(b []byte, out *[utf8.UTFMax]byte) (verdict, int, int, marks) {
+	if len(b) >= 3 {
+		if hi, lo := hexDigit(b[1]), hexDigit(b[2]); hi|lo >= 0 {
+			out[0] = byte(hi<<4 | lo)
+			return decoded, 3, 1, markPercent
+		}
+	}
 	if len(b) >= 2 && b[1] == 'u' {
 		return hexToken(b, 2, 4, markPercent, true, out)
 	}
@@ -81,15 +104,11 @@ func hexToken(b []byte, from, count int, kind marks, character bool, out *[utf8.
 }
 
 // hexDigit is the value of a hex digit, or -1.
-func hexDigit(c byte) int {
-	switch {
-	case '0' <= c && c <= '9':
-		return int(c - '0')
-	case 'a' <= c|0x20 && c|0x20 <= 'f':
-		return int(c|0x20-'a') + 10
-	}
-	return -1
-}
+func hexDigit(c byte) int { return int(hexValue[c]) - 1 }
+
+// hexValue is the value of a hex digit, plus 1.
+var hexValue = [256]uint8{'0': 1, '1': 2, '2': 3, '3': 4, '4': 5, '5': 6, '6': 7, '7': 8, '8': 9, '9': 10,
+	'a': 11, 'b': 12, 'c': 13, 'd': 14, 'e': 15, 'f': 16, 'A': 11, 'B': 12, 'C': 13, 'D': 14, 'E': 15, 'F': 16}
 
 // backslashToken reads the escapes of JSON (RFC 8259), of C, JavaScript,
 // Python and printf, and of shells.

@@ -48,26 +48,31 @@ func newView(depth, level int) *view {
 // places remembers where the next of each introducer is.
 type places [len(introducers)]int
 
-// next is the place of the first introducer in b[i:to], or to. from is where b
+// next is the place of the first introducer in b[i:to] that opens, or to. from is where b
 // was first asked.
 func (p *places) next(b []byte, i, to int) int {
-	for near := min(to, i+nearby); i < near; i++ {
-		if isIntroducer(b[i]) {
-			return i
-		}
-	}
-	best := to
-	for k := range p {
-		if p[k] < i {
-			n := bytes.IndexByte(b[i:to], introducers[k])
-			if n < 0 {
-				n = to - i
+	for {
+		for near := min(to, i+nearby); i < near; i++ {
+			if c := b[i]; special[c]&1 != 0 && (i+1 >= to || opens(c, b[i+1])) {
+				return i
 			}
-			p[k] = i + n
 		}
-		best = min(best, p[k])
+		if i >= to {
+			return to
+		}
+		best := to
+		for k := range p {
+			if p[k] < i {
+				n := bytes.IndexByte(b[i:to], introducers[k])
+				if n < 0 {
+					n = to - i
+				}
+				p[k] = i + n
+			}
+			best = min(best, p[k])
+		}
+		i = best // there it is, or what only looks like it
 	}
-	return best
 }
 
 // write takes s.b[from:to], which follows prev if from is 0, and adds hits that
@@ -110,11 +115,13 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 		at[k] = -1
 	}
 	b := s.b
+	floor := 0     // if it is not 0, v.floor is before b[floor]
 	looked := from // there is no escape in the lookBack bytes before i that may yet come out, if this is before them
 	var out [utf8.UTFMax]byte
-	for i := from; i < to; {
+	i := from
+	for i < to {
 		if i >= stop {
-			return i, hits
+			break
 		}
 		if !v.active {
 			if i = at.next(b, i, to); i == to {
@@ -125,6 +132,14 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 				looked = i
 				i++
 				continue
+			}
+			if (verdict == decoded || verdict == removed) && i-looked > lookBack && set.gate.apart(b[:to], i, i+n, out[:size]) {
+				i += n
+				floor = i
+				continue
+			}
+			if floor > 0 {
+				v.floor, floor = s.end(floor-1), 0
 			}
 			if verdict > no {
 				if end, closed := v.closed(set, prev, s, i, i+n, to, looked, verdict, out[:size]); closed {
@@ -205,7 +220,10 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 			hits = v.flush(set, hits)
 		}
 	}
-	return to, hits
+	if floor > 0 {
+		v.floor = s.end(floor - 1)
+	}
+	return i, hits
 }
 
 // closed says that no needle has the escape s.b[i:j] in it, and where to go on.
