@@ -39,18 +39,16 @@ var imports = map[string][]string{
 // only names modules that belong to one package: the kernel boundary of each
 // is there and nowhere else.
 var only = map[string][]string{
-	"github.com/cilium/ebpf":              {"bpf"},
-	"github.com/creack/pty":               {"pty", "supervisor/sandbox", "internal/bench", "internal/demo", "internal/testutil"},
-	"github.com/flier/gohs":               {"matcher"},
-	"github.com/zalando/go-keyring":       {"vault"},
-	"github.com/fsnotify/fsnotify":        {"supervisor"},
-	"github.com/landlock-lsm/go-landlock": {"supervisor/sandbox"},
-	"github.com/elastic/go-seccomp-bpf":   {"supervisor/sandbox"},
-	"github.com/google/nftables":          {"supervisor/sandbox"},
-	"github.com/vishvananda/netlink":      {"supervisor/sandbox"},
-	"github.com/miekg/dns":                {"broker/dns"},
-	"golang.org/x/mod":                    {"audit"},
-	"golang.org/x/crypto":                 {"vault", "rotate/postgres"},
+	"github.com/cilium/ebpf":         {"bpf"},
+	"github.com/creack/pty":          {"pty", "internal/bench", "internal/demo", "internal/testutil"},
+	"github.com/flier/gohs":          {"matcher"},
+	"github.com/zalando/go-keyring":  {"vault"},
+	"github.com/fsnotify/fsnotify":   {"supervisor"},
+	"github.com/google/nftables":     {"supervisor/sandbox"},
+	"github.com/vishvananda/netlink": {"supervisor/sandbox"},
+	"github.com/miekg/dns":           {"broker/dns"},
+	"golang.org/x/mod":               {"audit"},
+	"golang.org/x/crypto":            {"vault", "rotate/postgres"},
 }
 
 func goFiles(t *testing.T, visit func(pkg, path string)) {

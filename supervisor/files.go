@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -35,12 +36,12 @@ type Files struct {
 	// Keep stores what a file held before guard masks it, sealed. The leaks are what
 	// was found in it; each names the bytes that are masked.
 	Keep func(path string, original []byte, found []guard.Leak) error
-	// Known says that the file held the value before the session began: it is the
-	// user's own, reported elsewhere, and never changed.
-	Known func(path string) bool
-	// Replaced is told that such a file was replaced by another during the
-	// session, from outside: the copy that the agent was shown instead is gone with
-	// the old one, and the agent can read the new one.
+	// Known are files that held a value before the session began (canonical): they
+	// are the user's own, shown to the agent as copies, and never changed.
+	Known []string
+	// Replaced is told that such a file, or a folder above it, was replaced by
+	// another during the session, from outside: the copy that the agent was shown
+	// instead is gone with the old one, and the agent can read the new one.
 	Replaced func(path string)
 	// Say reports what could not be watched or scanned.
 	Say func(string)
@@ -129,8 +130,10 @@ func (f *Files) event(e fsnotify.Event) {
 		return
 	}
 	if e.Has(fsnotify.Create) {
-		if f.Known != nil && f.Replaced != nil && f.Known(e.Name) {
-			f.Replaced(e.Name)
+		for _, path := range f.Known {
+			if f.Replaced != nil && (path == e.Name || strings.HasPrefix(path, e.Name+string(filepath.Separator))) {
+				f.Replaced(path)
+			}
 		}
 		f.name(rel)
 		if fi, err := f.root.Lstat(rel); err == nil && fi.IsDir() {
@@ -219,7 +222,7 @@ func (f *Files) scan(rel string) {
 		return
 	}
 	path := filepath.Join(f.Root, rel)
-	if f.Known != nil && f.Known(path) {
+	if slices.Contains(f.Known, path) {
 		return
 	}
 	file, err := f.root.OpenFile(rel, os.O_RDWR, 0)

@@ -155,7 +155,7 @@ func TestKnownFileIsLeftAlone(t *testing.T) {
 	var replaced []string
 	var mu sync.Mutex
 	w := watch(t, func(dir string) { os.WriteFile(filepath.Join(dir, ".env"), []byte(canary), 0o600) }, func(f *Files) {
-		f.Known = func(p string) bool { return filepath.Base(p) == ".env" }
+		f.Known = []string{filepath.Join(f.Root, ".env")}
 		f.Replaced = func(p string) { mu.Lock(); defer mu.Unlock(); replaced = append(replaced, p) }
 	})
 	w.write(t, ".env.new", "x")
@@ -171,6 +171,32 @@ func TestKnownFileIsLeftAlone(t *testing.T) {
 	testutil.WaitFor(t, "the end", func() bool { return w.clean("end.txt") })
 	if w.clean(".env") {
 		t.Fatal("the user's file was changed")
+	}
+}
+
+// A folder above a known file is replaced as a whole.
+func TestReplacedFolder(t *testing.T) {
+	replaced := make(chan string, 10)
+	w := watch(t, func(dir string) {
+		for _, d := range []string{"conf", "conf.new"} {
+			if err := os.MkdirAll(filepath.Join(dir, d, "sub"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, d, "sub", ".env"), []byte(canary), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}, func(f *Files) {
+		f.Known = []string{filepath.Join(f.Root, "conf/sub/.env"), filepath.Join(f.Root, "conf.new/sub/.env")}
+		f.Replaced = func(p string) { replaced <- p }
+	})
+	for _, r := range [][2]string{{"conf", "conf.old"}, {"conf.new", "conf"}} {
+		if err := os.Rename(w.path(r[0]), w.path(r[1])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := <-replaced; got != w.path("conf/sub/.env") {
+		t.Fatal(got)
 	}
 }
 

@@ -36,7 +36,7 @@ type Config struct {
 	Sandbox      sandbox.Config // Argv, Env, Dir, mounts; Run fills in the terminal's part
 	In, Out, Err *os.File       // guard's own
 	Line         *Line
-	Files        *Files // nil: files are not watched
+	Files        []*Files // folders that the agent may write; none: files are not watched
 	// Serve is run beside the agent with the sandbox's sockets, until ctx ends.
 	// When it returns before that, the session has lost its network and is ended.
 	Serve func(ctx context.Context, sb *sandbox.Sandbox) error
@@ -89,11 +89,15 @@ func Run(ctx context.Context, c Config) (Status, error) {
 
 	// What the agent writes first is found only if the watch was there before it.
 	var wg sync.WaitGroup
-	var filesErr error
-	if c.Files != nil {
-		ready := make(chan struct{})
-		wg.Go(func() { filesErr = c.Files.Run(ctx, ready) })
-		<-ready
+	filesErrs := make([]error, len(c.Files))
+	var ready []chan struct{}
+	for i, f := range c.Files {
+		r := make(chan struct{})
+		ready = append(ready, r)
+		wg.Go(func() { filesErrs[i] = f.Run(ctx, r) })
+	}
+	for _, r := range ready {
+		<-r
 	}
 
 	// In the weaker tiers the agent's uid can stop what sets it up.
@@ -170,7 +174,7 @@ func Run(ctx context.Context, c Config) (Status, error) {
 	if status.Leak {
 		failed = nil
 	}
-	return status, errors.Join(failed, closeErr, filesErr, t.err)
+	return status, errors.Join(append(filesErrs, failed, closeErr, t.err)...)
 }
 
 func cmpErr(err error) error {

@@ -347,7 +347,10 @@ func (s *session) start(ctx context.Context, boundary string) (supervisor.Status
 	if err := s.begin(boundary); err != nil {
 		return supervisor.Status{}, fmt.Errorf("no session without its record: %w", err)
 	}
-	files := &supervisor.Files{Root: s.dir, Line: s.line, Keep: s.keepOriginal, Known: s.wasKnown, Replaced: s.maskLost, Say: func(m string) { s.app.say("%s", m) }}
+	files, err := s.watched()
+	if err != nil {
+		return supervisor.Status{}, err
+	}
 	return supervisor.Run(ctx, supervisor.Config{
 		Sandbox: c, In: s.app.stdin, Out: s.app.stdout, Err: s.app.stderr, Line: s.line, Files: files,
 		Serve: func(ctx context.Context, sb *sandbox.Sandbox) error { return s.serve(ctx, sb, front) },

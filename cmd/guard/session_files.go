@@ -4,21 +4,41 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
+	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"guard"
 	"guard/rotate"
+	"guard/supervisor"
 )
 
-// wasKnown says that a file held a value before the session: it is the user's.
-func (s *session) wasKnown(path string) bool {
-	for _, f := range s.files {
-		if f.Path == path {
-			return true
-		}
+// watched are the folders in which files are looked into when they change: all
+// that the agent may write on the host.
+func (s *session) watched() ([]*supervisor.Files, error) {
+	shared, err := s.shared()
+	if err != nil {
+		return nil, err
 	}
-	return false
+	var known []string
+	for _, f := range s.files {
+		known = append(known, f.Path)
+	}
+	var out []*supervisor.Files
+	for i, dir := range shared {
+		fi, err := os.Stat(dir)
+		if err != nil || !fi.IsDir() {
+			continue // a single file: agents keep their settings in some
+		}
+		if slices.ContainsFunc(shared[:i], func(d string) bool { return within(dir, d) }) {
+			continue
+		}
+		out = append(out, &supervisor.Files{
+			Root: dir, Line: s.line, Keep: s.keepOriginal, Known: known, Replaced: s.maskLost, Say: func(m string) { s.app.say("%s", m) },
+		})
+	}
+	return out, nil
 }
 
 // maskLost hides a file again that was shown with placeholders and was replaced
