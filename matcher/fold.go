@@ -136,7 +136,15 @@ func (f *fold) seek(p []byte, i int) int {
 			return j
 		}
 		f.run = 0
-		for i = j + 1; f.min >= 8; {
+		for i = j + 1; f.min >= 16; {
+			// A run has one of these 8 bytes in it as a whole, wherever it begins.
+			// Where each has a blank there is none; and none waits for the one before.
+			for at := i + f.min - 8; at+8 <= len(p); at += f.min - 8 {
+				if x := binary.LittleEndian.Uint64(p[at:]); (x-'!'*ones)&^x&(0x80*ones) == 0 {
+					break
+				}
+				i = at
+			}
 			last := i + f.min - 1
 			if last >= len(p) {
 				k := len(p)

@@ -63,9 +63,10 @@ func (g *gate) begins(x, y byte) bool {
 
 // apart says that no needle has the escape b[i:j] in it, which stands for out.
 // It is the short way: it looks at little and says no where there is more to see.
-// No other escape may be open before b[i].
-func (g *gate) apart(b []byte, i, j int, out []byte) bool {
-	if i < gram || g.has(binary.LittleEndian.Uint32(b[i-gram:])) || g.early {
+// No other escape may be open before b[i]. No needle begins before b[floor], if
+// that is not 0.
+func (g *gate) apart(b []byte, floor, i, j int, out []byte) bool {
+	if (floor == 0 || i-floor >= gram) && (i < gram || g.has(binary.LittleEndian.Uint32(b[i-gram:]))) || g.early {
 		return false
 	}
 	var x byte

@@ -133,7 +133,7 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 				i++
 				continue
 			}
-			if (verdict == decoded || verdict == removed) && i-looked > lookBack && set.gate.apart(b[:to], i, i+n, out[:size]) {
+			if (verdict == decoded || verdict == removed) && i-looked > lookBack && set.gate.apart(b[:to], floor, i, i+n, out[:size]) {
 				i += n
 				floor = i
 				continue
