@@ -51,28 +51,31 @@ type places [len(introducers)]int
 // next is the place of the first introducer in b[i:to] that opens, or to. from is where b
 // was first asked.
 func (p *places) next(b []byte, i, to int) int {
-	for {
-		for near := min(to, i+nearby); i < near; i++ {
-			if c := b[i]; special[c]&1 != 0 && (i+1 >= to || opens(c, b[i+1])) {
-				return i
-			}
+	for near := min(to, i+nearby); i < near; i++ {
+		if c := b[i]; special[c]&1 != 0 && (i+1 >= to || opens(c, b[i+1])) {
+			return i
 		}
-		if i >= to {
-			return to
-		}
-		best := to
-		for k := range p {
-			if p[k] < i {
-				n := bytes.IndexByte(b[i:to], introducers[k])
-				if n < 0 {
-					n = to - i
-				}
-				p[k] = i + n
-			}
-			best = min(best, p[k])
-		}
-		i = best // there it is, or what only looks like it
 	}
+	best := to
+	for k := range p {
+		if p[k] < i {
+			c, at := introducers[k], i
+			for {
+				n := bytes.IndexByte(b[at:to], c)
+				if n < 0 {
+					at = to
+					break
+				}
+				if at += n; at+1 >= to || opens(c, b[at+1]) {
+					break
+				}
+				at++ // it only looks like one
+			}
+			p[k] = at
+		}
+		best = min(best, p[k])
+	}
+	return best
 }
 
 // write takes s.b[from:to], which follows prev if from is 0, and adds hits that
