@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -34,9 +35,14 @@ func (s *session) serve(ctx context.Context, sb *sandbox.Sandbox, front net.List
 	names := dns.New(dns.Options{})
 	egress := s.egress()
 	line := s.useLine()
-	roots, err := brokerhttp.Roots(s.flags.ca...)
-	if err != nil {
-		return err
+	// Without --ca the system's roots do, which are read when the first upstream is
+	// verified and not before every session.
+	var roots *x509.CertPool
+	if len(s.flags.ca) > 0 {
+		var err error
+		if roots, err = brokerhttp.Roots(s.flags.ca...); err != nil {
+			return err
+		}
 	}
 	cfg := brokerhttp.Config{
 		Line: line, Egress: egress, Creds: s.credentials, Open: s.line.Open, Scrub: s.scrub, CA: s.ca, Roots: roots, Session: s.info,
