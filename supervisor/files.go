@@ -9,9 +9,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -24,29 +24,46 @@ import (
 // fsnotify tells no close-after-write, so silence stands for it.
 const Settle = 30 * time.Millisecond
 
-// maxFile bounds what is read of one file. A larger file is scanned up to it and
-// counted in Unscanned.
-const maxFile = 256 << 20
+// maxFile bounds what is read of one file, bytes. A larger file is scanned up to
+// it and counted in Unread.
+const maxFile = 1 << 30
+
+// maxRecords is how many places of one credential in one file are recorded one by
+// one. More are masked like them, and counted.
+const maxRecords = 16
+
+// keepWhole is the size up to which a file's original is kept whole, bytes. Of a
+// larger one what was masked is, so that an agent cannot fill the disk with copies.
+const keepWhole = 256 << 10
+
+// Span is bytes of a file.
+type Span struct {
+	Offset int64  `json:"offset"`
+	Bytes  []byte `json:"bytes"`
+}
 
 // Files is the source that finds secrets in files written under the working
 // folder, after the fact, and replaces them there by masks of the same length.
 type Files struct {
 	Root string // canonical
 	Line *Line
-	// Keep stores what a file held before guard masks it, sealed. The leaks are what
-	// was found in it; each names the bytes that are masked.
-	Keep func(path string, original []byte, found []guard.Leak) error
+	// Keep stores what a file held before guard masks it, sealed: all of it, or of a
+	// large file the spans that are masked. The leaks are what was found in it.
+	Keep func(path string, whole []byte, spans []Span, found []guard.Leak) error
 	// Known are files that held a value before the session began (canonical): they
 	// are the user's own, shown to the agent as copies, and never changed.
 	Known []string
 	// Replaced is told that such a file, or a folder above it, was replaced by
 	// another during the session, from outside: the copy that the agent was shown
-	// instead is gone with the old one, and the agent can read the new one.
-	Replaced func(path string)
+	// instead is gone with the old one, and the agent can read the new one. file is
+	// the new one, opened without leaving the folder, or nil if it is none that
+	// guard's user could have put there.
+	Replaced func(path string, file *os.File)
 	// Say reports what could not be watched or scanned.
 	Say func(string)
 
 	root    *os.Root
+	parents map[string]fs.FileInfo // of the folder of each known file, as it was at the start
 	watcher *fsnotify.Watcher
 	due     map[string]time.Time
 	started time.Time // minus what the kernel's file clock may lag
@@ -74,6 +91,12 @@ func (f *Files) Run(ctx context.Context, ready chan<- struct{}) error {
 	}
 	defer f.watcher.Close()
 	f.due = map[string]time.Time{}
+	f.parents = map[string]fs.FileInfo{}
+	for _, path := range f.Known {
+		if fi, err := os.Lstat(filepath.Dir(path)); err == nil {
+			f.parents[path] = fi
+		}
+	}
 	f.add(".")
 	opened()
 
@@ -132,7 +155,7 @@ func (f *Files) event(e fsnotify.Event) {
 	if e.Has(fsnotify.Create) {
 		for _, path := range f.Known {
 			if f.Replaced != nil && (path == e.Name || strings.HasPrefix(path, e.Name+string(filepath.Separator))) {
-				f.Replaced(path)
+				f.replaced(path)
 			}
 		}
 		f.name(rel)
@@ -144,6 +167,41 @@ func (f *Files) event(e fsnotify.Event) {
 	if e.Has(fsnotify.Create) || e.Has(fsnotify.Write) {
 		f.due[rel] = time.Now().Add(Settle)
 	}
+}
+
+// replaced opens a known file again and hands it on. The agent may be at work on
+// the same path: nothing is followed out of the folder, nothing waited for, and a
+// file of another user's is not read for it.
+func (f *Files) replaced(path string) {
+	rel, err := filepath.Rel(f.Root, path)
+	if err != nil || !filepath.IsLocal(rel) {
+		return
+	}
+	file, err := f.root.OpenFile(rel, os.O_RDONLY|syscall.O_NONBLOCK|noFollow, 0)
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			f.Replaced(path, nil)
+		}
+		return
+	}
+	defer file.Close()
+	if fi, err := file.Stat(); err != nil || !fi.Mode().IsRegular() || !ours(fi) {
+		f.Replaced(path, nil)
+		return
+	}
+	f.Replaced(path, file)
+}
+
+// known says that the file at path is still the user's own, that held a value
+// before the session. The agent cannot replace it, since it is covered; it can
+// replace a folder above it, and then the file is like any other.
+func (f *Files) known(path string) bool {
+	then := f.parents[path]
+	if then == nil {
+		return false
+	}
+	now, err := os.Lstat(filepath.Dir(path))
+	return err == nil && os.SameFile(then, now)
 }
 
 // add watches dir and what is below it. Files that changed since the session
@@ -222,21 +280,23 @@ func (f *Files) scan(rel string) {
 		return
 	}
 	path := filepath.Join(f.Root, rel)
-	if slices.Contains(f.Known, path) {
+	if f.known(path) {
 		return
 	}
-	file, err := f.root.OpenFile(rel, os.O_RDWR, 0)
+	// Without waiting: the agent may have put a FIFO there since.
+	const quick = syscall.O_NONBLOCK | noFollow
+	file, err := f.root.OpenFile(rel, os.O_RDWR|quick, 0)
 	writable := err == nil
 	if errors.Is(err, fs.ErrPermission) && f.root.Chmod(rel, fi.Mode().Perm()|0o600) == nil {
 		// The agent's file is guard's user's too: a mode keeps neither out.
-		file, err = f.root.OpenFile(rel, os.O_RDWR, 0)
+		file, err = f.root.OpenFile(rel, os.O_RDWR|quick, 0)
 		writable = err == nil
 		if cerr := f.root.Chmod(rel, fi.Mode().Perm()); cerr != nil && !errors.Is(cerr, fs.ErrNotExist) {
 			f.say(fmt.Sprintf("the mode of %s could not be put back: %v", path, cerr))
 		}
 	}
 	if errors.Is(err, fs.ErrPermission) {
-		file, err = f.root.Open(rel)
+		file, err = f.root.OpenFile(rel, os.O_RDONLY|quick, 0)
 	}
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
@@ -281,6 +341,8 @@ func (f *Files) scan(rel string) {
 		return d
 	}
 	var found []guard.Leak
+	count := map[guard.SecretID]int{}
+	last := map[guard.SecretID]guard.Decision{}
 	s := line.Matcher.Stream()
 	judge := func(hits []matcher.Hit) {
 		for _, h := range hits {
@@ -289,7 +351,14 @@ func (f *Files) scan(rel string) {
 				Secret: h.ID, Class: h.Class, Encoding: h.Encoding,
 				Offset: h.Start, Length: int(h.End - h.Start), At: time.Now(),
 			}
-			d := line.Judge(l)
+			// Each record is on the disk before the next: a file full of a value must
+			// not keep guard from every other file.
+			d, seen := last[h.ID], count[h.ID]
+			count[h.ID]++
+			if seen < maxRecords || h.Class >= guard.Placeholder {
+				d = line.Judge(l)
+				last[h.ID] = d
+			}
 			if (d.Action == guard.Redact || d.Action == guard.Kill) && writable && !git {
 				found = append(found, l)
 			}
@@ -305,6 +374,11 @@ func (f *Files) scan(rel string) {
 			break
 		}
 	}
+	for id, n := range count {
+		if n > maxRecords && last[id].Action != guard.Pass {
+			f.say(fmt.Sprintf("%s holds %s %d times: the first %d are in the log", path, id.Name, n, maxRecords))
+		}
+	}
 	if len(found) == 0 {
 		return
 	}
@@ -317,31 +391,48 @@ func (f *Files) scan(rel string) {
 	}
 }
 
-// redact masks the spans in place: hard links and open descriptors see the mask
-// as well, and owner, mode and inode stay.
+// redact masks what was found in place: hard links and open descriptors see the
+// mask as well, and owner, mode and inode stay.
 func (f *Files) redact(file *os.File, path string, found []guard.Leak) error {
-	if _, err := file.Seek(0, io.SeekStart); err != nil {
-		return err
-	}
-	original, err := io.ReadAll(io.LimitReader(file, maxFile))
-	if err != nil {
-		return err
-	}
 	if f.Keep == nil {
 		return errors.New("there is no place to keep the original")
 	}
-	if err := f.Keep(path, original, found); err != nil {
+	fi, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	var whole []byte
+	var spans []Span
+	if fi.Size() <= keepWhole {
+		whole = make([]byte, fi.Size())
+		if n, err := file.ReadAt(whole, 0); err != nil && err != io.EOF {
+			return err
+		} else {
+			whole = whole[:n]
+		}
+	} else {
+		for _, l := range found {
+			b := make([]byte, l.Length)
+			if _, err := file.ReadAt(b, l.Offset); err == nil { // else it was cut since
+				spans = append(spans, Span{l.Offset, b})
+			}
+		}
+	}
+	if err := f.Keep(path, whole, spans, found); err != nil {
 		return fmt.Errorf("keep the original: %w", err)
 	}
+	clear(whole)
+	for _, s := range spans {
+		clear(s.Bytes)
+	}
 	for _, l := range found {
-		if l.Offset+int64(l.Length) > int64(len(original)) {
+		if l.Offset+int64(l.Length) > fi.Size() {
 			continue // cut since: a new event follows
 		}
 		if _, err := file.WriteAt(maskOf(l), l.Offset); err != nil {
 			return err
 		}
 	}
-	clear(original)
 	return file.Sync()
 }
 

@@ -38,10 +38,13 @@ func watch(t *testing.T, prepare func(dir string), change ...func(*Files)) *watc
 	w := &watched{dir: dir, ev: ev, kept: map[string][]byte{}}
 	w.Files = &Files{
 		Root: dir, Line: line,
-		Keep: func(path string, original []byte, found []guard.Leak) error {
+		Keep: func(path string, whole []byte, spans []Span, found []guard.Leak) error {
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			w.kept[path] = bytes.Clone(original)
+			w.kept[path] = bytes.Clone(whole)
+			for _, s := range spans {
+				w.kept[path] = append(w.kept[path], s.Bytes...)
+			}
 			if len(found) == 0 {
 				t.Error("kept without a leak")
 			}
@@ -156,7 +159,7 @@ func TestKnownFileIsLeftAlone(t *testing.T) {
 	var mu sync.Mutex
 	w := watch(t, func(dir string) { os.WriteFile(filepath.Join(dir, ".env"), []byte(canary), 0o600) }, func(f *Files) {
 		f.Known = []string{filepath.Join(f.Root, ".env")}
-		f.Replaced = func(p string) { mu.Lock(); defer mu.Unlock(); replaced = append(replaced, p) }
+		f.Replaced = func(p string, _ *os.File) { mu.Lock(); defer mu.Unlock(); replaced = append(replaced, p) }
 	})
 	w.write(t, ".env.new", "x")
 	if err := os.WriteFile(w.path(".env.tmp"), []byte(strings.Repeat("y", 40)), 0o600); err != nil {
@@ -188,7 +191,7 @@ func TestReplacedFolder(t *testing.T) {
 		}
 	}, func(f *Files) {
 		f.Known = []string{filepath.Join(f.Root, "conf/sub/.env"), filepath.Join(f.Root, "conf.new/sub/.env")}
-		f.Replaced = func(p string) { replaced <- p }
+		f.Replaced = func(p string, _ *os.File) { replaced <- p }
 	})
 	for _, r := range [][2]string{{"conf", "conf.old"}, {"conf.new", "conf"}} {
 		if err := os.Rename(w.path(r[0]), w.path(r[1])); err != nil {
@@ -291,7 +294,7 @@ func TestSwappedParentIsNotFollowed(t *testing.T) {
 
 func TestNoPlaceNoChange(t *testing.T) {
 	w := watch(t, nil, func(f *Files) {
-		f.Keep = func(string, []byte, []guard.Leak) error { return os.ErrPermission }
+		f.Keep = func(string, []byte, []Span, []guard.Leak) error { return os.ErrPermission }
 	})
 	w.write(t, "f", canary)
 	testutil.WaitFor(t, "word of the failure", func() bool {
@@ -303,4 +306,69 @@ func TestNoPlaceNoChange(t *testing.T) {
 		t.Fatal("a file was changed whose original could not be kept")
 	}
 	testutil.WaitFor(t, "the escape's record", func() bool { return len(w.leaks()) == 2 })
+}
+
+// The agent makes the path of a known file lead to a file outside, or to one that
+// never opens, and has guard look at it.
+func TestReplacedLeadsNowhere(t *testing.T) {
+	outside := filepath.Join(t.TempDir(), "credentials")
+	if err := os.WriteFile(outside, []byte("[default]\n"+canary), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	given := make(chan string, 100)
+	w := watch(t, func(dir string) {
+		os.Mkdir(filepath.Join(dir, "config"), 0o755)
+		os.WriteFile(filepath.Join(dir, "config", ".env"), []byte(canary), 0o600)
+	}, func(f *Files) {
+		f.Known = []string{filepath.Join(f.Root, "config/.env")}
+		f.Replaced = func(p string, file *os.File) {
+			if file == nil {
+				given <- "nothing"
+				return
+			}
+			b := make([]byte, 100)
+			n, _ := file.Read(b)
+			given <- string(b[:n])
+		}
+	})
+	do := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	do(os.Rename(w.path("config"), w.path("old")))
+	do(os.Mkdir(w.path("new"), 0o755))
+	do(os.Symlink(outside, w.path("new/.env")))
+	do(os.Rename(w.path("new"), w.path("config")))
+	if got := <-given; got != "nothing" {
+		t.Fatalf("guard read %q", got)
+	}
+	do(os.RemoveAll(w.path("config")))
+	do(os.Mkdir(w.path("new"), 0o755))
+	do(exec.Command("mkfifo", w.path("new/.env")).Run())
+	do(os.Rename(w.path("new"), w.path("config")))
+	if got := <-given; got != "nothing" {
+		t.Fatalf("guard read %q", got)
+	}
+	// And what the agent writes under the known name in a folder of its own is a leak.
+	do(os.RemoveAll(w.path("config")))
+	w.write(t, "config/.env", canary)
+	testutil.WaitFor(t, "the redaction", func() bool { return w.clean("config/.env") })
+}
+
+// A file full of a value is masked, and does not keep guard from the next.
+func TestManyInOneFile(t *testing.T) {
+	w := watch(t, nil)
+	w.write(t, "many", strings.Repeat(canary+"\n", 20000))
+	w.write(t, "next", canary)
+	testutil.WaitFor(t, "both redactions", func() bool { return w.clean("many") && w.clean("next") })
+	if n := len(w.leaks()); n > 3*maxRecords {
+		t.Fatalf("%d records", n)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if got := len(w.kept[w.path("many")]); got != 20000*len(canary) {
+		t.Fatalf("%d bytes kept of large file", got)
+	}
 }

@@ -241,6 +241,11 @@ func openStdio(c *Config) (*stdio, error) {
 			}
 			continue
 		}
+		if o.slot == &c.Sandbox.Stderr && sameFile(c.Out, c.Err) && c.Sandbox.Stdout != nil {
+			// One file is one stream: a value in pieces on both would be whole in it.
+			*o.slot = c.Sandbox.Stdout
+			continue
+		}
 		r, w, err := os.Pipe()
 		if err != nil {
 			t.close()
@@ -350,6 +355,15 @@ func (t *stdio) resume() {
 	if t.session != nil {
 		_ = t.session.Resume()
 	}
+}
+
+func sameFile(a, b *os.File) bool {
+	if a == nil || b == nil {
+		return false
+	}
+	x, err1 := a.Stat()
+	y, err2 := b.Stat()
+	return err1 == nil && err2 == nil && os.SameFile(x, y)
 }
 
 func isTerminal(f *os.File) bool { return f != nil && term.IsTerminal(int(f.Fd())) }

@@ -203,3 +203,13 @@ func defaults(kind string, plain []byte) guard.Credential {
 	}
 	return c
 }
+
+// PrefixLength is how many bytes at the start of a value are its format's public
+// prefix, such as 4 for ghp_; 0 for a value of no known format.
+func PrefixLength(s guard.Secret) int {
+	_, f, ok := match(s.Reveal())
+	if !ok {
+		return 0
+	}
+	return len(f.Prefix)
+}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"guard"
 	"guard/matcher"
@@ -85,9 +86,23 @@ func (c *conceal) count(n *int) {
 	*n++
 }
 
-// file returns the copy of path that the session gets, if it holds a value.
+// file returns the copy of path that the session gets, if it holds a value. It
+// follows links: it is for files of the user's that no agent writes.
 func (c *conceal) file(path string) (sandbox.File, bool) {
-	fi, err := os.Stat(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			c.count(&c.Unread)
+		}
+		return sandbox.File{}, false
+	}
+	defer f.Close()
+	return c.open(path, f)
+}
+
+// open is file for what is open already.
+func (c *conceal) open(path string, f *os.File) (sandbox.File, bool) {
+	fi, err := f.Stat()
 	if err != nil || !fi.Mode().IsRegular() || fi.Size() == 0 {
 		return sandbox.File{}, false
 	}
@@ -95,12 +110,6 @@ func (c *conceal) file(path string) (sandbox.File, bool) {
 		c.count(&c.Skipped)
 		return sandbox.File{}, false
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		c.count(&c.Unread)
-		return sandbox.File{}, false
-	}
-	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, concealFileMax+1))
 	if err != nil {
 		c.count(&c.Unread)
@@ -142,6 +151,12 @@ type found struct {
 // walk looks through a folder that the session can read, depth folders deep; hidden
 // are places that the session does not see anyway.
 func (c *conceal) walk(root string, depth int, hidden []string, want func(path string, d fs.DirEntry) bool) (out found, err error) {
+	if fi, err := os.Stat(root); err == nil && !fi.IsDir() {
+		if f, ok := c.file(root); ok {
+			out.files = append(out.files, f)
+		}
+		return out, nil
+	}
 	var paths []string
 	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -176,6 +191,26 @@ func (c *conceal) walk(root string, depth int, hidden []string, want func(path s
 	if err != nil {
 		return out, fmt.Errorf("look through %s for credentials: %w", root, err)
 	}
+	// The agent of another session may be at work in the folder: nothing is followed
+	// out of it, nor waited for.
+	dir, err := os.OpenRoot(root)
+	if err != nil {
+		return out, fmt.Errorf("look through %s for credentials: %w", root, err)
+	}
+	defer dir.Close()
+	look := func(path string) (sandbox.File, bool) {
+		rel, err := filepath.Rel(root, path)
+		if err != nil {
+			return sandbox.File{}, false
+		}
+		f, err := dir.OpenFile(rel, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+		if err != nil {
+			c.count(&c.Unread)
+			return sandbox.File{}, false
+		}
+		defer f.Close()
+		return c.open(path, f)
+	}
 	// Reading is what takes the time: one reader a processor.
 	type result struct {
 		f  sandbox.File
@@ -187,7 +222,7 @@ func (c *conceal) walk(root string, depth int, hidden []string, want func(path s
 	for range min(runtime.GOMAXPROCS(0), 8) {
 		wg.Go(func() {
 			for i := int(next.Add(1)) - 1; i < len(paths); i = int(next.Add(1)) - 1 {
-				results[i].f, results[i].ok = c.file(paths[i])
+				results[i].f, results[i].ok = look(paths[i])
 			}
 		})
 	}

@@ -63,6 +63,7 @@ type session struct {
 	kept        map[guard.SecretID][]rotate.Restore // originals of files that were redacted in this session
 	folded      *foldedValues                       // values in lower case, for names of hosts
 	sandbox     *sandbox.Sandbox                    // once the agent runs
+	told        map[string]bool                     // paths of which the user was told
 	scrubbers   map[string]*matcher.Matcher         // what replies are looked through for, by the versions in it
 	closers     []func()
 
@@ -73,7 +74,7 @@ func (a *app) newSession(o runFlags, argv []string) (_ *session, err error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	s := &session{app: a, flags: o, argv: argv, home: a.userHome(), quarantined: map[string]int{}, switching: map[string]chan struct{}{}, kept: map[guard.SecretID][]rotate.Restore{}, scrubbers: map[string]*matcher.Matcher{}}
+	s := &session{app: a, flags: o, argv: argv, home: a.userHome(), quarantined: map[string]int{}, switching: map[string]chan struct{}{}, kept: map[guard.SecretID][]rotate.Restore{}, scrubbers: map[string]*matcher.Matcher{}, told: map[string]bool{}}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -179,9 +180,31 @@ func (s *session) openLog() (err error) {
 	return nil
 }
 
+// bareLength is how long a value must be without its public prefix to be looked
+// for by itself.
+const bareLength = 16
+
+// values is what the scanner looks for: everything of the context, and of values
+// with a public prefix, such as ghp_, the rest too: whoever has it has the value.
+func (s *session) values() ([]guard.Value, error) {
+	values, err := s.vault.Values(s.info.Context)
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range slices.Clone(values) {
+		if v.Class >= guard.Placeholder {
+			continue
+		}
+		if n := vault.PrefixLength(v.Secret); n > 0 && v.Secret.Len()-n >= bareLength {
+			values = append(values, guard.Value{ID: v.ID, Class: v.Class, Secret: guard.NewSecret(slices.Clone(v.Secret.Reveal()[n:]))})
+		}
+	}
+	return values, nil
+}
+
 // openLine loads what the scanner looks for.
 func (s *session) openLine() error {
-	values, err := s.vault.Values(s.info.Context)
+	values, err := s.values()
 	if err != nil {
 		return err
 	}
@@ -266,7 +289,7 @@ func (s *session) refresh() {
 	if err != nil {
 		return
 	}
-	values, err := s.vault.Values(s.info.Context)
+	values, err := s.values()
 	if err != nil {
 		return
 	}

@@ -44,20 +44,25 @@ func (s *session) watched() ([]*supervisor.Files, error) {
 // maskLost hides a file again that was shown with placeholders and was replaced
 // on the host, by an editor that renames for example: the mount that hid it went
 // with the old file. Between the two the agent may have read it.
-func (s *session) maskLost(path string) {
+func (s *session) maskLost(path string, file *os.File) {
 	r := s.record("mask.lost")
 	r.Channel, r.Path, r.Reason = string(guard.ChannelFile), path, "replaced from outside during the session"
 	s.mu.Lock()
-	sb := s.sandbox
+	sb, told := s.sandbox, s.told[path]
+	s.told[path] = true
 	s.mu.Unlock()
-	if f, holds := s.conceal.file(path); holds && sb != nil {
-		r.Result = "hidden again"
-		if err := sb.Mask(f); err != nil {
-			r.Result = "the agent can read it"
-			s.app.say("%s was replaced during the session, and the agent can read what is in it now: start the session again to hide it (%v)", path, err)
-		}
-	} else {
+	r.Result = "it is no file that could be looked into"
+	if file != nil {
 		r.Result = "it holds no known value"
+		if f, holds := s.conceal.open(path, file); holds && sb != nil {
+			r.Result = "hidden again"
+			if err := sb.Mask(f); err != nil {
+				r.Result = "the agent can read it"
+				if !told { // once a path: an agent can make this happen again and again
+					s.app.say("%s was replaced during the session, and the agent can read what is in it now: start the session again to hide it (%v)", path, err)
+				}
+			}
+		}
 	}
 	if _, err := s.append(r); err != nil {
 		s.app.say("a record could not be written: %v", err)
@@ -67,33 +72,15 @@ func (s *session) maskLost(path string) {
 // original is what a file held before guard masked it: all of it, or, of a large
 // file, the masked bytes.
 type original struct {
-	Path    string    `json:"path"`
-	At      time.Time `json:"at"`
-	Content []byte    `json:"content,omitempty"`
-	Spans   []span    `json:"spans,omitempty"`
+	Path    string            `json:"path"`
+	At      time.Time         `json:"at"`
+	Content []byte            `json:"content,omitempty"`
+	Spans   []supervisor.Span `json:"spans,omitempty"`
 }
-
-type span struct {
-	Offset int64  `json:"offset"`
-	Bytes  []byte `json:"bytes"`
-}
-
-// keepWhole is the size up to which a file is kept whole. Of a larger one the
-// masked bytes are, so that an agent cannot fill the disk with copies.
-const keepWhole = 256 << 10
 
 // keepOriginal seals what a file held before it is redacted.
-func (s *session) keepOriginal(path string, content []byte, found []guard.Leak) error {
-	o := original{Path: path, At: time.Now().UTC()}
-	if len(content) <= keepWhole {
-		o.Content = content
-	} else {
-		for _, l := range found {
-			if end := l.Offset + int64(l.Length); end <= int64(len(content)) {
-				o.Spans = append(o.Spans, span{l.Offset, content[l.Offset:end]})
-			}
-		}
-	}
+func (s *session) keepOriginal(path string, whole []byte, spans []supervisor.Span, found []guard.Leak) error {
+	o := original{Path: path, At: time.Now().UTC(), Content: whole, Spans: spans}
 	b, err := json.Marshal(o)
 	if err != nil {
 		return err
