@@ -32,7 +32,7 @@ func (x *exchange) inspectBody(nethttp.ResponseWriter) (done func(), err error) 
 	if err != nil {
 		return done, err
 	}
-	push := r.Method == nethttp.MethodPost && strings.HasSuffix(r.URL.Path, "/git-receive-pack")
+	push := x.push && r.Method == nethttp.MethodPost
 	if push || len(codings) > 0 {
 		return x.inspectSpooled(codings, push)
 	}

@@ -278,24 +278,6 @@ func TestRepliesAreScrubbed(t *testing.T) {
 	}
 }
 
-func TestGitUse(t *testing.T) {
-	for _, tt := range []struct{ method, url, action, repo string }{
-		{"GET", "/o/r.git/info/refs?service=git-upload-pack", "repo:read", "o/r"},
-		{"POST", "/o/r/git-upload-pack", "repo:read", "o/r"},
-		{"GET", "/o/r.git/info/refs?service=git-receive-pack", "repo:push", "o/r"},
-		{"GET", "/o/r.git/info/refs?service=git-upload-pack&service=git-receive-pack", "repo:push", "o/r"},
-		{"POST", "/g/sub/r.git/git-receive-pack", "repo:push", "g/sub/r"},
-		{"GET", "/o/r.git/info/refs", "http:read", "/o/r.git/info/refs"},
-		{"DELETE", "/o/r", "http:write", "/o/r"},
-	} {
-		r, _ := nethttp.NewRequest(tt.method, "https://x.git.test"+tt.url, nil)
-		x := &exchange{p: &Proxy{}, in: r, method: tt.method, path: r.URL.Path}
-		if u := x.use(guard.Credential{}); u.Action != tt.action || u.Resource != tt.repo || (u.Channel == guard.ChannelGit) != strings.HasPrefix(tt.action, "repo:") {
-			t.Errorf("%s %s: %s %s %s", tt.method, tt.url, u.Channel, u.Action, u.Resource)
-		}
-	}
-}
-
 func TestSwapJSONKeepsTheRest(t *testing.T) {
 	for _, tt := range []struct {
 		in, path, out string

@@ -10,7 +10,6 @@ import (
 	"net/http/httptrace"
 	"net/http/httputil"
 	"net/textproto"
-	"net/url"
 	"strconv"
 	"strings"
 
@@ -26,7 +25,8 @@ type exchange struct {
 	id     string
 	method string
 	path   string // for records and refusals: without query, withheld if it holds a secret
-	git    bool
+	git    bool   // speaks git's smart protocol
+	push   bool   // to push
 	model  bool
 	creds  []guard.Credential // of the context
 	home   []string           // names of those that belong to the host
@@ -130,7 +130,8 @@ func (x *exchange) serve(w nethttp.ResponseWriter) {
 		x.answer(w, r)
 		return
 	}
-	x.git, _ = gitService(x.in)
+	var mixed *refusal
+	x.git, x.push, mixed = gitService(x.in)
 	x.creds = x.p.cfg.Creds()
 	x.model = broker.MatchHost(x.p.models, x.meta.host, x.meta.port)
 	for _, c := range x.creds {
@@ -144,6 +145,10 @@ func (x *exchange) serve(w nethttp.ResponseWriter) {
 	}
 	if r := x.inspectHead(); r != nil {
 		x.answer(w, r)
+		return
+	}
+	if mixed != nil {
+		x.answer(w, mixed)
 		return
 	}
 	if err := x.p.cfg.Egress.Check(x.meta.host, x.meta.port, proto); err != nil {
@@ -302,8 +307,7 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 		f.end = func() error { return x.trailers(out.Trailer) }
 	}
 	x.ids = x.p.got(x.meta.host)
-	_, push := gitService(x.in)
-	if len(x.ids) > 0 || len(x.swaps) > 0 || push { // a push: noThin reads the answer
+	if len(x.ids) > 0 || len(x.swaps) > 0 || x.push { // a push: noThin reads the answer
 		out.Header.Set("Accept-Encoding", "identity")
 	}
 }
@@ -366,11 +370,13 @@ func (x *exchange) use(c guard.Credential) guard.Use {
 	}
 	switch x.method {
 	case nethttp.MethodGet, nethttp.MethodHead, nethttp.MethodOptions:
-		u.Action = "http:read"
+		if !overridden(x.in) {
+			u.Action = "http:read"
+		}
 	}
-	if is, push := gitService(x.in); is {
+	if x.git {
 		u.Channel, u.Action, u.Resource = guard.ChannelGit, "repo:read", gitRepo(x.path)
-		if push {
+		if x.push {
 			u.Action = "repo:push"
 		}
 	}
@@ -417,31 +423,4 @@ func (x *exchange) trailers(out nethttp.Header) error {
 		}
 	}
 	return nil
-}
-
-// gitService says whether r speaks git's smart protocol, and whether to push
-// (gitprotocol-http(5)).
-func gitService(r *nethttp.Request) (is, push bool) {
-	switch {
-	case strings.HasSuffix(r.URL.Path, "/git-receive-pack"):
-		return true, true
-	case strings.HasSuffix(r.URL.Path, "/git-upload-pack"):
-		return true, false
-	case strings.HasSuffix(r.URL.Path, "/info/refs"):
-		q, _ := url.ParseQuery(r.URL.RawQuery)
-		// Several services in one query: the strictest reading.
-		for _, s := range q["service"] {
-			is = is || s == "git-upload-pack" || s == "git-receive-pack"
-			push = push || s == "git-receive-pack"
-		}
-	}
-	return is, push
-}
-
-// gitRepo is "owner/repo" of a smart protocol path.
-func gitRepo(path string) string {
-	for _, s := range []string{"/git-receive-pack", "/git-upload-pack", "/info/refs"} {
-		path = strings.TrimSuffix(path, s)
-	}
-	return strings.TrimSuffix(strings.Trim(path, "/"), ".git")
 }

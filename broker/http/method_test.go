@@ -126,7 +126,7 @@ func TestThinPushIsReported(t *testing.T) {
 	sp := p.spool(t)
 	defer sp.Close()
 	io.Copy(&body, sp.Reader())
-	res, got := do(t, e.client("code.git.test", 443, false), "POST", "https://code.git.test/o/r.git/git-receive-pack", &body)
+	res, got := do(t, e.client("code.git.test", 443, false), "POST", "https://code.git.test/o/r.git/git-receive-pack", &body, "Content-Type", pushType)
 	if res.StatusCode != 200 || res.Header.Get("X-Guard-Decision") != "deny" || !strings.Contains(got, "git push --no-thin") || !strings.Contains(got, "ng refs/heads/main refused by guard") {
 		t.Errorf("%d %q", res.StatusCode, got)
 	}
