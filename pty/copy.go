@@ -57,7 +57,11 @@ type copier struct {
 	hold, long time.Duration
 	write      func([]byte) error
 	decided    func(guard.Decision)
-	tame       *tame // for a terminal
+	// For a terminal. The filter gets what is to be displayed, so that nothing is
+	// removed from between the halves of a secret after it looked. What it puts in
+	// the place of a secret could make a control of what is around it, which again
+	// takes such controls out, and leaves a mark.
+	tame, again *tame
 	// idle is called when nothing is held back and the source is asked for more.
 	idle func() error
 	park func() // waits until the copying may go on
@@ -92,7 +96,7 @@ func (c *copier) run(src source) error {
 		wait := time.Duration(-1)
 		switch {
 		case c.stopped:
-		case c.tame != nil && c.tame.waiting():
+		case c.waiting():
 			wait = c.hold
 		case c.pending > 0 && !c.paused:
 			if wait = c.hold; c.pending >= longTail {
@@ -108,8 +112,8 @@ func (c *copier) run(src source) error {
 		case n > 0:
 			c.paused = false
 			err = c.pass(buf[:n], guard.More)
-		case err == errSilence && c.tame != nil && c.tame.waiting():
-			err = c.show(c.tame.release())
+		case err == errSilence && c.waiting():
+			err = c.letGo()
 		case err == errSilence:
 			c.paused = true
 			err = c.pass(nil, guard.Pause)
@@ -117,7 +121,7 @@ func (c *copier) run(src source) error {
 			err = nil
 		case err == errPark:
 			err = nil
-			if c.pending > 0 || c.tame != nil && c.tame.waiting() {
+			if c.pending > 0 || c.waiting() {
 				err = c.pass(nil, guard.Pause)
 			}
 			c.park()
@@ -134,10 +138,47 @@ func (c *copier) run(src source) error {
 	}
 }
 
+// waiting says whether the start of an escape sequence is kept.
+func (c *copier) waiting() bool {
+	return c.tame != nil && (c.tame.waiting() || c.again.waiting())
+}
+
+// letGo displays the starts of escape sequences, as far as the filter lets them.
+func (c *copier) letGo() error {
+	if p := c.tame.release(); len(p) > 0 {
+		if err := c.judge(p, guard.More); err != nil || c.stopped {
+			return err
+		}
+	}
+	return c.show(c.again.release())
+}
+
+// pass takes what the source gave.
 func (c *copier) pass(p []byte, step guard.Step) error {
 	if c.stopped {
 		return nil
 	}
+	if c.tame != nil {
+		p = c.tame.feed(p)
+		if len(p) > 0 && step != guard.More {
+			if err := c.judge(p, guard.More); err != nil || c.stopped {
+				return err
+			}
+		}
+		if step != guard.More {
+			p = c.tame.release()
+		} else if len(p) == 0 {
+			return nil
+		}
+	}
+	if err := c.judge(p, step); err != nil || c.stopped || c.tame == nil || step == guard.More {
+		return err
+	}
+	return c.show(c.again.release())
+}
+
+// judge has the filter judge p, and displays what it lets out.
+func (c *copier) judge(p []byte, step guard.Step) error {
 	out, d := c.filter(p, step)
 	c.pending = max(0, c.pending+int64(len(p)-len(out)))
 	c.stopped = d.Action.Stops()
@@ -147,15 +188,10 @@ func (c *copier) pass(p []byte, step guard.Step) error {
 		c.decided(d)
 	}
 	if c.tame != nil {
-		out = c.tame.feed(out)
+		out = c.again.feed(out)
 	}
 	if err := c.show(out); err != nil {
 		return err
-	}
-	if c.tame != nil && step != guard.More {
-		if err := c.show(c.tame.release()); err != nil {
-			return err
-		}
 	}
 	if c.stopped && c.blocked != nil {
 		return c.blocked(d)

@@ -7,7 +7,8 @@
 // The path of a byte that the agent writes:
 //
 //	agent -> slave | master -> read until there is no more, or enough
-//	  -> Filter -> without what would make the terminal type -> one write to it
+//	  -> without what would make the terminal type -> Filter
+//	  -> without what the filter's masks made of that kind -> one write to it
 //
 // Nothing is on a timer while the filter holds nothing back: an echoed
 // keystroke takes one read, one filter call and one write. When it does hold

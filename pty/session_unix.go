@@ -117,12 +117,12 @@ func (s *Session) copy(ctx context.Context, g *gate, master, in, out, poke uintp
 		filter: s.Out, hold: s.Hold, long: s.LongHold,
 		write: s.Terminal.Write, decided: s.OnDecision, idle: s.idle, blocked: s.blocked,
 		park: func() { g.pass() },
-		tame: &tame{clipboard: s.NoClipboard},
+		tame: &tame{clipboard: s.NoClipboard}, again: &tame{clipboard: s.NoClipboard, mark: true},
 	}
 	err = c.run(src)
 	g.close()
 	<-typed // from here on nobody else reads the terminal
-	swallow(int(in), c.tame.asked)
+	swallow(int(in), c.again.asked)
 	if err == errStopped {
 		err = context.Cause(ctx)
 	}

@@ -28,18 +28,26 @@ import (
 // is, byte for byte.
 //
 // A sequence is kept until it can be judged. If release shows its start before
-// that, and it turns out to be one of these, CAN takes the place of the rest.
+// that, and it turns out to be one of these, CAN takes the place of the rest. Where
+// one of these is dropped in the midst of another sequence, that one goes on, as it
+// does for the terminal: so what is displayed is again what this would let pass, and
+// a second tame after it drops nothing.
 // (xterm ctlseqs; https://vt100.net/emu/dec_ansi_parser.)
 type tame struct {
 	clipboard bool // also drop writes of the clipboard
+	mark      bool // put CAN and '?' where something was dropped, so that what is before and after it does not join
 
-	kind  byte   // of the sequence at hand: 0 none, 'e' ESC, '2' 0xc2, or '[', ']', 'P'; 'd' a string that is dropped, 'D' a CSI
-	bel   bool   // BEL ends the dropped string
-	seq   []byte // the sequence at hand, as it came
-	args  []byte // what is after its introducer
-	shown int    // bytes of seq that release showed
-	told  bool   // release was called since the last byte came
-	st    bool   // an ST that follows ended a string that was dropped
+	kind  byte     // of the sequence at hand: 0 none, 'e' ESC, '2' 0xc2, or '[', ']', 'P'; 'd' a string that is dropped, 'D' a CSI
+	bel   bool     // BEL ends the dropped string
+	seq   []byte   // the sequence at hand, as it came
+	args  []byte   // what is after its introducer
+	shown int      // bytes of seq that were shown
+	told  bool     // release was called since the last byte came
+	st    bool     // an ST that follows ended a string that was dropped
+	outer struct { // what the sequence at hand cut short, all of it shown
+		kind      byte
+		seq, args []byte
+	}
 	last  [3]byte
 	out   []byte
 	asked time.Time // when a question whose answer has a fixed form was shown
@@ -89,6 +97,9 @@ func (t *tame) release() []byte {
 		return nil
 	}
 	p := t.seq[t.shown:]
+	if len(p) > 0 {
+		t.outer.kind = 0
+	}
 	t.shown = len(t.seq)
 	return p
 }
@@ -156,6 +167,9 @@ func (t *tame) inside(p []byte, i int) bool {
 func (t *tame) step(b byte) {
 	switch {
 	case b == 0x05: // also inside of sequences, which go on after it
+		if t.mark && t.kind == 0 {
+			t.out = append(t.out, '?')
+		}
 		return
 	case b == 0x1b && t.kind == 'e' && len(t.seq) < maxArgs: // doubled for a passthrough
 		t.seq = append(t.seq, b)
@@ -229,11 +243,11 @@ func (t *tame) step(b byte) {
 		t.arg(b)
 	case 'd':
 		if b == 0x07 && t.bel || b == 0x9c && !t.inside(nil, 0) {
-			t.kind = 0
+			t.resume()
 		}
 	case 'D':
 		if b >= 0x40 && b < 0x7f {
-			t.kind = 0
+			t.resume()
 		}
 	default:
 		t.out = append(t.out, b)
@@ -255,23 +269,34 @@ func (t *tame) text(b byte) {
 	}
 }
 
-// begin starts a sequence, which ends the one at hand.
+// begin starts a sequence, which cuts the one at hand short.
 func (t *tame) begin(kind, b byte) {
 	st := false
 	switch t.kind {
 	case ']':
 		if st = t.badOSC(); st {
 			t.drop(0)
-		} else {
-			t.pass()
 		}
 	case 'd', 'D':
 		st = t.kind == 'd'
-	default:
-		t.pass()
+		t.resume()
 	}
+	t.out = append(t.out, t.seq[t.shown:]...)
+	t.outer.kind = t.kind
+	t.outer.seq, t.seq = t.seq, t.outer.seq
+	t.outer.args, t.args = t.args, t.outer.args
 	t.st = st && kind == 'e'
 	t.kind, t.seq, t.args, t.shown = kind, append(t.seq[:0], b), t.args[:0], 0
+}
+
+// resume goes back, after something was dropped, to what it cut short.
+func (t *tame) resume() {
+	t.outer.seq, t.seq = t.seq, t.outer.seq
+	t.outer.args, t.args = t.args, t.outer.args
+	t.kind, t.shown, t.outer.kind = t.outer.kind, len(t.seq), 0
+	if t.kind == 0 {
+		t.seq, t.args, t.shown = t.seq[:0], t.args[:0], 0
+	}
 }
 
 // arg takes a byte after the introducer.
@@ -305,15 +330,25 @@ func (t *tame) long() {
 // pass shows the sequence at hand, and bytes after it.
 func (t *tame) pass(more ...byte) {
 	t.out = append(append(t.out, t.seq[t.shown:]...), more...)
+	t.outer.kind = 0
 	t.kind, t.seq, t.args, t.shown = 0, t.seq[:0], t.args[:0], 0
 }
 
-// drop forgets the sequence at hand. What follows is of this kind.
+// drop forgets the sequence at hand. What follows is of this kind, or if that is
+// 0, what the sequence cut short.
 func (t *tame) drop(kind byte) {
-	if t.shown > 0 {
+	switch {
+	case t.mark:
+		t.out = append(t.out, 0x18, '?')
+		t.outer.kind = 0
+	case t.shown > 0:
 		t.out = append(t.out, 0x18)
+		t.outer.kind = 0
 	}
 	t.kind, t.seq, t.args, t.shown = kind, t.seq[:0], t.args[:0], 0
+	if kind == 0 {
+		t.resume()
+	}
 }
 
 // endOSC judges an OSC that b ends.

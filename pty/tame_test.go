@@ -145,7 +145,7 @@ func TestTameDoesNotKeepForLong(t *testing.T) {
 	out := newScreen()
 	pauses := 0
 	f := &wordFilter{word: "sesame-open-now"}
-	c := copier{hold: time.Millisecond, long: time.Hour, tame: &tame{}, filter: func(p []byte, s guard.Step) ([]byte, guard.Decision) {
+	c := copier{hold: time.Millisecond, long: time.Hour, tame: &tame{}, again: &tame{mark: true}, filter: func(p []byte, s guard.Step) ([]byte, guard.Decision) {
 		if s == guard.Pause {
 			pauses++
 		}
