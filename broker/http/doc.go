@@ -26,6 +26,12 @@
 // the end. The payload of control frames is a stream of which nothing is kept: one
 // that would have to wait ends the connection.
 //
+// Replies are scrubbed of the values of all credentials that may be sent to their
+// host, at any port, sent or not, and of what the host got in this session. Ranges
+// are not asked for there and partial replies refused, and a reply that ends in a
+// value's first 8 bytes or more has them masked. A server that means to could still
+// cut or code a value as nothing here reads.
+//
 // Values are held by net/http in header strings while a request is sent; Go
 // cannot wipe those. What the audit calls wiped is the copy that the vault gave.
 //

@@ -306,8 +306,15 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 		}
 		f.end = func() error { return x.trailers(out.Trailer) }
 	}
-	x.ids = x.p.got(x.meta.host)
-	if len(x.ids) > 0 || len(x.swaps) > 0 || x.push { // a push: noThin reads the answer
+	x.ids = x.toScrub()
+	if len(x.ids) > 0 {
+		for k := range out.Header {
+			if isRange(loose(k)) {
+				delete(out.Header, k)
+			}
+		}
+	}
+	if len(x.ids) > 0 || x.push { // a push: noThin reads the answer
 		out.Header.Set("Accept-Encoding", "identity")
 	}
 }
@@ -342,7 +349,7 @@ func (x *exchange) send(out *nethttp.Request, swaps []swap) (res *nethttp.Respon
 			}
 		}
 		x.p.remember(x.meta.host, s.cred.ID())
-		x.ids = x.p.got(x.meta.host)
+		x.ids = x.toScrub()
 		var err error
 		if res, err = x.send(out, swaps[1:]); err != nil {
 			return "failed", err

@@ -17,6 +17,10 @@ type filtered struct {
 	pauses bool                       // the sender may wait for an answer in the middle
 	stop   func(guard.Decision) error // what Read returns when the filter stops
 	end    func() error               // at the end, before io.EOF; optional
+	// maskTail masks what the filter keeps even when it is told of a pause and then
+	// of the end: the beginning of a value, long enough to tell something of it. A
+	// sender that knows the value could stop one byte before its end.
+	maskTail bool
 
 	buf   []byte
 	out   []byte
@@ -48,8 +52,19 @@ func (t *filtered) Read(p []byte) (int, error) {
 			return 0, t.err
 		}
 		if t.ended {
+			if t.maskTail && t.held > 0 && !t.told {
+				t.told = true
+				t.step(nil, guard.Pause)
+				continue
+			}
 			t.err = io.EOF
+			cut := t.held
 			t.step(nil, guard.End)
+			if t.maskTail {
+				for i := max(0, len(t.out)-cut); i < len(t.out); i++ {
+					t.out[i] = '*'
+				}
+			}
 			if t.err == io.EOF && t.end != nil {
 				if err := t.end(); err != nil {
 					t.err = err

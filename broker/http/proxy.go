@@ -32,7 +32,10 @@ type Config struct {
 	Creds func() []guard.Credential
 	// Open starts a stream on the leak line.
 	Open guard.OpenFilter
-	// Scrub starts the rewriting of a reply.
+	// Scrub starts the rewriting of a reply. Hosts that a credential may be sent to
+	// are scrubbed of its value from their first reply on, so most sets of ids come
+	// again and again: keep what is made of one. At guard.Pause, what its filter
+	// keeps must be the beginning of a value: if the reply ends there it is masked.
 	Scrub Scrubber
 	CA    *CA
 	// Roots verify upstreams; nil is the system's. See Roots.
@@ -69,7 +72,7 @@ type Proxy struct {
 
 	mu     sync.Mutex
 	closed bool
-	sent   map[string]map[guard.SecretID]struct{} // by host: what its replies are scrubbed of
+	sent   map[string]map[guard.SecretID]struct{} // by host: what it got
 }
 
 // New makes a proxy; Serve runs it.

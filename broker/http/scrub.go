@@ -2,19 +2,71 @@ package http
 
 import (
 	"io"
+	"net"
 	nethttp "net/http"
+	"slices"
 	"strings"
 
 	"guard"
+	"guard/broker"
 )
 
-// scrub takes values out of the reply of a host that got some: headers, body,
+// toScrub are the values that the host's replies are scrubbed of: those it got
+// in this session, and those of every credential that may be sent to it. A
+// server may have got one of these at another of the credential's hosts, or in
+// another session, and kept it. The port does not matter: servers of one host
+// can share what they know.
+func (x *exchange) toScrub() []guard.SecretID {
+	ids := x.p.got(x.meta.host)
+	for _, c := range x.creds {
+		if anyPort(c.Hosts, x.meta.host) && !slices.Contains(ids, c.ID()) {
+			ids = append(ids, c.ID())
+		}
+	}
+	return ids
+}
+
+// anyPort is broker.MatchHost for any port.
+func anyPort(patterns []string, host string) bool {
+	for _, p := range patterns {
+		if h, _, err := net.SplitHostPort(p); err == nil {
+			p = h
+		}
+		if broker.MatchHost([]string{p}, host, 0) {
+			return true
+		}
+	}
+	return false
+}
+
+// isRange says whether the header k (see loose) asks for a part of a body. From
+// parts that are cut inside a value it could be put together: none of them
+// holds it.
+func isRange(k string) bool {
+	switch k {
+	case "range", "if-range", "request-range", "x-ms-range":
+		return true
+	}
+	return false
+}
+
+// partial says whether res has a part of a body.
+func partial(res *nethttp.Response) bool {
+	return res.StatusCode == nethttp.StatusPartialContent ||
+		res.StatusCode/100 == 2 && (res.Header.Get("Content-Range") != "" || strings.HasPrefix(strings.ToLower(strings.TrimSpace(res.Header.Get("Content-Type"))), "multipart/byteranges"))
+}
+
+// scrub takes values out of the reply of a host that may know some: headers, body,
 // trailers. Same length, so Content-Length stays; a reply that comes coded
 // although it was asked not to is decoded.
 func (x *exchange) scrub(res *nethttp.Response) error {
 	res.Header.Del("Alt-Svc") // HTTP/3 has no way out
 	websocket := res.StatusCode == nethttp.StatusSwitchingProtocols
 	if len(x.ids) > 0 {
+		if partial(res) {
+			return refuse(502, "upstream", "partial", "the reply is a part of a body although the whole was asked for, so a credential that it is cut inside of could not be hidden", "ask for the whole, without Range")
+		}
+		res.Header.Del("Accept-Ranges") // they are not served
 		if err := x.scrubHeader(res.Header); err != nil {
 			return err
 		}
@@ -37,7 +89,7 @@ func (x *exchange) scrub(res *nethttp.Response) error {
 		return nil
 	}
 	codings, err := codingsOf(res.Header)
-	if err != nil || len(codings) > 0 && res.StatusCode == nethttp.StatusPartialContent {
+	if err != nil {
 		return refuse(502, "upstream", "unscrubbable", "the reply's Content-Encoding cannot be undone, so a credential in it could not be hidden", "ask for an uncoded reply")
 	}
 	src := res.Body
@@ -55,7 +107,7 @@ func (x *exchange) scrub(res *nethttp.Response) error {
 		res.ContentLength = -1
 	}
 	res.Body = &filtered{
-		src: src, f: x.p.cfg.Scrub(x.ids), pauses: true,
+		src: src, f: x.p.cfg.Scrub(x.ids), pauses: true, maskTail: true,
 		stop: func(guard.Decision) error { return errScrub },
 		end:  func() error { return x.scrubHeader(res.Trailer) },
 	}

@@ -21,7 +21,7 @@ func (x *exchange) upgraded(res *nethttp.Response) error {
 	}
 	u := &upgraded{up: up, r: up}
 	if len(x.ids) > 0 {
-		u.r = &filtered{src: up, f: x.p.cfg.Scrub(x.ids), pauses: true, stop: func(guard.Decision) error { return errScrub }}
+		u.r = &filtered{src: up, f: x.p.cfg.Scrub(x.ids), pauses: true, maskTail: true, stop: func(guard.Decision) error { return errScrub }}
 	}
 	if strings.EqualFold(res.Header.Get("Upgrade"), "websocket") {
 		res.Header.Del("Sec-Websocket-Extensions")
