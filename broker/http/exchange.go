@@ -349,6 +349,11 @@ func (x *exchange) send(out *nethttp.Request, swaps []swap) (res *nethttp.Respon
 			}
 		}
 		x.p.remember(x.meta.host, s.cred.ID())
+		for _, c := range x.p.cfg.Creds() { // the value is the current one: a use waits for a rotation
+			if c.Name == s.cred.Name && c.Context == s.cred.Context {
+				x.p.remember(x.meta.host, c.ID())
+			}
+		}
 		x.ids = x.toScrub()
 		var err error
 		if res, err = x.send(out, swaps[1:]); err != nil {

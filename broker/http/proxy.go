@@ -28,7 +28,7 @@ type Config struct {
 	Line   *broker.Line
 	Egress *broker.Egress
 	// Creds returns the credentials of the session's context, allowed or not.
-	// It is called once a request.
+	// It is called a few times a request, for what changes meanwhile.
 	Creds func() []guard.Credential
 	// Open starts a stream on the leak line.
 	Open guard.OpenFilter

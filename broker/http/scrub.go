@@ -18,7 +18,7 @@ import (
 // can share what they know.
 func (x *exchange) toScrub() []guard.SecretID {
 	ids := x.p.got(x.meta.host)
-	for _, c := range x.creds {
+	for _, c := range x.p.cfg.Creds() { // not x.creds: a rotation may have ended since
 		if anyPort(c.Hosts, x.meta.host) && !slices.Contains(ids, c.ID()) {
 			ids = append(ids, c.ID())
 		}
@@ -61,6 +61,7 @@ func partial(res *nethttp.Response) bool {
 // although it was asked not to is decoded.
 func (x *exchange) scrub(res *nethttp.Response) error {
 	res.Header.Del("Alt-Svc") // HTTP/3 has no way out
+	x.ids = x.toScrub()
 	websocket := res.StatusCode == nethttp.StatusSwitchingProtocols
 	if len(x.ids) > 0 {
 		if partial(res) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	nethttp "net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -71,6 +72,37 @@ func TestRepliesAreScrubbedOfOldVersions(t *testing.T) {
 		if got := fmt.Sprint(ids); len(ids) != 2 || ids[0].Version+ids[1].Version != 3 {
 			t.Errorf("scrubbed of %s", got)
 		}
+	}
+}
+
+// A use waits for a rotation to end and then sends the new value, of which the
+// request did not know when it began.
+func TestRepliesAreScrubbedOfARotatedValue(t *testing.T) {
+	var e *env
+	var last []guard.SecretID
+	e = newEnv(t, func(e *env, cfg *Config) {
+		value, scrub := cfg.Line.Value, cfg.Scrub
+		cfg.Line.Value = func(id guard.SecretID) (guard.Secret, error) {
+			cs := append([]guard.Credential(nil), e.creds...)
+			cs[0].Version = 2
+			e.creds = cs
+			return value(id)
+		}
+		cfg.Scrub = func(ids []guard.SecretID) guard.Filter {
+			last = ids
+			return scrub(ids)
+		}
+	})
+	e.upstream("api.test", 443, &seen{})
+	c := e.client("api.test", 443, false)
+	do(t, c, "GET", "https://api.test/", nil, "Authorization", "Bearer "+tokenPlaceholder)
+	if !slices.ContainsFunc(last, func(id guard.SecretID) bool { return id.Version == 2 }) {
+		t.Errorf("scrubbed of %v", last)
+	}
+	e.creds[0].Version = 3
+	do(t, c, "GET", "https://api.test/", nil)
+	if len(last) != 3 {
+		t.Errorf("later scrubbed of %v", last)
 	}
 }
 
