@@ -45,6 +45,9 @@ func (s *session) scrubMatcher(ids []guard.SecretID) (*matcher.Matcher, error) {
 			return nil, err
 		}
 		defer v.Wipe()
+		if matcher.Refuse(v) != nil {
+			continue // said when the session began: it cannot be told from other text
+		}
 		values = append(values, guard.Value{ID: id, Class: guard.Live, Secret: v})
 	}
 	m, err := matcher.New(values)
