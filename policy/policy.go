@@ -187,7 +187,7 @@ func (p *Policy) Use(u guard.Use) guard.Decision {
 	c := p.creds[name]
 	if c == nil || len(c.grants) == 0 {
 		return refuse(id, "default-deny", fmt.Sprintf("no --allow names %s, and what is not allowed is denied", name),
-			"guard run --allow "+name+":"+u.Action+" ...", "guard ask "+name+" --scope "+u.Action+" --for REASON")
+			"guard run --allow "+name+":"+u.Action+" ...", "tell the user what it is needed for: only they can allow it, from outside the session")
 	}
 	if u.Credential.Context != p.session.Context {
 		return refuse(id, "credential context", fmt.Sprintf("%s is in context %s, and this session is in %s", name, u.Credential.Context, p.session.Context),
@@ -206,7 +206,7 @@ func (p *Policy) Use(u guard.Use) guard.Decision {
 	i := slices.IndexFunc(c.grants, func(g Grant) bool { return g.Scope.Covers(u.Action, u.Resource) })
 	if i < 0 {
 		return refuse(id, "scope", fmt.Sprintf("%s is allowed for %s in this session; %s%s is outside", name, scopes(c.grants), u.Action, on(u.Resource)),
-			"guard run --allow "+name+":"+u.Action+" ...", "guard ask "+name+" --scope "+u.Action+" --for REASON")
+			"guard run --allow "+name+":"+u.Action+" ...", "tell the user what it is needed for: only they can allow it, from outside the session")
 	}
 	if d, ok := p.repoUse(id, u.Action, u.Resource, false); !ok {
 		return d
@@ -235,7 +235,7 @@ func (p *Policy) host(id guard.SecretID, u guard.Use) (guard.Decision, bool) {
 			return guard.Decision{}, true
 		}
 	} else if u.Action == "exec:run" {
-		return refuse(id, "action", "exec:run is for guard exec alone", "guard exec --with "+id.Name+" -- COMMAND"), false
+		return refuse(id, "action", "exec:run is for guard exec alone, which this guard does not have", "tell the user what is to be run"), false
 	}
 	h, ok := canonical(u.Host)
 	if !ok || u.Port < 1 || u.Port > 65535 {

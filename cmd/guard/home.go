@@ -183,6 +183,8 @@ func (a *app) openAudit(v *vault.Vault, tee *os.File) (*audit.Log, error) {
 // hint adds what to do next to an error, by its kind. Only main knows commands.
 func hint(err error) string {
 	switch {
+	case errors.Is(err, vault.ErrNoVault) && os.Getenv("GUARD_SESSION") != "":
+		return "this is inside of a session, where there is no vault on purpose: run guard outside of it"
 	case errors.Is(err, vault.ErrNoVault):
 		return "make a vault with: guard init"
 	case errors.Is(err, vault.ErrWrongKey):
