@@ -103,6 +103,12 @@ func (s *stream) filter(p []byte, step guard.Step) ([]byte, guard.Decision) {
 	}
 	// The strictest decision of this call is the one returned; pass if none.
 	worst := guard.Decision{Action: guard.Pass}
+	// Where a stream is stopped, nothing of any hit goes out, in whatever order
+	// they were reported.
+	first := safe
+	for _, h := range hits {
+		first = min(first, h.Start)
+	}
 	for _, h := range hits {
 		leak := guard.Leak{
 			Origin: s.origin, Secret: h.ID, Class: h.Class, Encoding: h.Encoding,
@@ -116,7 +122,7 @@ func (s *stream) filter(p []byte, step guard.Step) ([]byte, guard.Decision) {
 		switch {
 		case d.Action.Stops():
 			s.stopped, s.last = true, d
-			out := s.held[:max(0, min(h.Start, safe)-s.released)]
+			out := s.held[:max(0, first-s.released)]
 			s.advance(len(out))
 			return out, d
 		case d.Action == guard.Redact:

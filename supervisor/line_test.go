@@ -146,6 +146,21 @@ func TestBlockStopsTheStream(t *testing.T) {
 	}
 }
 
+// Two values that overlap: where the stream stops, nothing of either is out.
+func TestBlockCutsBeforeTheFirst(t *testing.T) {
+	l, _ := newLine(t, guard.Block)
+	other := canary[20:] + "Xy7Qp2Lm9Rt4"
+	if err := l.Matcher.Add(guard.Value{ID: guard.SecretID{Name: "other", Version: 1}, Secret: guard.NewSecret([]byte(other))}); err != nil {
+		t.Fatal(err)
+	}
+	text := []byte("head " + canary + "Xy7Qp2Lm9Rt4 tail")
+	for cut := range len(text) + 1 {
+		if out, d := send(l.Open(guard.Origin{}), false, text[:cut], text[cut:]); string(out) != "head " || d.Action != guard.Block {
+			t.Fatalf("cut at %d: %q %v", cut, out, d.Action)
+		}
+	}
+}
+
 func TestNoRecordNoOutput(t *testing.T) {
 	for _, act := range []guard.Action{guard.Redact, guard.Warn, guard.Pass} {
 		l, e := newLine(t, act)

@@ -258,7 +258,7 @@ func runIncident(a *app, ctx context.Context, c *command, args []string) error {
 		}
 		i, err := store.Load(f.Arg(1))
 		if err != nil {
-			return fmt.Errorf("incident %s: %w", f.Arg(1), err)
+			return noIncident(f.Arg(1), err)
 		}
 		if *asJSON {
 			return a.printJSON(i)
@@ -274,11 +274,18 @@ func runIncident(a *app, ctx context.Context, c *command, args []string) error {
 		}
 		i, err := store.Load(f.Arg(1))
 		if err != nil {
-			return fmt.Errorf("incident %s: %w", f.Arg(1), err)
+			return noIncident(f.Arg(1), err)
 		}
 		return a.restore(i, f.Arg(2))
 	}
 	return usagef("incident %q: want ls, show or restore", f.Arg(0))
+}
+
+func noIncident(id string, err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("there is no incident %q (guard incident ls)", id)
+	}
+	return fmt.Errorf("incident %s: %w", id, err)
 }
 
 // restore brings an original back, beside the file it was, so that nothing that

@@ -63,7 +63,9 @@ func (s *session) serve(ctx context.Context, sb *sandbox.Sandbox, front net.List
 	if front != nil {
 		server.Listeners = append(server.Listeners, proxyListener{front})
 	}
+	s.mu.Lock()
 	s.pg = s.postgresHandler(line, egress, roots)
+	s.mu.Unlock()
 	server.Handlers = s.handlers()
 
 	ctx, cancel := context.WithCancel(ctx)

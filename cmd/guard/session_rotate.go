@@ -43,10 +43,13 @@ func (s *session) openRotation() error {
 		s.switched(id.Name)
 	}
 	s.runner.Spare = func(_, name string) []uint32 {
-		if s.pg == nil {
-			return nil
+		s.mu.Lock()
+		pg := s.pg
+		s.mu.Unlock()
+		if pg == nil {
+			return nil // a leak before the broker serves
 		}
-		return s.pg.BackendsOf(name)
+		return pg.BackendsOf(name)
 	}
 	s.incident, err = rotate.OpenIncidents(s.app.incidentDir())
 	return err
