@@ -18,8 +18,10 @@ import (
 var imports = map[string][]string{
 	".":                  {},
 	"bpf":                {},
-	"pty":                {},
+	"pty":                {"pty/screen"},
+	"pty/screen":         {},
 	"matcher":            {},
+	"matcher/formats":    {},
 	"policy":             {},
 	"audit":              {},
 	"vault":              {},
@@ -27,12 +29,14 @@ var imports = map[string][]string{
 	"rotate/postgres":    {"rotate"},
 	"rotate/exec":        {"rotate"},
 	"rotate/rotatetest":  {"rotate", "vault"},
-	"supervisor":         {"matcher", "policy", "audit", "pty", "supervisor/sandbox"},
+	"supervisor":         {"matcher", "policy", "audit", "pty", "pty/screen", "supervisor/sandbox", "supervisor/notify"},
 	"supervisor/sandbox": {},
+	"supervisor/notify":  {},
 	"broker":             {"vault", "policy", "audit", "matcher"},
 	"broker/http":        {"broker", "vault", "policy", "audit", "matcher"},
 	"broker/dns":         {},
 	"broker/postgres":    {"broker", "vault", "policy", "audit", "matcher"},
+	"internal/scan":      {"matcher", "matcher/formats"},
 	"internal/testutil":  {},
 }
 
@@ -41,7 +45,8 @@ var imports = map[string][]string{
 var only = map[string][]string{
 	"github.com/cilium/ebpf":         {"bpf"},
 	"github.com/creack/pty":          {"pty", "internal/bench", "internal/demo", "internal/testutil"},
-	"github.com/flier/gohs":          {"matcher"},
+	"github.com/flier/gohs":          {"matcher", "matcher/formats"},
+	"github.com/charmbracelet/x/vt":  {"pty/screen"},
 	"github.com/zalando/go-keyring":  {"vault"},
 	"github.com/fsnotify/fsnotify":   {"supervisor"},
 	"github.com/google/nftables":     {"supervisor/sandbox"},
