@@ -5,7 +5,10 @@
 //
 // A log is a folder with
 //
-//	log.jsonl    the records: one JSON object a line (Record), UTF-8, LF
+//	log.jsonl    the newest records: one JSON object a line (Record), UTF-8, LF
+//	log-FIRST-LAST-BYTES.jsonl
+//	             records FIRST to LAST, of 12 digits each, which had been log.jsonl until
+//	             it had 64 MiB; BYTES, of 15 digits, is the length of all records before them
 //	hashes       the Merkle tree over them: 32 bytes a hash, in the order of
 //	             tlog.StoredHashIndex. Derived from log.jsonl, never trusted alone
 //	checkpoint   a signed statement of how many records there are, and their root
@@ -25,7 +28,7 @@
 //	guard-audit
 //	<number of records, decimal>
 //	<root hash, base64>
-//	bytes <length of log.jsonl with these records>
+//	bytes <length of all records there ever were, these included>
 //	leaf <hash of a record that this commit added, base64>
 //	...
 //
@@ -50,7 +53,21 @@
 // checkpoint covers is ever dropped. hashes are rebuilt when they do not give
 // the checkpoint's root but log.jsonl does.
 //
-// # What it proves, and what it does not
+// # Files that are closed, and removed
+
+A file of records is closed, by renaming it, at the beginning of a commit, when no record
+is in flight; every writer notices that its file has another name now. Prune removes
+the oldest closed files, after a record of type log.pruned, with the seq of the last record
+that goes (through), is durable. The hashes of removed records stay, so that Verify still
+computes the root over all records there ever were; files that are missing without such
+a record are found.
+
+# Proofs
+
+Prove writes a C2SP tlog-proof of one record, which holds the record, the hashes to the
+root and the signed checkpoint: CheckProof needs the public key and nothing else.
+
+# What it proves, and what it does not
 //
 // Verify finds any change, deletion, insertion, reordering and truncation of
 // records, and a checkpoint by another key, and says at which record, as long

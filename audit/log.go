@@ -28,10 +28,11 @@ var ErrFull = errors.New("no space for the audit log, and without a record nothi
 // Log appends to the log in one folder. Several Logs, in one or more processes,
 // may append to the same folder. Methods are safe for concurrent use.
 type Log struct {
-	dir  string
-	key  signer
-	lock *os.File
-	tee  io.Writer
+	dir     string
+	key     signer
+	lock    *os.File
+	tee     io.Writer
+	segment int64 // bytes from which log.jsonl is closed
 
 	mu      sync.Mutex // of the next three
 	next    *group
@@ -39,7 +40,8 @@ type Log struct {
 	appends sync.WaitGroup // Appends under way
 
 	commit sync.Mutex // held by who commits; of the rest
-	file   *os.File
+	file   *os.File   // log.jsonl
+	base   int64      // bytes of records before it
 	hashes *os.File
 	msg    []byte     // the checkpoint file, as last seen
 	at     checkpoint // what it says
@@ -64,7 +66,7 @@ func Open(dir string, key guard.Secret, tee io.Writer) (_ *Log, err error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Log{dir: dir, key: s, tee: tee}
+	l := &Log{dir: dir, key: s, tee: tee, segment: defaultSegment}
 	defer func() {
 		if err != nil {
 			l.closeFiles()
@@ -80,7 +82,7 @@ func Open(dir string, key guard.Secret, tee io.Writer) (_ *Log, err error) {
 		if err := l.create(); err != nil {
 			return err
 		}
-		if l.file, err = l.open(logFile, os.O_RDWR|os.O_APPEND); err != nil {
+		if err := l.openActive(); err != nil {
 			return err
 		}
 		if l.hashes, err = l.open(hashFile, os.O_RDWR); err != nil {
@@ -142,6 +144,44 @@ func (l *Log) create() error {
 		return err
 	}
 	return replace(l.path(checkpointFile), msg, l.path(pendingFile))
+}
+
+// openActive opens log.jsonl, after another process closed the last one, too.
+func (l *Log) openActive() error {
+	f, err := l.open(logFile, os.O_RDWR|os.O_APPEND)
+	if err != nil {
+		return err
+	}
+	segs, err := segments(l.dir)
+	if err != nil {
+		f.Close()
+		return err
+	}
+	if l.file != nil {
+		l.file.Close()
+	}
+	l.file, l.base = f, tail(segs).at
+	return nil
+}
+
+// turn closes log.jsonl when it is long enough, and begins a new one. The log is
+// between two commits: whatever happens here, no record is in flight.
+func (l *Log) turn() error {
+	if l.at.bytes-l.base < l.segment {
+		return nil
+	}
+	segs, err := segments(l.dir)
+	if err != nil {
+		return err
+	}
+	s := tail(segs)
+	if err := os.Rename(l.path(logFile), l.path(segmentName(s.first, uint64(l.at.size), s.at))); err != nil {
+		return fmt.Errorf("audit: close %s: %w", logFile, err)
+	}
+	if err := syncDir(l.dir); err != nil {
+		return err
+	}
+	return l.openActive()
 }
 
 func (l *Log) checkKeyFile() error {
@@ -254,6 +294,9 @@ func (l *Log) commitGroup(recs []Record) (first uint64, err error) {
 // write commits recs after l.at, which catchUp made current. On an error the
 // log is as it was.
 func (l *Log) write(recs []Record) (first uint64, lines []byte, err error) {
+	if err := l.turn(); err != nil {
+		return 0, nil, err
+	}
 	to := checkpoint{size: l.at.size, bytes: l.at.bytes}
 	base := tlog.StoredHashCount(l.at.size)
 	var stored []tlog.Hash
@@ -346,7 +389,7 @@ func (l *Log) writeHashes(base int64, stored []tlog.Hash) error {
 // rollBack takes back what store did. What it cannot take back stays announced
 // by pending, and the next catchUp deals with it.
 func (l *Log) rollBack(base int64) {
-	if os.Truncate(l.path(logFile), l.at.bytes) != nil || os.Truncate(l.path(hashFile), base*tlog.HashSize) != nil {
+	if os.Truncate(l.path(logFile), l.at.bytes-l.base) != nil || os.Truncate(l.path(hashFile), base*tlog.HashSize) != nil {
 		return
 	}
 	os.Remove(l.path(pendingFile))
@@ -355,6 +398,17 @@ func (l *Log) rollBack(base int64) {
 // catchUp makes l.at what the checkpoint on the disk says, after commits by
 // others, and recovers from one that was killed: the notes say what it did.
 func (l *Log) catchUp() (notes []Record, err error) {
+	st, err := os.Stat(l.path(logFile))
+	own, oerr := l.file.Stat()
+	if oerr == nil && (err == nil && !os.SameFile(st, own) || errors.Is(err, os.ErrNotExist)) {
+		if err := l.follow(own); err != nil {
+			return nil, err
+		}
+		st, err = os.Stat(l.path(logFile))
+	}
+	if err != nil || oerr != nil {
+		return nil, &TamperError{File: logFile, What: "it cannot be read", Err: errors.Join(err, oerr)}
+	}
 	msg, err := os.ReadFile(l.path(checkpointFile))
 	if err != nil {
 		return nil, &TamperError{File: checkpointFile, What: "it cannot be read", Err: err}
@@ -373,21 +427,28 @@ func (l *Log) catchUp() (notes []Record, err error) {
 		}
 		l.at, l.msg = c, msg
 	}
-	st, err := os.Stat(l.path(logFile))
-	if err != nil {
-		return nil, &TamperError{File: logFile, What: "it cannot be read", Err: err}
-	}
-	if own, err := l.file.Stat(); err != nil || !os.SameFile(st, own) {
-		return nil, &TamperError{File: logFile, What: "another file was put in its place"}
-	}
-	if _, err := os.Stat(l.path(pendingFile)); err == nil || st.Size() != l.at.bytes {
-		more, err := l.recover(st.Size())
+	if _, err := os.Stat(l.path(pendingFile)); err == nil || l.base+st.Size() != l.at.bytes {
+		more, err := l.recover(l.base + st.Size())
 		if err != nil {
 			return nil, err
 		}
 		notes = append(notes, more...)
 	}
 	return notes, nil
+}
+
+// follow opens the new log.jsonl if own, the file that was it, is now one that was closed.
+func (l *Log) follow(own os.FileInfo) error {
+	segs, err := segments(l.dir)
+	if err != nil {
+		return err
+	}
+	for _, s := range segs[:len(segs)-1] {
+		if fi, err := os.Stat(l.path(s.name)); err == nil && os.SameFile(fi, own) {
+			return l.openActive()
+		}
+	}
+	return &TamperError{File: logFile, What: "another file was put in its place, or it was removed"}
 }
 
 // Head returns the number of records and the root hash (base64) of the last

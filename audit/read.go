@@ -3,7 +3,6 @@ package audit
 import (
 	"bytes"
 	"encoding/json"
-	"io"
 	"math"
 	"os"
 	"path/filepath"
@@ -61,23 +60,8 @@ func quote(s string) []byte {
 // checkpoint covers, until fn returns an error, which it returns. It does not
 // verify: that is Verify's.
 func Read(dir string, f Filter, fn func(Record) error) error {
-	end := int64(math.MaxInt64)
-	if msg, err := os.ReadFile(filepath.Join(dir, checkpointFile)); err == nil {
-		if text, _, ok := strings.Cut(string(msg), "\n\n"); ok {
-			if c, err := parseText(text + "\n"); err == nil {
-				end = c.bytes
-			}
-		}
-	}
-	file, err := openOrMissing(dir, logFile)
-	if err != nil {
-		return err
-	}
-	defer file.Close()
 	needles := f.needles()
-	line := int64(0)
-	_, _, err = scanLines(io.LimitReader(file, end), func(b []byte) error {
-		line++
+	return readLines(dir, 1, func(seq uint64, b []byte) error {
 		for _, n := range needles {
 			if !bytes.Contains(b, n) {
 				return nil
@@ -85,12 +69,24 @@ func Read(dir string, f Filter, fn func(Record) error) error {
 		}
 		var r Record
 		if err := json.Unmarshal(b, &r); err != nil {
-			return &TamperError{File: logFile, Line: line, Seq: uint64(line), What: "not a record"}
+			return &TamperError{File: logFile, Line: int64(seq), Seq: seq, What: "not a record"}
 		}
 		if !f.Match(r) {
 			return nil
 		}
 		return fn(r)
 	})
-	return err
+}
+
+// covered is how many bytes of log.jsonl the checkpoint covers; all of them where
+// it cannot be read, which Verify complains of.
+func covered(dir string) int64 {
+	if msg, err := os.ReadFile(filepath.Join(dir, checkpointFile)); err == nil {
+		if text, _, ok := strings.Cut(string(msg), "\n\n"); ok {
+			if c, err := parseText(text + "\n"); err == nil {
+				return c.bytes
+			}
+		}
+	}
+	return math.MaxInt64
 }

@@ -24,6 +24,7 @@ const (
 	TypeApproval     = "approval"
 	TypeTamper       = "tamper"
 	TypeHealed       = "log.healed" // written by this package alone
+	TypePruned       = "log.pruned" // the same, by Prune
 )
 
 // Record is one line of the log. It is an allow-list: no field holds a value,
@@ -60,6 +61,7 @@ type Record struct {
 	Incident    string `json:"incident,omitempty"`
 	Bytes       int64  `json:"bytes,omitempty"`
 	Fingerprint string `json:"fingerprint,omitempty"` // keyed; never a plain hash of a value
+	Through     uint64 `json:"through,omitempty"`     // of log.pruned: seq of the last record that was removed
 }
 
 const (

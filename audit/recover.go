@@ -18,9 +18,12 @@ func (l *Log) recover(size int64) (notes []Record, err error) {
 	if size < at.bytes {
 		return nil, l.locateShort(size)
 	}
+	if at.bytes < l.base {
+		return nil, &TamperError{File: checkpointFile, Seq: uint64(at.size) + 1, What: "it covers less than the files that were closed: an older one was put back"}
+	}
 	announced := l.announced()
 	tail := make([]byte, size-at.bytes)
-	if _, err := l.file.ReadAt(tail, at.bytes); err != nil {
+	if _, err := l.file.ReadAt(tail, at.bytes-l.base); err != nil {
 		return nil, fmt.Errorf("audit: read %s: %w", logFile, err)
 	}
 	var kept []tlog.Hash
@@ -41,7 +44,7 @@ func (l *Log) recover(size int64) (notes []Record, err error) {
 	to := checkpoint{size: at.size, bytes: size - int64(len(rest))}
 	base := tlog.StoredHashCount(at.size)
 	if len(rest) > 0 {
-		if err := os.Truncate(l.path(logFile), to.bytes); err != nil {
+		if err := os.Truncate(l.path(logFile), to.bytes-l.base); err != nil {
 			return nil, fmt.Errorf("audit: cut a torn record: %w", err)
 		}
 	}
@@ -106,11 +109,17 @@ func (c checkpoint) after(size int64) []tlog.Hash {
 
 // locateShort says at which record the log, now of size bytes, was cut.
 func (l *Log) locateShort(size int64) error {
-	n, _, err := scanLines(io.NewSectionReader(l.file, 0, size), func([]byte) error { return nil })
+	segs, err := segments(l.dir)
 	if err != nil {
 		return err
 	}
-	return truncated(n, l.at.size)
+	r := openSegments(l.dir, segs, size)
+	defer r.Close()
+	n, _, err := scanLines(r, func([]byte) error { return nil })
+	if err != nil {
+		return err
+	}
+	return locate(truncated(int64(segs[0].first)-1+n, l.at.size), segs)
 }
 
 func truncated(have, want int64) error {
@@ -125,20 +134,17 @@ func (l *Log) checkHashes(c checkpoint) ([]Record, error) {
 	if err == nil && root == c.root {
 		return nil, nil
 	}
-	st, err := l.file.Stat()
+	segs, err := segments(l.dir)
 	if err != nil {
-		return nil, fmt.Errorf("audit: read %s: %w", logFile, err)
+		return nil, err
 	}
-	if st.Size() < c.bytes {
+	if end := tail(segs).end(); end < c.bytes {
 		l.at = c
-		return nil, l.locateShort(st.Size())
+		return nil, l.locateShort(end)
 	}
 	// Prove the records first: on no account are hashes made to fit a changed log.
 	var t tree
-	n, _, err := scanLines(io.NewSectionReader(l.file, 0, c.bytes), func(line []byte) error {
-		t.add(tlog.RecordHash(line))
-		return nil
-	})
+	n, err := l.eachLeaf(c, segs, func(h tlog.Hash) { t.add(h) })
 	if err != nil {
 		return nil, err
 	}
@@ -148,27 +154,47 @@ func (l *Log) checkHashes(c checkpoint) ([]Record, error) {
 		}
 		return nil, &TamperError{File: logFile, What: "its records do not give the checkpoint's root"}
 	}
-	if err := os.Truncate(l.path(hashFile), 0); err != nil {
+	f, err := os.OpenFile(l.path(hashFile+".new"), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
 		return nil, fmt.Errorf("audit: rebuild %s: %w", hashFile, err)
 	}
 	t = tree{}
-	w := bufio.NewWriterSize(io.NewOffsetWriter(l.hashes, 0), 1<<16)
-	if _, _, err = scanLines(io.NewSectionReader(l.file, 0, c.bytes), func(line []byte) error {
-		for _, h := range t.add(tlog.RecordHash(line)) {
-			w.Write(h[:])
+	w := bufio.NewWriterSize(f, 1<<16)
+	_, err = l.eachLeaf(c, segs, func(h tlog.Hash) {
+		for _, x := range t.add(h) {
+			w.Write(x[:])
 		}
-		return nil
-	}); err != nil {
-		return nil, err
-	}
-	if err := errors.Join(w.Flush(), l.hashes.Sync()); err != nil {
+	})
+	if err := errors.Join(err, w.Flush(), f.Sync(), os.Rename(l.path(hashFile+".new"), l.path(hashFile))); err != nil {
+		f.Close()
 		return nil, fmt.Errorf("audit: rebuild %s: %w", hashFile, err)
 	}
+	l.hashes.Close()
+	l.hashes = f
 	if c.size == 0 {
 		return nil, nil
 	}
 	return []Record{{Type: TypeHealed, Result: "healed",
 		Reason: "the hashes file did not match the records and was made again; the records match the checkpoint"}}, nil
+}
+
+// eachLeaf calls f with the hash of every record that c covers: those of records
+// that were pruned come from the hashes file, which alone still has them.
+func (l *Log) eachLeaf(c checkpoint, segs []segment, f func(tlog.Hash)) (n int64, err error) {
+	for ; n < int64(segs[0].first)-1; n++ {
+		h, err := hashesAt(l.hashes)([]int64{tlog.StoredHashIndex(0, n)})
+		if err != nil {
+			return n, err
+		}
+		f(h[0])
+	}
+	r := openSegments(l.dir, segs, c.bytes)
+	defer r.Close()
+	m, _, err := scanLines(r, func(line []byte) error {
+		f(tlog.RecordHash(line))
+		return nil
+	})
+	return n + m, locate(err, segs)
 }
 
 // tree computes the hashes of a growing log in memory of log n.

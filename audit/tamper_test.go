@@ -27,12 +27,19 @@ func small(t testing.TB, n int) (dir string, files map[string][]byte) {
 func load(t testing.TB, dir string) map[string][]byte {
 	t.Helper()
 	files := map[string][]byte{}
-	for _, name := range []string{logFile, hashFile, checkpointFile, keyFile} {
-		b, err := os.ReadFile(filepath.Join(dir, name))
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if e.Name() == lockFile {
+			continue
+		}
+		b, err := os.ReadFile(filepath.Join(dir, e.Name()))
 		if err != nil {
 			t.Fatal(err)
 		}
-		files[name] = b
+		files[e.Name()] = b
 	}
 	return files
 }

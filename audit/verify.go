@@ -2,6 +2,8 @@ package audit
 
 import (
 	"bufio"
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -46,9 +48,13 @@ func (e *TamperError) Unwrap() error { return e.Err }
 // Report is what Verify found in a log that is intact.
 type Report struct {
 	Records uint64 `json:"records"` // covered by the checkpoint
-	Bytes   int64  `json:"bytes"`
-	Root    string `json:"root"` // base64
-	Key     string `json:"key"`  // the verifier key that was used
+	// First is the oldest record that is still there: those before it were removed by
+	// Prune, which a record says. Their hashes are there, and were checked.
+	First uint64 `json:"first"`
+	Files int    `json:"files"` // of records
+	Bytes int64  `json:"bytes"` // of all records there ever were
+	Root  string `json:"root"`  // base64
+	Key   string `json:"key"`   // the verifier key that was used
 	// OwnKey: the key came from the log's own folder, so that whoever could
 	// replace the whole folder is not found out.
 	OwnKey bool `json:"own_key"`
@@ -127,51 +133,65 @@ func verify(dir string, v note.Verifier, anchor *head, release func()) (Report, 
 	if perr == nil {
 		announced = p.after(c.size)
 	}
-	f, err := openOrMissing(dir, logFile)
+	segs, err := segments(dir)
 	if err != nil {
 		return Report{}, err
 	}
-	defer f.Close()
 	hf, err := openOrMissing(dir, hashFile)
 	if err != nil {
 		return Report{}, err
 	}
 	defer hf.Close()
 
-	size, herr := sizes(f, hf)
-	if herr != nil {
-		return Report{}, herr
+	st, err := hf.Stat()
+	if err != nil {
+		return Report{}, fmt.Errorf("audit: look at %s: %w", hashFile, err)
+	}
+	size := []int64{tail(segs).end(), st.Size()}
+	r := openSegments(dir, segs, size[0])
+	defer r.Close()
+	if err := r.open(); err != nil {
+		return Report{}, err
 	}
 	if size[0] == c.bytes && size[1] == tlog.StoredHashCount(c.size)*tlog.HashSize && perr != nil && release != nil {
 		release()
 	}
 	s := scan{hashes: bufio.NewReaderSize(io.LimitReader(hf, size[1]), 1<<16), hashBytes: size[1], want: c, anchor: anchor, announced: announced}
-	n, rest, err := scanLines(io.LimitReader(f, size[0]), s.line)
-	if err != nil {
+	first := segs[0].first
+	if err := s.skip(int64(first) - 1); err != nil {
 		return Report{}, err
 	}
+	n, rest, err := scanLines(r, s.line)
+	if err != nil {
+		return Report{}, locate(shift(err, first), segs)
+	}
+	n += int64(first) - 1
 	if err := s.check(n, hf); err != nil {
-		return Report{}, err
+		return Report{}, locate(err, segs)
+	}
+	if s.pruned < first-1 {
+		return Report{}, &TamperError{File: segs[0].name, Seq: 1, Line: 1, What: fmt.Sprintf(
+			"records %d to %d are missing, and no record says that guard removed them", s.pruned+1, first-1)}
 	}
 	if rest > 0 && len(announced) == 0 {
 		return Report{}, &TamperError{File: logFile, Seq: uint64(n) + 1, Line: n + 1, What: "bytes that guard did not write follow the last record"}
 	}
-	r := Report{Records: uint64(c.size), Bytes: c.bytes, Root: c.root.String(), Pending: uint64(n - c.size), Torn: rest}
+	rep := Report{First: first, Files: len(segs), Records: uint64(c.size), Bytes: c.bytes, Root: c.root.String(), Pending: uint64(n - c.size), Torn: rest}
 	if anchor != nil {
-		r.AnchoredAt = uint64(anchor.size)
+		rep.AnchoredAt = uint64(anchor.size)
 	}
-	return r, nil
+	return rep, nil
 }
 
-func sizes(files ...*os.File) (out []int64, err error) {
-	for _, f := range files {
-		st, err := f.Stat()
-		if err != nil {
-			return nil, fmt.Errorf("audit: look at %s: %w", filepath.Base(f.Name()), err)
-		}
-		out = append(out, st.Size())
+// shift counts the lines of err, which were counted from record first, from the
+// first record there ever was.
+func shift(err error, first uint64) error {
+	var e *TamperError
+	if errors.As(err, &e) && e.Line > 0 {
+		e.Seq += first - 1
+		e.Line += int64(first) - 1
 	}
-	return out, nil
+	return err
 }
 
 func openOrMissing(dir, name string) (*os.File, error) {
@@ -203,6 +223,32 @@ type scan struct {
 	stranger  int64     // line number, from 1, of the first line that nothing covers
 	beyond    int64     // complete lines after want.size
 	hasBeyond bool
+	pruned    uint64 // up to this record guard says that it removed them
+}
+
+// skip takes the hashes of n records that were pruned as they are stored; the
+// root says whether they are right.
+func (s *scan) skip(n int64) error {
+	for i := range n {
+		if i == s.want.size {
+			break
+		}
+		s.edge()
+		var leaf tlog.Hash
+		if _, err := io.ReadFull(s.hashes, leaf[:]); err != nil {
+			return &TamperError{File: hashFile, Seq: uint64(i) + 1, What: "the hash of a record that was removed is missing"}
+		}
+		for k, x := range s.tree.add(leaf) {
+			var stored tlog.Hash
+			if k == 0 || s.differs {
+				continue
+			}
+			if _, err := io.ReadFull(s.hashes, stored[:]); err != nil || stored != x {
+				s.differs, s.at = true, i
+			}
+		}
+	}
+	return nil
 }
 
 func (s *scan) line(line []byte) error {
@@ -222,6 +268,12 @@ func (s *scan) line(line []byte) error {
 		return nil
 	}
 	s.edge()
+	if bytes.Contains(line, prunedNeedle) {
+		var r Record
+		if json.Unmarshal(line, &r) == nil && r.Type == TypePruned {
+			s.pruned = max(s.pruned, r.Through)
+		}
+	}
 	for k, x := range s.tree.add(h) {
 		var stored tlog.Hash
 		if !s.differs {

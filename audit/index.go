@@ -1,0 +1,3 @@
+package audit
+
+func indexName(s segment) string { return s.name + ".idx" }
