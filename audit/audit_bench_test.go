@@ -1,7 +1,11 @@
 package audit
 
 import (
+	"bytes"
+	"fmt"
+	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -58,6 +62,85 @@ func big(b *testing.B) (dir string, n int) {
 	}
 	mustClose(b, l)
 	return dir, n
+}
+
+// BenchmarkShow asks a log of GUARD_BENCH_RECORDS records (a million if it is not set)
+// for what a person would ask.
+func BenchmarkShow(b *testing.B) {
+	n := 1_000_000
+	if s := os.Getenv("GUARD_BENCH_RECORDS"); s != "" {
+		var err error
+		if n, err = strconv.Atoi(s); err != nil {
+			b.Fatal(err)
+		}
+	}
+	dir := b.TempDir()
+	l := open(b, dir)
+	recs := make([]Record, maxGroup)
+	began := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for i := 0; i < n; i += len(recs) {
+		for k := range recs {
+			j := i + k
+			at := began.Add(time.Duration(j) * time.Second)
+			r := Record{
+				Time: at, Type: TypeUse, Credential: fmt.Sprintf("github-%d", j/2%200), Session: fmt.Sprintf("20260101-%06d", j/2000),
+				Context: fmt.Sprintf("client-%d/dev", j/2000%50), Channel: "http", Task: "fix the login page", PID: 4000 + j%1000, Exe: "/usr/bin/node",
+				Host: "api.github.com", Method: "GET", Path: fmt.Sprintf("/repos/o/r/issues/%d", j), Decision: "pass", Rule: "--allow github-pat", Scope: "read",
+			}
+			if j%2 == 1 {
+				r.Type, r.Of, r.Result, r.DurationMS, r.Wiped = TypeResult, uint64(j), "200", 51.25, true
+			}
+			if j%10007 == 0 {
+				r.Type, r.Decision, r.Of = TypeLeak, "block", 0
+			}
+			recs[k] = clean(r)
+		}
+		if _, _, err := l.write(recs[:min(len(recs), n-i)]); err != nil {
+			b.Fatal(err)
+		}
+	}
+	began2 := time.Now()
+	if err := l.Index(); err != nil {
+		b.Fatal(err)
+	}
+	b.Logf("%d records, %d bytes each; indexed in %v", n, l.at.bytes/int64(n), time.Since(began2))
+	mustClose(b, l)
+	for _, c := range []struct {
+		name string
+		f    Filter
+	}{
+		{"credential", Filter{Credential: "github-77", Last: 1000}},
+		{"session", Filter{Session: fmt.Sprintf("20260101-%06d", n/4000)}},
+		{"context", Filter{Context: "client-7", Last: 1000}},
+		{"since", Filter{Since: began.Add(time.Duration(n-2000) * time.Second)}},
+		{"decision", Filter{Decision: "block"}},
+		{"last", Filter{Last: 1000}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			shown := 0
+			for b.Loop() {
+				var w countingWriter
+				if err := Show(&w, dir, c.f); err != nil || w.lines == 0 {
+					b.Fatal(w.lines, err)
+				}
+				shown = w.lines
+			}
+			b.ReportMetric(float64(shown), "lines")
+		})
+	}
+	b.Run("verify", func(b *testing.B) {
+		for b.Loop() {
+			mustVerify(b, dir)
+		}
+		b.ReportMetric(float64(b.N*n)/b.Elapsed().Seconds(), "records/s")
+	})
+}
+
+type countingWriter struct{ lines int }
+
+func (w *countingWriter) Write(p []byte) (int, error) {
+	w.lines += bytes.Count(p, []byte("\n"))
+	return len(p), nil
 }
 
 func BenchmarkVerify(b *testing.B) {

@@ -15,6 +15,8 @@
 //	pending      the same for the group of records being written; there only
 //	             during a commit, or after one that was killed
 //	key.pub      the note verifier key, for offline verification
+//	log-....jsonl.idx
+//	             where in a closed file which records are, signed (index.go)
 //	lock         empty; flock'ed by whoever appends
 //
 // Record i (from 0, its seq is i+1) is leaf i: SHA-256(0x00 || line), where line
@@ -54,20 +56,20 @@
 // the checkpoint's root but log.jsonl does.
 //
 // # Files that are closed, and removed
-
-A file of records is closed, by renaming it, at the beginning of a commit, when no record
-is in flight; every writer notices that its file has another name now. Prune removes
-the oldest closed files, after a record of type log.pruned, with the seq of the last record
-that goes (through), is durable. The hashes of removed records stay, so that Verify still
-computes the root over all records there ever were; files that are missing without such
-a record are found.
-
-# Proofs
-
-Prove writes a C2SP tlog-proof of one record, which holds the record, the hashes to the
-root and the signed checkpoint: CheckProof needs the public key and nothing else.
-
-# What it proves, and what it does not
+//
+// A file of records is closed, by renaming it, at the beginning of a commit, when no record
+// is in flight; every writer notices that its file has another name now. Prune removes
+// the oldest closed files, after a record of type log.pruned, with the seq of the last record
+// that goes (through), is durable. The hashes of removed records stay, so that Verify still
+// computes the root over all records there ever were; files that are missing without such
+// a record are found.
+//
+// # Proofs
+//
+// Prove writes a C2SP tlog-proof of one record, which holds the record, the hashes to the
+// root and the signed checkpoint: CheckProof needs the public key and nothing else.
+//
+// # What it proves, and what it does not
 //
 // Verify finds any change, deletion, insertion, reordering and truncation of
 // records, and a checkpoint by another key, and says at which record, as long

@@ -460,7 +460,7 @@ func (l *Log) Head() (size uint64, root string) {
 	return uint64(l.at.size), l.at.root.String()
 }
 
-// Close waits for Appends under way, and wipes the key. It returns the first
+// Close waits for Appends under way, indexes files that were closed, and wipes the key. It returns the first
 // error of writing to tee, if there was one.
 func (l *Log) Close() error {
 	l.mu.Lock()
@@ -473,6 +473,7 @@ func (l *Log) Close() error {
 	l.appends.Wait()
 	l.commit.Lock()
 	defer l.commit.Unlock()
+	_ = l.Index() // what it lacks, the next one makes; reading does without
 	err := errors.Join(l.hashes.Sync(), l.closeFiles(), l.teeErr)
 	if err != nil {
 		return fmt.Errorf("audit: close the log: %w", err)

@@ -3,33 +3,45 @@ package audit
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"io"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/mod/sumdb/note"
 )
 
 // Filter selects records; the zero Filter selects all.
 type Filter struct {
-	Credential string
-	Session    string
-	Context    string // "project" also selects "project/environment"
-	Type       string
-	Decision   string
-	Since      time.Time // not before
-	Until      time.Time // before
+	Credential  string
+	Session     string
+	Context     string // "project" also selects "project/environment"
+	Type        string
+	Decision    string
+	Channel     string
+	Fingerprint string
+	Since       time.Time // not before
+	Until       time.Time // before
+	Last        int       // of those, the newest so many; 0: all
+	From        uint64    // seq: not before
 }
 
-// Match says whether f selects r.
+// Match says whether f selects r, Last aside.
 func (f Filter) Match(r Record) bool {
 	return (f.Credential == "" || r.Credential == f.Credential) &&
 		(f.Session == "" || r.Session == f.Session) &&
 		(f.Context == "" || r.Context == f.Context || strings.HasPrefix(r.Context, f.Context+"/")) &&
 		(f.Type == "" || r.Type == f.Type) &&
 		(f.Decision == "" || r.Decision == f.Decision) &&
+		(f.Channel == "" || r.Channel == f.Channel) &&
+		(f.Fingerprint == "" || r.Fingerprint == f.Fingerprint) &&
 		(f.Since.IsZero() || !r.Time.Before(f.Since)) &&
-		(f.Until.IsZero() || r.Time.Before(f.Until))
+		(f.Until.IsZero() || r.Time.Before(f.Until)) &&
+		r.Seq >= f.From
 }
 
 // needles returns what every line that f selects contains: looking for it is
@@ -37,6 +49,7 @@ func (f Filter) Match(r Record) bool {
 func (f Filter) needles() (out [][]byte) {
 	for _, x := range []struct{ key, value string }{
 		{"credential", f.Credential}, {"session", f.Session}, {"type", f.Type}, {"decision", f.Decision},
+		{"channel", f.Channel}, {"fingerprint", f.Fingerprint},
 	} {
 		if x.value != "" {
 			out = append(out, append([]byte(`"`+x.key+`":`), quote(x.value)...))
@@ -58,10 +71,78 @@ func quote(s string) []byte {
 
 // Read calls fn for every record that f selects, oldest first, up to what the
 // checkpoint covers, until fn returns an error, which it returns. It does not
-// verify: that is Verify's.
+// verify: that is Verify's. Files that were closed are looked up in their
+// indexes, where those are there and signed by the key beside the log.
 func Read(dir string, f Filter, fn func(Record) error) error {
+	v, err := openView(dir)
+	if err != nil {
+		return err
+	}
+	return v.read(f, fn)
+}
+
+// view is a log as it was at one moment, for reading.
+type view struct {
+	dir      string
+	segs     []segment
+	end      int64 // bytes that the checkpoint covers
+	verifier note.Verifier
+}
+
+func openView(dir string) (view, error) {
+	v := view{dir: dir, end: covered(dir)} // before the files: those only grow
+	var err error
+	if v.segs, err = segments(dir); err != nil {
+		return v, err
+	}
+	if b, err := os.ReadFile(filepath.Join(dir, keyFile)); err == nil {
+		v.verifier, _ = note.NewVerifier(strings.TrimSpace(string(b)))
+	}
+	return v, nil
+}
+
+func (v view) read(f Filter, fn func(Record) error) error {
+	if f.Last <= 0 {
+		for _, s := range v.segs {
+			if err := v.readSegment(s, f, fn); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	// From the newest file back, until there are enough.
+	var newest [][]Record
+	for i, left := len(v.segs)-1, f.Last; i >= 0 && left > 0; i-- {
+		var here []Record
+		if err := v.readSegment(v.segs[i], f, func(r Record) error {
+			here = append(here, r)
+			if len(here) >= 2*left+1024 {
+				here = slices.Delete(here, 0, len(here)-left)
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+		here = here[max(0, len(here)-left):]
+		left -= len(here)
+		newest = append(newest, here)
+	}
+	for _, recs := range slices.Backward(newest) {
+		for _, r := range recs {
+			if err := fn(r); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (v view) readSegment(s segment, f Filter, fn func(Record) error) error {
+	if !s.active() && s.last < f.From {
+		return nil
+	}
 	needles := f.needles()
-	return readLines(dir, 1, func(seq uint64, b []byte) error {
+	one := func(seq uint64, b []byte) error {
 		for _, n := range needles {
 			if !bytes.Contains(b, n) {
 				return nil
@@ -69,16 +150,87 @@ func Read(dir string, f Filter, fn func(Record) error) error {
 		}
 		var r Record
 		if err := json.Unmarshal(b, &r); err != nil {
-			return &TamperError{File: logFile, Line: int64(seq), Seq: seq, What: "not a record"}
+			return &TamperError{File: s.name, Line: int64(seq-s.first) + 1, Seq: seq, What: "not a record"}
 		}
 		if !f.Match(r) {
 			return nil
 		}
 		return fn(r)
+	}
+	if !s.active() {
+		if x, ok := readIndex(v.dir, s, v.verifier); ok {
+			places, all := x.selected(f)
+			if !all {
+				if f.Last > 0 && f.Since.IsZero() && f.Until.IsZero() && len(places) > f.Last {
+					places = places[len(places)-f.Last:] // the index is exact
+				}
+				return x.linesAt(v.dir, s, places, one)
+			}
+			if f.Last > 0 && f.Since.IsZero() && f.Until.IsZero() {
+				n := min(f.Last, len(x.offsets)-1)
+				for i := len(x.offsets) - 1 - n; i < len(x.offsets)-1; i++ {
+					places = append(places, uint32(i))
+				}
+				return x.linesAt(v.dir, s, places, one)
+			}
+		}
+	}
+	r := openSegments(v.dir, []segment{s}, min(v.end, s.end()))
+	defer r.Close()
+	seq := s.first - 1
+	var own error
+	_, _, err := scanLines(r, func(b []byte) error {
+		seq++
+		own = one(seq, b)
+		return own
 	})
+	if own != nil {
+		return own
+	}
+	return locate(shift(err, s.first), []segment{s})
 }
 
-// covered is how many bytes of log.jsonl the checkpoint covers; all of them where
+// completions calls fn for the records that complete any of seqs, which are
+// sorted and of file at or an earlier one, newest file last.
+func (v view) completions(seqs []uint64, fn func(Record)) error {
+	if len(seqs) == 0 {
+		return nil
+	}
+	for _, s := range v.segs {
+		if !s.active() && s.last < seqs[0] {
+			continue
+		}
+		one := func(_ uint64, b []byte) error {
+			if !bytes.Contains(b, []byte(`"of":`)) {
+				return nil
+			}
+			var r Record
+			if json.Unmarshal(b, &r) == nil && r.Of != 0 {
+				if _, ok := slices.BinarySearch(seqs, r.Of); ok {
+					fn(r)
+				}
+			}
+			return nil
+		}
+		if !s.active() {
+			if x, ok := readIndex(v.dir, s, v.verifier); ok {
+				if err := x.linesAt(v.dir, s, x.completing(seqs), one); err != nil {
+					return err
+				}
+				continue
+			}
+		}
+		r := openSegments(v.dir, []segment{s}, min(v.end, s.end()))
+		_, _, err := scanLines(r, func(b []byte) error { return one(0, b) })
+		r.Close()
+		if err != nil {
+			return locate(shift(err, s.first), []segment{s})
+		}
+	}
+	return nil
+}
+
+// covered is how many bytes of records the checkpoint covers; all of them where
 // it cannot be read, which Verify complains of.
 func covered(dir string) int64 {
 	if msg, err := os.ReadFile(filepath.Join(dir, checkpointFile)); err == nil {
@@ -89,4 +241,12 @@ func covered(dir string) int64 {
 		}
 	}
 	return math.MaxInt64
+}
+
+func readFull(r io.Reader, b []byte) (int, error) {
+	n, err := io.ReadFull(r, b)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		err = io.EOF
+	}
+	return n, err
 }

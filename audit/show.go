@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"path"
@@ -41,38 +42,77 @@ func ShowRecord(w io.Writer, r Record) error {
 	return bw.Flush()
 }
 
+// showBatch is how many records are shown at a time: memory is bounded, and what
+// completes them is looked up for all of them together.
+const showBatch = 4096
+
 // Show writes the records of dir that f selects for a person, a block each; a
-// use and its outcome are one block. Memory grows with the number of outcomes.
+// use and its outcome are one block.
 func (o ShowOptions) Show(w io.Writer, dir string, f Filter) error {
 	if o.Location == nil {
 		o.Location = time.Local
 	}
-	s := shower{opts: o, outcomes: map[uint64]outcome{}, ended: map[string]bool{}}
-	// Outcomes come later than f may reach, and need not repeat its other fields.
-	wide := Filter{Session: f.Session}
-	if err := Read(dir, wide, func(r Record) error {
-		if r.Of != 0 {
-			s.outcomes[r.Of] = outcome{r.Result, r.Reason, r.DurationMS, r.Wiped}
-		}
-		if r.Type == TypeSessionEnd {
-			s.ended[r.Session] = true
-		}
-		return nil
-	}); err != nil {
+	v, err := openView(dir)
+	if err != nil {
 		return err
 	}
 	bw := bufio.NewWriter(w)
-	s.w = bw
-	if err := Read(dir, f, func(r Record) error {
-		if r.Of == 0 || r.Type != TypeResult && r.Type != TypeUse {
+	s := shower{w: bw, opts: o, ended: map[string]bool{}}
+	var batch []Record
+	flush := func() error {
+		if err := s.complete(v, batch); err != nil {
+			return err
+		}
+		for _, r := range batch {
 			s.show(r)
 		}
-		return nil
+		batch = batch[:0]
+		return bw.Flush()
+	}
+	if err := v.read(f, func(r Record) error {
+		if r.Of == 0 || r.Type != TypeResult && r.Type != TypeUse {
+			batch = append(batch, r)
+		}
+		if len(batch) < showBatch {
+			return nil
+		}
+		return flush()
 	}); err != nil {
-		bw.Flush()
+		return errors.Join(flush(), err)
+	}
+	return flush()
+}
+
+// complete looks up what later records say of batch: they come later than a
+// filter may reach, and need not repeat the fields that it asks for.
+func (s *shower) complete(v view, batch []Record) error {
+	s.outcomes = map[uint64]outcome{}
+	var seqs []uint64
+	open := map[string]bool{}
+	for _, r := range batch {
+		seqs = append(seqs, r.Seq)
+		if r.Type == TypeUse && !s.ended[r.Session] {
+			open[r.Session] = true
+		}
+	}
+	if err := v.completions(seqs, func(r Record) {
+		s.outcomes[r.Of] = outcome{r.Result, r.Reason, r.DurationMS, r.Wiped}
+	}); err != nil {
 		return err
 	}
-	return bw.Flush()
+	for _, r := range batch {
+		if _, done := s.outcomes[r.Seq]; done || r.Type != TypeUse || !open[r.Session] {
+			continue
+		}
+		open[r.Session] = false
+		if err := v.read(Filter{Session: r.Session, Type: TypeSessionEnd, Last: 1}, func(Record) error {
+			s.ended[r.Session] = true
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 type shower struct {
