@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math/bits"
+	"slices"
 	"unicode/utf8"
 )
 
@@ -23,26 +24,36 @@ type gate struct {
 const gram = 4 // bytes
 
 func newGate(needles [][]byte) *gate {
-	seen := map[uint32]struct{}{}
-	g := &gate{}
+	n := 0
+	for _, b := range needles {
+		n += len(b) - gram + 1
+	}
+	logBits := min(max(bits.Len(uint(16*n)), 12), 23)
+	g := &gate{bitmap: make([]uint64, 1<<(logBits-6)), shift: uint(64 - logBits)}
+	g.add(needles)
+	return g
+}
+
+// with is a gate that lets needles through as well.
+func (g *gate) with(needles [][]byte) *gate {
+	n := *g
+	n.bitmap = slices.Clone(g.bitmap)
+	n.add(needles)
+	return &n
+}
+
+func (g *gate) add(needles [][]byte) {
 	for _, b := range needles {
 		for i := range gram {
 			x := uint16(b[i]) | uint16(b[i+1])<<8
 			g.pairs[x>>6] |= 1 << (x & 63)
 		}
 		for i := 0; i+gram <= len(b); i++ {
-			seen[binary.LittleEndian.Uint32(b[i:])] = struct{}{}
+			h := uint64(binary.LittleEndian.Uint32(b[i:])) * golden >> g.shift
+			g.bitmap[h>>6] |= 1 << (h & 63)
 		}
 		g.early = g.early || bytes.ContainsAny(b[:min(len(b), 2*gram+1)], "\r\n")
 	}
-	logBits := min(max(bits.Len(uint(32*len(seen))), 12), 23)
-	g.bitmap, g.shift = make([]uint64, 1<<(logBits-6)), uint(64-logBits)
-	for x := range seen {
-		h := uint64(x) * golden >> g.shift
-		g.bitmap[h>>6] |= 1 << (h & 63)
-	}
-	clear(seen)
-	return g
 }
 
 func (g *gate) has(x uint32) bool {

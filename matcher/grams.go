@@ -85,8 +85,9 @@ func (g *grams) wipe() {
 // depend on how long the stream, the chunk or the needles are.
 type beginnings struct {
 	needles [][]byte
-	blocks  *grams // block -> offset of its end
-	short   *grams // first 1 to 7 bytes, the number of them in the top byte
+	blocks  *grams      // block -> offset of its end
+	short   *grams      // first 1 to 7 bytes, the number of them in the top byte
+	next    *beginnings // of other needles; nil: none
 }
 
 // newBeginnings leaves the first skip needles out.
@@ -95,7 +96,7 @@ func newBeginnings(needles [][]byte, skip int) *beginnings {
 	for _, b := range needles {
 		n += len(b) / 8
 	}
-	p := &beginnings{needles, newGrams(n), newGrams(7 * len(needles))}
+	p := &beginnings{needles: needles, blocks: newGrams(n), short: newGrams(7 * len(needles))}
 	for i := skip; i < len(needles); i++ {
 		b := needles[i]
 		for end := 8; end < len(b); end += 8 {
@@ -122,6 +123,14 @@ func shortKey(b []byte) uint64 {
 // hold is the length of the longest end of b that is a proper beginning of a
 // needle.
 func (p *beginnings) hold(b []byte) int {
+	best := p.longest(b)
+	if p.next != nil {
+		best = max(best, p.next.longest(b))
+	}
+	return best
+}
+
+func (p *beginnings) longest(b []byte) int {
 	best, n := 0, len(b)
 	for k := 0; k < 8 && n-k >= 8; k++ {
 		key := binary.LittleEndian.Uint64(b[n-k-8:])
@@ -149,12 +158,7 @@ func (p *beginnings) hold(b []byte) int {
 	return best
 }
 
-// starts says whether a needle begins with c.
-func (p *beginnings) starts(c byte) bool {
-	key := uint64(c) | 1<<56
-	return p.short.maybe(key) && p.short.slot(key).head != 0
-}
-
+// wipe leaves next to whoever has it.
 func (p *beginnings) wipe() {
 	p.blocks.wipe()
 	p.short.wipe()

@@ -5,20 +5,36 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"guard"
 )
 
 // Matcher finds a set of values. All methods may be called from any goroutine.
 type Matcher struct {
-	edit sync.Mutex   // one change at a time; held while compiling
-	gen  uint64       // of the last set, under edit
-	mu   sync.RWMutex // readers scan with set; the writer only swaps it
-	set  *set         // nil: closed
+	cur     atomic.Pointer[set] // what searches begin with; nil: closed
+	replace sync.Mutex          // one Set or Remove at a time
+	build   sync.Mutex          // one main layer at a time is compiled; taken after replace
+	edit    sync.Mutex          // what is below; held to compile a small layer, never a main one; taken after build
+	set     *set                // what cur has
+	gen     uint64              // of the last set
+	leaving []leaving           // the oldest first
+	free    sync.Mutex          // one at a time frees these; taken before edit
 }
 
+// leaving is a set that searches may still be under way with.
+type leaving struct {
+	old, next *set
+	removed   []*entry // to be overwritten with it
+}
+
+// deltaNeedles is from how many needles on the small layer is merged into the
+// main one: so many are compiled in less than 2 ms.
+const deltaNeedles = 2048
+
 // New makes a matcher of values and checks it. A value that Refuse refuses is
-// an error that wraps ErrRefused: leave such values out, and say so.
+// an error that wraps ErrRefused: leave such values out, and say so. More than
+// can be looked for is an error that wraps ErrTooMany.
 func New(values []guard.Value) (*Matcher, error) {
 	m := &Matcher{}
 	entries, err := expandAll(nil, values)
@@ -29,24 +45,54 @@ func New(values []guard.Value) (*Matcher, error) {
 		wipe(entries)
 		return nil, err
 	}
+	m.cur.Store(m.set)
 	return m, nil
 }
 
 // Set replaces all values. Every open stream looks for the new ones from its
-// next Write on, also where they began before it. Compiling does not hold up
-// streams; on an error the old values stay.
+// next Write on, also where they began before it. Neither streams nor calls of
+// Add wait for it; new values are live as soon as Add would make them, old ones
+// gone when it returns. On an error the old values stay, and a new one may be
+// looked for as well.
 func (m *Matcher) Set(values []guard.Value) error {
-	return m.change(func([]*entry) ([]*entry, error) { return expandAll(nil, values) })
+	m.replace.Lock()
+	defer m.replace.Unlock()
+	return m.change(func(old []*entry) ([]*entry, error) {
+		all, err := expandAll(nil, values)
+		if err != nil {
+			return nil, err
+		}
+		// What is there already stays as it is.
+		have := make(map[guard.SecretID][]*entry, len(old))
+		for _, o := range old {
+			have[o.id] = append(have[o.id], o)
+		}
+		for i, e := range all {
+			for _, o := range have[e.id] {
+				if o.class == e.class && o.same(e) {
+					e.wipe()
+					all[i] = o
+					break
+				}
+			}
+		}
+		return all, nil
+	})
 }
 
 // Add adds values. One that is there already, under the same ID, only takes the
-// new Class; an ID may have several values.
+// new Class; an ID may have several values. Streams look for them within
+// milliseconds, whatever else is looked for: from their next Write after Add
+// returned, or earlier, since a call may stay longer to make one database of
+// what was added by many. Other calls of Add do not wait for that.
 func (m *Matcher) Add(values ...guard.Value) error {
 	return m.change(func(old []*entry) ([]*entry, error) { return expandAll(old, values) })
 }
 
 // Remove removes all values of ids. An ID that has none is no error.
 func (m *Matcher) Remove(ids ...guard.SecretID) error {
+	m.replace.Lock()
+	defer m.replace.Unlock()
 	return m.change(func(old []*entry) ([]*entry, error) {
 		return slices.DeleteFunc(slices.Clone(old), func(e *entry) bool { return slices.Contains(ids, e.id) }), nil
 	})
@@ -55,20 +101,29 @@ func (m *Matcher) Remove(ids ...guard.SecretID) error {
 // expandAll returns old and the entries of values.
 func expandAll(old []*entry, values []guard.Value) ([]*entry, error) {
 	all := slices.Clone(old)
+	at := make(map[guard.SecretID][]int, len(old)) // indices into all
+	for i, e := range old {
+		at[e.id] = append(at[e.id], i)
+	}
 	for _, v := range values {
 		e, err := expand(v)
 		if err != nil {
 			wipe(missing(all, old))
 			return nil, err
 		}
-		i := slices.IndexFunc(all, func(o *entry) bool { return o.id == e.id && o.same(e) })
-		switch {
-		case i < 0:
+		i := slices.IndexFunc(at[e.id], func(i int) bool { return all[i].same(e) })
+		if i < 0 {
+			at[e.id] = append(at[e.id], len(all))
 			all = append(all, e)
-		case i < len(old):
+			continue
+		}
+		switch i = at[e.id][i]; {
+		case all[i].class == e.class:
+			e.wipe()
+		case i < len(old) && all[i] == old[i]:
 			all[i] = e // old's own stays as it is: streams use it
 		default:
-			wipe([]*entry{all[i]})
+			all[i].wipe()
 			all[i] = e
 		}
 	}
@@ -81,31 +136,155 @@ func wipe(entries []*entry) {
 	}
 }
 
-// change compiles what edit makes of the entries and swaps it in.
+func errClosed() error { return fmt.Errorf("matcher: %w", os.ErrClosed) }
+
+// change makes the entries what edit says. What is new goes into the small
+// layer, if it is not too much, and is live; then, if something is gone, or the
+// small layer has grown, the main one is compiled.
 func (m *Matcher) change(edit func(old []*entry) ([]*entry, error)) error {
 	m.edit.Lock()
-	defer m.edit.Unlock()
-	old := m.set // written under edit only
-	if old == nil {
-		return fmt.Errorf("matcher: %w", os.ErrClosed)
+	if m.set == nil {
+		m.edit.Unlock()
+		return errClosed()
 	}
-	entries, err := edit(old.entries[1:])
+	old := m.set.entries[1:]
+	entries, err := edit(old)
 	if err != nil {
+		m.edit.Unlock()
 		return err
 	}
-	next, err := compile(m.gen+1, entries)
-	if err != nil {
-		wipe(missing(entries, old.entries))
+	added, removed := missing(entries, old), missing(old, entries)
+	n := 0
+	for _, e := range added {
+		n += len(e.needles)
+	}
+	live := n <= deltaNeedles
+	if n > 0 && live {
+		next, err := m.set.extend(m.gen+1, added)
+		if err != nil {
+			m.edit.Unlock()
+			wipe(added)
+			return err
+		}
+		m.publish(next, nil)
+	}
+	grown := m.set.delta != nil && m.set.delta.size > deltaNeedles
+	m.edit.Unlock()
+	m.release(false)
+	switch {
+	case len(removed) > 0 || !live:
+		m.build.Lock()
+		defer m.build.Unlock()
+		if live {
+			added = nil // it is there, or was removed again
+		}
+	case !grown || !m.build.TryLock(): // somebody is about it
+		return nil
+	default:
+		defer m.build.Unlock()
+		m.rebuild(nil, nil) // if that fails they are looked for all the same
+		return nil
+	}
+	if err := m.rebuild(added, removed); err != nil {
 		return err
 	}
-	m.gen++
-	m.mu.Lock()
-	m.set = next
-	m.mu.Unlock()
-	// Whoever held old has let go of it: readers keep the lock while they scan.
-	old.close()
-	wipe(missing(old.entries[1:], entries))
+	m.release(true)
 	return nil
+}
+
+// rebuild compiles a main layer of all entries and added without removed. What
+// was added while it did goes on in a small layer. The caller has build, so that
+// nothing else is removed in the meantime.
+func (m *Matcher) rebuild(added, removed []*entry) error {
+	m.edit.Lock()
+	if m.set == nil {
+		m.edit.Unlock()
+		wipe(added)
+		return errClosed()
+	}
+	have := m.set.entries[1:]
+	m.edit.Unlock()
+	entries := append(missing(have, removed), added...)
+	next, err := compile(0, entries)
+	if err != nil {
+		wipe(added)
+		return err
+	}
+	m.edit.Lock()
+	defer m.edit.Unlock()
+	if m.set == nil {
+		next.free(nil)
+		wipe(added)
+		return errClosed()
+	}
+	late := missing(m.set.entries[1+len(have):], removed)
+	if next.gen = m.gen; len(added)+len(removed) > 0 {
+		next.gen++ // else streams are told nothing new
+	}
+	if len(late) > 0 {
+		both, err := next.extend(next.gen, late)
+		if err != nil {
+			next.free(nil)
+			wipe(added)
+			return err
+		}
+		next.gate.wipe()
+		next = both
+	}
+	m.publish(next, missing(have, entries))
+	return nil
+}
+
+// publish has searches begin with next from now on, or, if it is nil, no more.
+// The caller has edit.
+func (m *Matcher) publish(next *set, removed []*entry) {
+	m.leaving = append(m.leaving, leaving{m.set, next, removed})
+	m.set = next
+	m.cur.Store(next)
+	if next != nil {
+		m.gen = next.gen
+	}
+}
+
+// release frees the sets that no search is under way with any more; with wait
+// set it waits for those that are.
+func (m *Matcher) release(wait bool) {
+	if wait {
+		m.free.Lock()
+	} else if !m.free.TryLock() {
+		return
+	}
+	defer m.free.Unlock()
+	for {
+		m.edit.Lock()
+		if len(m.leaving) == 0 {
+			m.edit.Unlock()
+			return
+		}
+		l := m.leaving[0]
+		m.edit.Unlock()
+		// Never unlocked: no search begins with it again.
+		if wait {
+			l.old.mu.Lock()
+		} else if !l.old.mu.TryLock() {
+			return
+		}
+		m.edit.Lock()
+		m.leaving = m.leaving[1:]
+		m.edit.Unlock()
+		l.old.free(l.next)
+		wipe(l.removed)
+	}
+}
+
+// use returns what is looked for now, to be let go of with mu.RUnlock, or nil.
+func (m *Matcher) use() *set {
+	for {
+		s := m.cur.Load()
+		if s == nil || s.mu.TryRLock() { // else it has a successor
+			return s
+		}
+	}
 }
 
 // missing returns those of a that are not in b.
@@ -125,30 +304,30 @@ func missing(a, b []*entry) (out []*entry) {
 // Engine names the engine: "go", or "hyperscan" and its version.
 func (m *Matcher) Engine() string { return engineVersion() }
 
-// Check plants a canary and proves that the engine finds it, and every needle.
-// New, Set, Add and Remove call it before a set is used.
+// Check plants a canary and proves that each engine finds it, and every needle.
+// New, Set, Add and Remove do that with what is new before it is used.
 func (m *Matcher) Check() error {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	if m.set == nil {
-		return fmt.Errorf("matcher: %w", os.ErrClosed)
+	set := m.use()
+	if set == nil {
+		return errClosed()
 	}
-	return m.set.check()
+	defer set.mu.RUnlock()
+	return set.check(1)
 }
 
-// Close overwrites the values. Streams release nothing after it.
+// Close overwrites the values, when no search is under way any more. Streams
+// release nothing after it.
 func (m *Matcher) Close() error {
+	m.build.Lock() // which reads values
+	defer m.build.Unlock()
 	m.edit.Lock()
-	defer m.edit.Unlock()
-	m.mu.Lock()
-	old := m.set
-	m.set = nil
-	m.mu.Unlock()
-	if old == nil {
-		return fmt.Errorf("matcher: %w", os.ErrClosed)
+	if m.set == nil {
+		m.edit.Unlock()
+		return errClosed()
 	}
-	old.close()
-	wipe(old.entries)
+	m.publish(nil, m.set.entries)
+	m.edit.Unlock()
+	m.release(true)
 	return nil
 }
 
@@ -156,15 +335,14 @@ func (m *Matcher) Close() error {
 // inside another of the same credential is left out. A matcher that is closed
 // cannot say that b is clean: it returns one Hit of no credential for all of b.
 func (m *Matcher) Scan(b []byte) []Hit {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	set := m.set
 	if len(b) == 0 {
 		return nil
 	}
+	set := m.use()
 	if set == nil {
 		return []Hit{{Encoding: "unknown", End: int64(len(b))}}
 	}
+	defer set.mu.RUnlock()
 	var hits []Hit
 	for _, f := range set.find(b, nil) {
 		if h, ok := set.hit(f.needle, int64(f.end-len(set.needles[f.needle])), int64(f.end), 0); ok {

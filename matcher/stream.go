@@ -40,12 +40,14 @@ func (m *Matcher) Stream() *Stream {
 // safe are reported as well, and a hit may begin before safe: its first part is
 // out already. After Close of the stream or its matcher safe stands still.
 func (s *Stream) Write(p []byte) (hits []Hit, safe int64) {
-	s.m.mu.RLock()
-	defer s.m.mu.RUnlock()
-	set := s.m.set
-	if s.closed || set == nil {
+	if s.closed {
 		return nil, s.safe
 	}
+	set := s.m.use()
+	if set == nil {
+		return nil, s.safe
+	}
+	defer set.mu.RUnlock()
 	if s.gen != set.gen {
 		hits = s.adopt(set)
 	}
@@ -108,13 +110,16 @@ func (s *Stream) Close() []Hit {
 }
 
 func (s *Stream) finish(hits []Hit) []Hit {
-	s.m.mu.RLock()
-	defer s.m.mu.RUnlock()
-	if s.m.set == nil || s.gen != s.m.set.gen {
+	set := s.m.use()
+	if set == nil {
+		return hits
+	}
+	defer set.mu.RUnlock()
+	if s.gen != set.gen {
 		return hits
 	}
 	n := len(hits)
-	hits = s.view.finish(s.m.set, s.pos, hits)
+	hits = s.view.finish(set, s.pos, hits)
 	return merge(s.late(slices.DeleteFunc(hits, func(h Hit) bool { return h.End > s.pos }), n))
 }
 
