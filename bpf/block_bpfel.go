@@ -16,17 +16,41 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	blockMapEvents          = "events"
-	blockMapScratches       = "scratches"
-	blockMapStats           = "stats"
-	blockMapTables          = "tables"
-	blockMapTails           = "tails"
-	blockProgFilePermission = "file_permission"
-	blockVarMaxBytes        = "max_bytes"
-	blockVarScopeCgroup     = "scope_cgroup"
-	blockVarScopePidns      = "scope_pidns"
-	blockVarShapes          = "shapes"
-	blockVarStrict          = "strict"
+	blockMapEvents                 = "events"
+	blockMapMapped                 = "mapped"
+	blockMapMembers                = "members"
+	blockMapScratches              = "scratches"
+	blockMapStats                  = "stats"
+	blockMapTables                 = "tables"
+	blockMapTails                  = "tails"
+	blockProgBprmCredsForExec      = "bprm_creds_for_exec"
+	blockProgFileFreeSecurity      = "file_free_security"
+	blockProgFileIoctl             = "file_ioctl"
+	blockProgFileIoctlCompat       = "file_ioctl_compat"
+	blockProgFilePermission        = "file_permission"
+	blockProgInodeCreate           = "inode_create"
+	blockProgInodeInitSecurityAnon = "inode_init_security_anon"
+	blockProgInodeLink             = "inode_link"
+	blockProgInodeMkdir            = "inode_mkdir"
+	blockProgInodeMknod            = "inode_mknod"
+	blockProgInodeRename           = "inode_rename"
+	blockProgInodeSetxattr         = "inode_setxattr"
+	blockProgInodeSymlink          = "inode_symlink"
+	blockProgMmapFile              = "mmap_file"
+	blockProgSchedProcessExit      = "sched_process_exit"
+	blockProgSocketCreate          = "socket_create"
+	blockProgSocketSendmsg         = "socket_sendmsg"
+	blockProgSocketSetsockopt      = "socket_setsockopt"
+	blockProgTaskNewtask           = "task_newtask"
+	blockProgUringAllowed          = "uring_allowed"
+	blockVarMaxBytes               = "max_bytes"
+	blockVarScopeAll               = "scope_all"
+	blockVarScopeCgroup            = "scope_cgroup"
+	blockVarScopePidns             = "scope_pidns"
+	blockVarScopeTasks             = "scope_tasks"
+	blockVarShapes                 = "shapes"
+	blockVarStrict                 = "strict"
+	blockVarTerminals              = "terminals"
 )
 
 // loadBlock returns the embedded CollectionSpec for block.
@@ -71,7 +95,26 @@ type blockSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type blockProgramSpecs struct {
-	FilePermission *ebpf.ProgramSpec `ebpf:"file_permission"`
+	BprmCredsForExec      *ebpf.ProgramSpec `ebpf:"bprm_creds_for_exec"`
+	FileFreeSecurity      *ebpf.ProgramSpec `ebpf:"file_free_security"`
+	FileIoctl             *ebpf.ProgramSpec `ebpf:"file_ioctl"`
+	FileIoctlCompat       *ebpf.ProgramSpec `ebpf:"file_ioctl_compat"`
+	FilePermission        *ebpf.ProgramSpec `ebpf:"file_permission"`
+	InodeCreate           *ebpf.ProgramSpec `ebpf:"inode_create"`
+	InodeInitSecurityAnon *ebpf.ProgramSpec `ebpf:"inode_init_security_anon"`
+	InodeLink             *ebpf.ProgramSpec `ebpf:"inode_link"`
+	InodeMkdir            *ebpf.ProgramSpec `ebpf:"inode_mkdir"`
+	InodeMknod            *ebpf.ProgramSpec `ebpf:"inode_mknod"`
+	InodeRename           *ebpf.ProgramSpec `ebpf:"inode_rename"`
+	InodeSetxattr         *ebpf.ProgramSpec `ebpf:"inode_setxattr"`
+	InodeSymlink          *ebpf.ProgramSpec `ebpf:"inode_symlink"`
+	MmapFile              *ebpf.ProgramSpec `ebpf:"mmap_file"`
+	SchedProcessExit      *ebpf.ProgramSpec `ebpf:"sched_process_exit"`
+	SocketCreate          *ebpf.ProgramSpec `ebpf:"socket_create"`
+	SocketSendmsg         *ebpf.ProgramSpec `ebpf:"socket_sendmsg"`
+	SocketSetsockopt      *ebpf.ProgramSpec `ebpf:"socket_setsockopt"`
+	TaskNewtask           *ebpf.ProgramSpec `ebpf:"task_newtask"`
+	UringAllowed          *ebpf.ProgramSpec `ebpf:"uring_allowed"`
 }
 
 // blockMapSpecs contains maps before they are loaded into the kernel.
@@ -79,6 +122,8 @@ type blockProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type blockMapSpecs struct {
 	Events    *ebpf.MapSpec `ebpf:"events"`
+	Mapped    *ebpf.MapSpec `ebpf:"mapped"`
+	Members   *ebpf.MapSpec `ebpf:"members"`
 	Scratches *ebpf.MapSpec `ebpf:"scratches"`
 	Stats     *ebpf.MapSpec `ebpf:"stats"`
 	Tables    *ebpf.MapSpec `ebpf:"tables"`
@@ -90,10 +135,13 @@ type blockMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type blockVariableSpecs struct {
 	MaxBytes    *ebpf.VariableSpec `ebpf:"max_bytes"`
+	ScopeAll    *ebpf.VariableSpec `ebpf:"scope_all"`
 	ScopeCgroup *ebpf.VariableSpec `ebpf:"scope_cgroup"`
 	ScopePidns  *ebpf.VariableSpec `ebpf:"scope_pidns"`
+	ScopeTasks  *ebpf.VariableSpec `ebpf:"scope_tasks"`
 	Shapes      *ebpf.VariableSpec `ebpf:"shapes"`
 	Strict      *ebpf.VariableSpec `ebpf:"strict"`
+	Terminals   *ebpf.VariableSpec `ebpf:"terminals"`
 }
 
 // blockObjects contains all objects after they have been loaded into the kernel.
@@ -117,6 +165,8 @@ func (o *blockObjects) Close() error {
 // It can be passed to loadBlockObjects or ebpf.CollectionSpec.LoadAndAssign.
 type blockMaps struct {
 	Events    *ebpf.Map `ebpf:"events"`
+	Mapped    *ebpf.Map `ebpf:"mapped"`
+	Members   *ebpf.Map `ebpf:"members"`
 	Scratches *ebpf.Map `ebpf:"scratches"`
 	Stats     *ebpf.Map `ebpf:"stats"`
 	Tables    *ebpf.Map `ebpf:"tables"`
@@ -126,6 +176,8 @@ type blockMaps struct {
 func (m *blockMaps) Close() error {
 	return _BlockClose(
 		m.Events,
+		m.Mapped,
+		m.Members,
 		m.Scratches,
 		m.Stats,
 		m.Tables,
@@ -138,22 +190,63 @@ func (m *blockMaps) Close() error {
 // It can be passed to loadBlockObjects or ebpf.CollectionSpec.LoadAndAssign.
 type blockVariables struct {
 	MaxBytes    *ebpf.Variable `ebpf:"max_bytes"`
+	ScopeAll    *ebpf.Variable `ebpf:"scope_all"`
 	ScopeCgroup *ebpf.Variable `ebpf:"scope_cgroup"`
 	ScopePidns  *ebpf.Variable `ebpf:"scope_pidns"`
+	ScopeTasks  *ebpf.Variable `ebpf:"scope_tasks"`
 	Shapes      *ebpf.Variable `ebpf:"shapes"`
 	Strict      *ebpf.Variable `ebpf:"strict"`
+	Terminals   *ebpf.Variable `ebpf:"terminals"`
 }
 
 // blockPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadBlockObjects or ebpf.CollectionSpec.LoadAndAssign.
 type blockPrograms struct {
-	FilePermission *ebpf.Program `ebpf:"file_permission"`
+	BprmCredsForExec      *ebpf.Program `ebpf:"bprm_creds_for_exec"`
+	FileFreeSecurity      *ebpf.Program `ebpf:"file_free_security"`
+	FileIoctl             *ebpf.Program `ebpf:"file_ioctl"`
+	FileIoctlCompat       *ebpf.Program `ebpf:"file_ioctl_compat"`
+	FilePermission        *ebpf.Program `ebpf:"file_permission"`
+	InodeCreate           *ebpf.Program `ebpf:"inode_create"`
+	InodeInitSecurityAnon *ebpf.Program `ebpf:"inode_init_security_anon"`
+	InodeLink             *ebpf.Program `ebpf:"inode_link"`
+	InodeMkdir            *ebpf.Program `ebpf:"inode_mkdir"`
+	InodeMknod            *ebpf.Program `ebpf:"inode_mknod"`
+	InodeRename           *ebpf.Program `ebpf:"inode_rename"`
+	InodeSetxattr         *ebpf.Program `ebpf:"inode_setxattr"`
+	InodeSymlink          *ebpf.Program `ebpf:"inode_symlink"`
+	MmapFile              *ebpf.Program `ebpf:"mmap_file"`
+	SchedProcessExit      *ebpf.Program `ebpf:"sched_process_exit"`
+	SocketCreate          *ebpf.Program `ebpf:"socket_create"`
+	SocketSendmsg         *ebpf.Program `ebpf:"socket_sendmsg"`
+	SocketSetsockopt      *ebpf.Program `ebpf:"socket_setsockopt"`
+	TaskNewtask           *ebpf.Program `ebpf:"task_newtask"`
+	UringAllowed          *ebpf.Program `ebpf:"uring_allowed"`
 }
 
 func (p *blockPrograms) Close() error {
 	return _BlockClose(
+		p.BprmCredsForExec,
+		p.FileFreeSecurity,
+		p.FileIoctl,
+		p.FileIoctlCompat,
 		p.FilePermission,
+		p.InodeCreate,
+		p.InodeInitSecurityAnon,
+		p.InodeLink,
+		p.InodeMkdir,
+		p.InodeMknod,
+		p.InodeRename,
+		p.InodeSetxattr,
+		p.InodeSymlink,
+		p.MmapFile,
+		p.SchedProcessExit,
+		p.SocketCreate,
+		p.SocketSendmsg,
+		p.SocketSetsockopt,
+		p.TaskNewtask,
+		p.UringAllowed,
 	)
 }
 

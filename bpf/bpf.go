@@ -3,18 +3,25 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"math"
+	"net/netip"
 	"strings"
 	"time"
 
 	"guard"
 )
 
-// MinNeedle is the length in bytes of the shortest needle that is found at every
-// offset: a window and a stride, less one.
-const MinNeedle = 15
-
-// MaxNeedles is how many needles one table holds.
-const MaxNeedles = 1<<14 - 1
+const (
+	// FastNeedle is the length in bytes of the shortest needle that is found at
+	// every offset at full speed: a window and a stride, less one.
+	FastNeedle = 15
+	// MinNeedle is the length in bytes of the shortest needle that is searched for:
+	// a window. One needle of 11 to 14 bytes makes the whole search take
+	// twice as long, one of 9 or 10 four times, one of 8 eight times.
+	MinNeedle = 8
+	// MaxNeedles is how many needles one table holds.
+	MaxNeedles = 1<<15 - 1
+)
 
 var (
 	// ErrNotSupported: this kernel, or this process's privileges, do not
@@ -33,40 +40,89 @@ type Needle struct {
 	Bytes guard.Secret
 }
 
-// Options of a Detector. One scope at least must be given; with both, a task in
-// either is watched.
+// Options of a Detector. One scope at least must be given; with several, a task
+// in any of them is watched.
 type Options struct {
 	// PIDNamespace is the inode number of /proc/PID/ns/pid: tasks in that
-	// namespace and in those below it.
+	// namespace and in those below it. Nothing leaves this scope.
 	PIDNamespace uint64
 	// Cgroup is the number of a cgroup of the v2 hierarchy (its folder's
-	// inode number): tasks in it and below it.
+	// inode number): tasks in it and below it, and what was once seen there,
+	// with its descendants, wherever it moves.
 	Cgroup uint64
+	// Processes by PID, in the host's pid namespace, and what they start from now on.
+	Processes []int
+	// All is every process of the machine but this one.
+	All bool
 	// Needles to start with. SetNeedles changes them later.
 	Needles []Needle
-	// Refuse fails a write that holds a needle with EPERM, before a byte of
-	// it is out. It needs BPF LSM, and covers write, pwrite64, writev,
-	// pwritev and pwritev2 to anything but a terminal; not sendto, sendmsg and
-	// sendmmsg, which a detector without Refuse sees.
+	// Refuse fails with EPERM what holds a needle, before a byte of it is out:
+	// writes to anything but a terminal, messages to sockets, arguments
+	// and environments, names of files, extended attributes and targets of
+	// links. It takes away what cannot be judged: see the package's
+	// documentation. It needs BPF LSM, or as second best fmod_ret (see Via).
 	Refuse bool
-	// Strict makes Refuse fail also a write that could not be searched
-	// whole: unreadable pages, oversize. Programs that write from a file
+	// Terminals makes Refuse refuse on terminals too, which are otherwise left
+	// to the pty, which redacts: a program that may not write to its terminal falls over.
+	Terminals bool
+	// Strict makes Refuse fail also what could not be searched
+	// whole: unreadable pages, oversize, foreign ABIs. Programs that write from a file
 	// mapping (git) then meet EPERM now and then.
 	Strict bool
+	// Mappings puts an event of Kind Mapped into the ring when a file is
+	// mapped so that stores reach it, and Unmapped when the last reference to
+	// that opened file is gone: search the file again then. Only with Refuse, by
+	// LSM.
+	Mappings bool
 	// MaxBytes of one call that are searched; what is beyond is counted as
-	// oversize. 0: 1 MiB. A call is searched with preemption off, at 1 to 3
+	// oversize. 0: 1 MiB. A write is searched with preemption off, at 1 to 3
 	// bytes per nanosecond.
 	MaxBytes int
 	// RingBytes is the size of the ring of events: a power of two and a
-	// multiple of the page. 0: 256 KiB, about 2500 events.
+	// multiple of the page. 0: 256 KiB, about 1100 events.
 	RingBytes int
 	// Streams whose tail is kept; the least recently used goes first.
 	// 0: 8192.
 	Streams int
+
+	via string // for tests: not the best there is
 }
 
-// Event is a needle in bytes on their way out. It never holds the bytes.
+func (o Options) check() error {
+	if o.PIDNamespace == 0 && o.Cgroup == 0 && len(o.Processes) == 0 && !o.All {
+		return errors.New("bpf: a detector needs a pid namespace, a cgroup or processes to watch")
+	}
+	if o.PIDNamespace > math.MaxUint32 {
+		return fmt.Errorf("bpf: %d is not the inode number of a pid namespace", o.PIDNamespace)
+	}
+	for _, pid := range o.Processes {
+		if pid <= 0 || pid > math.MaxInt32 {
+			return fmt.Errorf("bpf: %d is not a PID", pid)
+		}
+	}
+	if o.MaxBytes < 0 || o.RingBytes < 0 || o.Streams < 0 {
+		return errors.New("bpf: an option is negative")
+	}
+	if o.Mappings && !o.Refuse {
+		return errors.New("bpf: Mappings needs Refuse")
+	}
+	return nil
+}
+
+// Kind of an event.
+type Kind uint8
+
+const (
+	Leak     Kind = iota // a needle
+	Mapped               // a file was mapped so that stores reach it
+	Unmapped             // the last reference to it is gone
+)
+
+// Event is a needle in bytes on their way out. It never holds the bytes. (A
+// file that was there before may have a needle in its name.) Of another Kind
+// than Leak, with Options.Mappings only, it has no needle.
 type Event struct {
+	Kind       Kind
 	Needle     uint32 // Needle.ID
 	Generation uint64 // of the needles: 1 for Options.Needles, then what SetNeedles returned
 	Offset     int64  // of its first byte in this call's bytes; negative if it began in an earlier call
@@ -74,19 +130,35 @@ type Event struct {
 	PID        int    // process (the kernel's tgid), in the host's pid namespace
 	TID        int    // thread
 	Comm       string // the thread's name, up to 15 bytes; the process chooses it
-	FD         int
+	Exe        string // path of the executable; "" if the process is gone
+	ExeDevice  uint64 // as Device
+	ExeInode   uint64
+	FD         int    // -1: none
 	Syscall    string // "write", "sendmsg", ...
 	Channel    guard.Channel
-	Refused    bool   // the call failed with EPERM because of it
-	Device     uint64 // st_dev of what FD is, as the kernel numbers it (major<<20 | minor)
-	Inode      uint64
+	Refused    bool           // the call failed with EPERM because of it
+	Device     uint64         // st_dev of what FD is, as the kernel numbers it (major<<20 | minor)
+	Inode      uint64         // of what FD is, of the program, or of the folder that a name is in
+	Name       string         // last part of the file's path, up to 63 bytes
+	Path       string         // of the file, as its process sees it; "" if FD has been closed since
+	Peer       netip.AddrPort // a socket's other end, for IP
+	PeerPID    int            // a Unix socket's other end
 	Cgroup     uint64
 	At         time.Time
 }
 
-// ChannelOther is for descriptors that are neither file, pipe, socket nor
-// terminal (eventfd, pidfd, closed ones).
-const ChannelOther guard.Channel = "other"
+// The channels that are not among guard's shared words.
+const (
+	ChannelOther   guard.Channel = "other"   // neither file, pipe, socket nor terminal: eventfd, pidfd, closed ones
+	ChannelName    guard.Channel = "name"    // a file's name
+	ChannelXattr   guard.Channel = "xattr"   // an extended attribute's name and value
+	ChannelLink    guard.Channel = "link"    // a symbolic link's target
+	ChannelQueue   guard.Channel = "queue"   // System V and POSIX message queues
+	ChannelMapping guard.Channel = "mapping" // a file, by stores to a shared mapping of it
+	// ChannelBacking is the file system below an overlay, which is told to write what
+	// was written to the overlay: the same bytes again.
+	ChannelBacking guard.Channel = "backing"
+)
 
 // Counters of one channel. Seen is Scanned + Unreadable + Oversize.
 type Counters struct {
@@ -102,6 +174,12 @@ type Counters struct {
 	Hits      uint64 // needles found
 	Dropped   uint64 // of those, not in the ring because it was full
 	TailsLost uint64 // streams whose tail could not be kept
+
+	Refused   uint64 // calls that failed with EPERM: a needle or Options.Strict
+	TakenAway uint64 // calls that failed because nobody can look at what they move; not in Calls
+	// Unjudged calls passed without a look; not in Calls: those that bring no bytes
+	// (fallocate), what the kernel itself sends, and, unless Options.Strict, foreign ABIs.
+	Unjudged uint64
 }
 
 func (c *Counters) add(o Counters) {
@@ -115,6 +193,9 @@ func (c *Counters) add(o Counters) {
 	c.Hits += o.Hits
 	c.Dropped += o.Dropped
 	c.TailsLost += o.TailsLost
+	c.Refused += o.Refused
+	c.TakenAway += o.TakenAway
+	c.Unjudged += o.Unjudged
 }
 
 // Stats is what a Detector did since it was opened.
@@ -181,12 +262,9 @@ func (r Report) Need(names ...string) error {
 	return e
 }
 
-// needs names what a Detector needs.
-func (o Options) needs() []string {
-	if o.Refuse {
-		return []string{Capabilities, BTF, RingBuffer, Loop, LSM}
-	}
-	return []string{Capabilities, BTF, RingBuffer, Loop, Tracepoint}
+// needs names what a detector by way of via needs.
+func needs(via string) []string {
+	return []string{Capabilities, BTF, RingBuffer, Loop, via}
 }
 
 // NotSupportedError says what is missing. It is ErrNotSupported and

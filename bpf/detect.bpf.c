@@ -17,11 +17,11 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_tracing.h>
-#include "headers/match.h"
-#include "headers/scope.h"
 
 #define REFUSE 0
 #define COUNT(counter, n) ((counter) += (n))
+#include "headers/match.h"
+#include "headers/scope.h"
 #include "headers/scan.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
@@ -30,6 +30,7 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 const struct table *unused_table __attribute__((unused));
 const enum shape *unused_shape __attribute__((unused));
 const enum channel *unused_channel __attribute__((unused));
+const enum kind *unused_kind __attribute__((unused));
 const struct event *unused_event __attribute__((unused));
 const struct counters *unused_counters __attribute__((unused));
 
@@ -40,31 +41,47 @@ struct {
 	__type(value, struct scratch);
 } scratches SEC(".maps");
 
+struct mapping {
+	u64 start, end;
+	u64 inode;
+};
+
+static long look_mapping(struct task_struct *task, struct vm_area_struct *vma, void *ctx)
+{
+	struct mapping *m = ctx;
+	struct file *file = BPF_CORE_READ(vma, vm_file);
+	u64 flags = BPF_CORE_READ(vma, vm_flags);
+
+	if (file && (flags & VM_SHARED) && (flags & VM_MAYWRITE)) {
+		m->start = BPF_CORE_READ(vma, vm_start);
+		m->end = BPF_CORE_READ(vma, vm_end);
+		m->inode = (u64)BPF_CORE_READ(file, f_inode);
+	}
+	return 0;
+}
+
 SEC("tp_btf/sys_enter")
 int BPF_PROG(sys_enter, void *regs, long nr)
 {
 	struct progress *now;
 	struct call c;
+	struct args a;
 	struct task_struct *task;
 	struct inode *inode = 0;
 	struct file *file;
+	struct dentry *dentry = 0;
 	struct tail *tail;
 	u32 zero = 0, channel = CHANNEL_OTHER, mode = 0, shape;
 	struct stream key = {};
-	u64 a0, a1, a2, index;
+	struct mapping m = {};
+	int has_fd;
 	void *inner;
 
-	if ((u64)nr >= SYSCALLS)
-		return 0;
-	/* A 6.1 verifier forgets the comparison when nr is spilled: a mask that
-	 * the compiler may not drop. */
-	index = nr;
-	barrier_var(index);
-	shape = shapes[index & (SYSCALLS - 1)];
+	shape = shape_of(nr);
 	if (shape == SHAPE_NONE)
 		return 0;
 	task = bpf_get_current_task_btf();
-	if (!(scope_pidns && in_pidns(task)) && !(scope_cgroup && in_cgroup()))
+	if (!in_scope(task))
 		return 0;
 	if (foreign(task))
 		return 0;
@@ -72,17 +89,29 @@ int BPF_PROG(sys_enter, void *regs, long nr)
 	if (bpf_core_field_exists(((struct pt_regs___x86 *)0)->di)) {
 		struct pt_regs___x86 *r = regs;
 
-		a0 = r->di;
-		a1 = r->si;
-		a2 = r->dx;
+		a.a0 = r->di;
+		a.a1 = r->si;
+		a.a2 = r->dx;
+		a.a3 = r->r10;
 	} else {
 		struct pt_regs___arm64 *r = regs;
 
-		a0 = r->regs[0];
-		a1 = r->regs[1];
-		a2 = r->regs[2];
+		a.a0 = r->regs[0];
+		a.a1 = r->regs[1];
+		a.a2 = r->regs[2];
+		a.a3 = r->regs[3];
 	}
 
+	has_fd = shape <= SHAPE_MMSG;
+	if (shape == SHAPE_UNMAP) {
+		/* Most mappings are private ones; and a range may span several, of
+		 * which the first decides. */
+		if (bpf_find_vma(task, a.a0, look_mapping, &m, 0) || !m.inode)
+			return 0;
+		if (a.a1 > m.end - a.a0)
+			a.a1 = m.end - a.a0;
+		inode = (struct inode *)m.inode;
+	}
 	c.scratch = bpf_map_lookup_elem(&scratches, &zero);
 	inner = bpf_map_lookup_elem(&tables, &zero);
 	if (!c.scratch || !inner)
@@ -90,26 +119,41 @@ int BPF_PROG(sys_enter, void *regs, long nr)
 	c.table = bpf_map_lookup_elem(inner, &zero);
 	if (!c.table)
 		return 0;
-	file = file_of(task, a0);
-	if (file) {
-		inode = BPF_CORE_READ(file, f_inode);
-		mode = BPF_CORE_READ(inode, i_mode);
-		channel = channel_of(inode, mode);
+	now = &c.scratch->now;
+	__builtin_memset(now, 0, sizeof(*now));
+	if (has_fd) {
+		file = file_of(task, a.a0);
+		if (file) {
+			inode = BPF_CORE_READ(file, f_inode);
+			dentry = BPF_CORE_READ(file, f_path.dentry);
+			mode = BPF_CORE_READ(inode, i_mode);
+			channel = channel_of(inode, mode);
+			if (channel == CHANNEL_SOCKET) {
+				struct socket *sock = BPF_CORE_READ(file, private_data);
+
+				now->sock = (u64)BPF_CORE_READ(sock, sk);
+			}
+		}
+	} else {
+		channel = channel_of_shape(shape);
 	}
 	c.count = bpf_map_lookup_elem(&stats, &channel);
 	if (!c.count)
 		return 0;
-	now = &c.scratch->now;
-	__builtin_memset(now, 0, sizeof(*now));
-	now->fd = a0;
+	now->fd = has_fd ? (s32)a.a0 : -1;
 	now->nr = nr;
-	now->file = (u64)file;
+	now->inode = (u64)inode;
+	now->dentry = (u64)dentry;
 	now->channel = channel;
 
-	begin(&c, shape, a1, a2);
-	key = stream_of(inode, mode, a0);
-	tail = bpf_map_lookup_elem(&tails, &key);
-	scan(&c, tail);
-	keep(&c, &key, tail);
+	begin(&c, shape, &a);
+	if (has_fd) {
+		key = stream_of(inode, mode, a.a0);
+		tail = bpf_map_lookup_elem(&tails, &key);
+		SCAN(&c, tail, STEPS, step);
+		keep(&c, &key, tail);
+	} else {
+		SCAN(&c, 0, STEPS, step);
+	}
 	return 0;
 }

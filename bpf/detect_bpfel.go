@@ -21,7 +21,14 @@ const (
 	detectChannelCHANNEL_PIPE     detectChannel = 2
 	detectChannelCHANNEL_SOCKET   detectChannel = 3
 	detectChannelCHANNEL_TERMINAL detectChannel = 4
-	detectChannelCHANNELS         detectChannel = 5
+	detectChannelCHANNEL_EXEC     detectChannel = 5
+	detectChannelCHANNEL_NAME     detectChannel = 6
+	detectChannelCHANNEL_XATTR    detectChannel = 7
+	detectChannelCHANNEL_LINK     detectChannel = 8
+	detectChannelCHANNEL_QUEUE    detectChannel = 9
+	detectChannelCHANNEL_MAPPING  detectChannel = 10
+	detectChannelCHANNEL_BACKING  detectChannel = 11
+	detectChannelCHANNELS         detectChannel = 12
 )
 
 type detectCounters struct {
@@ -36,6 +43,9 @@ type detectCounters struct {
 	Hits            uint64
 	Dropped         uint64
 	TailsLost       uint64
+	Refused         uint64
+	Away            uint64
+	Unjudged        uint64
 }
 
 type detectEvent struct {
@@ -43,6 +53,7 @@ type detectEvent struct {
 	Time       uint64
 	Cgroup     uint64
 	Inode      uint64
+	ExeInode   uint64
 	Offset     int64
 	Generation uint64
 	Needle     uint32
@@ -52,11 +63,25 @@ type detectEvent struct {
 	Fd         int32
 	Syscall    uint32
 	Device     uint32
+	ExeDevice  uint32
 	Channel    uint32
-	Refused    uint32
-	Unused     uint32
+	Kind       uint32
+	PeerPid    uint32
+	PeerFamily uint16
+	PeerPort   uint16
+	Peer       [16]uint8
 	Comm       [16]uint8
+	Name       [64]uint8
 }
+
+type detectKind uint32
+
+const (
+	detectKindKIND_SEEN     detectKind = 0
+	detectKindKIND_REFUSED  detectKind = 1
+	detectKindKIND_MAPPED   detectKind = 2
+	detectKindKIND_UNMAPPED detectKind = 3
+)
 
 type detectScratch struct {
 	_   structs.HostLayout
@@ -64,14 +89,22 @@ type detectScratch struct {
 		_       structs.HostLayout
 		Msgs    uint64
 		Iovs    uint64
+		Skip    uint64
+		Strings uint64
+		More    uint64
 		Base    uint64
 		Left    uint64
 		Done    uint64
-		File    uint64
+		Inode   uint64
+		Dentry  uint64
+		Sock    uint64
+		Address uint64
 		Nmsgs   uint32
 		Niovs   uint32
+		String  uint32
 		Len     uint32
 		Pos     uint32
+		Pass    uint32
 		Hits    uint32
 		Tag     uint32
 		End     uint32
@@ -90,11 +123,18 @@ type detectScratch struct {
 type detectShape uint32
 
 const (
-	detectShapeSHAPE_NONE detectShape = 0
-	detectShapeSHAPE_BUF  detectShape = 1
-	detectShapeSHAPE_IOV  detectShape = 2
-	detectShapeSHAPE_MSG  detectShape = 3
-	detectShapeSHAPE_MMSG detectShape = 4
+	detectShapeSHAPE_NONE   detectShape = 0
+	detectShapeSHAPE_BUF    detectShape = 1
+	detectShapeSHAPE_IOV    detectShape = 2
+	detectShapeSHAPE_MSG    detectShape = 3
+	detectShapeSHAPE_MMSG   detectShape = 4
+	detectShapeSHAPE_EXEC   detectShape = 5
+	detectShapeSHAPE_EXECAT detectShape = 6
+	detectShapeSHAPE_XATTR  detectShape = 7
+	detectShapeSHAPE_QUEUE  detectShape = 8
+	detectShapeSHAPE_TARGET detectShape = 9
+	detectShapeSHAPE_UNMAP  detectShape = 10
+	detectShapeSHAPE_AWAY   detectShape = 11
 )
 
 type detectStream struct {
@@ -108,6 +148,8 @@ type detectTable struct {
 	Key         [4]uint64
 	BitmapShift uint32
 	SlotShift   uint32
+	Passes      uint32
+	Unused      uint32
 	Generation  uint64
 	Bitmap      [65536]uint64
 	Slots       [524288]struct {
@@ -115,7 +157,7 @@ type detectTable struct {
 		Tag   uint32
 		Entry uint32
 	}
-	Entries [16384]struct {
+	Entries [32768]struct {
 		_       structs.HostLayout
 		Sum     uint64
 		Id      uint32
@@ -135,21 +177,27 @@ type detectTail struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	detectMapEvents         = "events"
-	detectMapScratches      = "scratches"
-	detectMapStats          = "stats"
-	detectMapTables         = "tables"
-	detectMapTails          = "tails"
-	detectProgSysEnter      = "sys_enter"
-	detectVarMaxBytes       = "max_bytes"
-	detectVarScopeCgroup    = "scope_cgroup"
-	detectVarScopePidns     = "scope_pidns"
-	detectVarShapes         = "shapes"
-	detectVarUnusedChannel  = "unused_channel"
-	detectVarUnusedCounters = "unused_counters"
-	detectVarUnusedEvent    = "unused_event"
-	detectVarUnusedShape    = "unused_shape"
-	detectVarUnusedTable    = "unused_table"
+	detectMapEvents            = "events"
+	detectMapMembers           = "members"
+	detectMapScratches         = "scratches"
+	detectMapStats             = "stats"
+	detectMapTables            = "tables"
+	detectMapTails             = "tails"
+	detectProgSchedProcessExit = "sched_process_exit"
+	detectProgSysEnter         = "sys_enter"
+	detectProgTaskNewtask      = "task_newtask"
+	detectVarMaxBytes          = "max_bytes"
+	detectVarScopeAll          = "scope_all"
+	detectVarScopeCgroup       = "scope_cgroup"
+	detectVarScopePidns        = "scope_pidns"
+	detectVarScopeTasks        = "scope_tasks"
+	detectVarShapes            = "shapes"
+	detectVarUnusedChannel     = "unused_channel"
+	detectVarUnusedCounters    = "unused_counters"
+	detectVarUnusedEvent       = "unused_event"
+	detectVarUnusedKind        = "unused_kind"
+	detectVarUnusedShape       = "unused_shape"
+	detectVarUnusedTable       = "unused_table"
 )
 
 // loadDetect returns the embedded CollectionSpec for detect.
@@ -194,7 +242,9 @@ type detectSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type detectProgramSpecs struct {
-	SysEnter *ebpf.ProgramSpec `ebpf:"sys_enter"`
+	SchedProcessExit *ebpf.ProgramSpec `ebpf:"sched_process_exit"`
+	SysEnter         *ebpf.ProgramSpec `ebpf:"sys_enter"`
+	TaskNewtask      *ebpf.ProgramSpec `ebpf:"task_newtask"`
 }
 
 // detectMapSpecs contains maps before they are loaded into the kernel.
@@ -202,6 +252,7 @@ type detectProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type detectMapSpecs struct {
 	Events    *ebpf.MapSpec `ebpf:"events"`
+	Members   *ebpf.MapSpec `ebpf:"members"`
 	Scratches *ebpf.MapSpec `ebpf:"scratches"`
 	Stats     *ebpf.MapSpec `ebpf:"stats"`
 	Tables    *ebpf.MapSpec `ebpf:"tables"`
@@ -213,12 +264,15 @@ type detectMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type detectVariableSpecs struct {
 	MaxBytes       *ebpf.VariableSpec `ebpf:"max_bytes"`
+	ScopeAll       *ebpf.VariableSpec `ebpf:"scope_all"`
 	ScopeCgroup    *ebpf.VariableSpec `ebpf:"scope_cgroup"`
 	ScopePidns     *ebpf.VariableSpec `ebpf:"scope_pidns"`
+	ScopeTasks     *ebpf.VariableSpec `ebpf:"scope_tasks"`
 	Shapes         *ebpf.VariableSpec `ebpf:"shapes"`
 	UnusedChannel  *ebpf.VariableSpec `ebpf:"unused_channel"`
 	UnusedCounters *ebpf.VariableSpec `ebpf:"unused_counters"`
 	UnusedEvent    *ebpf.VariableSpec `ebpf:"unused_event"`
+	UnusedKind     *ebpf.VariableSpec `ebpf:"unused_kind"`
 	UnusedShape    *ebpf.VariableSpec `ebpf:"unused_shape"`
 	UnusedTable    *ebpf.VariableSpec `ebpf:"unused_table"`
 }
@@ -244,6 +298,7 @@ func (o *detectObjects) Close() error {
 // It can be passed to loadDetectObjects or ebpf.CollectionSpec.LoadAndAssign.
 type detectMaps struct {
 	Events    *ebpf.Map `ebpf:"events"`
+	Members   *ebpf.Map `ebpf:"members"`
 	Scratches *ebpf.Map `ebpf:"scratches"`
 	Stats     *ebpf.Map `ebpf:"stats"`
 	Tables    *ebpf.Map `ebpf:"tables"`
@@ -253,6 +308,7 @@ type detectMaps struct {
 func (m *detectMaps) Close() error {
 	return _DetectClose(
 		m.Events,
+		m.Members,
 		m.Scratches,
 		m.Stats,
 		m.Tables,
@@ -265,12 +321,15 @@ func (m *detectMaps) Close() error {
 // It can be passed to loadDetectObjects or ebpf.CollectionSpec.LoadAndAssign.
 type detectVariables struct {
 	MaxBytes       *ebpf.Variable `ebpf:"max_bytes"`
+	ScopeAll       *ebpf.Variable `ebpf:"scope_all"`
 	ScopeCgroup    *ebpf.Variable `ebpf:"scope_cgroup"`
 	ScopePidns     *ebpf.Variable `ebpf:"scope_pidns"`
+	ScopeTasks     *ebpf.Variable `ebpf:"scope_tasks"`
 	Shapes         *ebpf.Variable `ebpf:"shapes"`
 	UnusedChannel  *ebpf.Variable `ebpf:"unused_channel"`
 	UnusedCounters *ebpf.Variable `ebpf:"unused_counters"`
 	UnusedEvent    *ebpf.Variable `ebpf:"unused_event"`
+	UnusedKind     *ebpf.Variable `ebpf:"unused_kind"`
 	UnusedShape    *ebpf.Variable `ebpf:"unused_shape"`
 	UnusedTable    *ebpf.Variable `ebpf:"unused_table"`
 }
@@ -279,12 +338,16 @@ type detectVariables struct {
 //
 // It can be passed to loadDetectObjects or ebpf.CollectionSpec.LoadAndAssign.
 type detectPrograms struct {
-	SysEnter *ebpf.Program `ebpf:"sys_enter"`
+	SchedProcessExit *ebpf.Program `ebpf:"sched_process_exit"`
+	SysEnter         *ebpf.Program `ebpf:"sys_enter"`
+	TaskNewtask      *ebpf.Program `ebpf:"task_newtask"`
 }
 
 func (p *detectPrograms) Close() error {
 	return _DetectClose(
+		p.SchedProcessExit,
 		p.SysEnter,
+		p.TaskNewtask,
 	)
 }
 

@@ -268,7 +268,6 @@ func TestNoPlaintextInAnyMap(t *testing.T) {
 	}
 	w := newWatch(t, needles, Options{})
 	w.order(job{Op: "clean", N: 100})
-	objs := w.d.objs.(*detectObjects)
 	inner := ebpf.MapID(0)
 	if err := w.d.tables.Lookup(uint32(0), &inner); err != nil {
 		t.Fatal(err)
@@ -279,7 +278,7 @@ func TestNoPlaintextInAnyMap(t *testing.T) {
 	}
 	defer table.Close()
 	var dump []byte
-	for _, m := range []*ebpf.Map{table, objs.Scratches, objs.Stats, objs.Tails} {
+	for _, m := range []*ebpf.Map{table, w.d.coll.Maps["scratches"], w.d.stats, w.d.coll.Maps["tails"]} {
 		var key []byte
 		it := m.Iterate()
 		switch m.Type() {
@@ -348,8 +347,8 @@ func TestSwapWhileRunning(t *testing.T) {
 	check(set())
 	// A refused table leaves the old one.
 	g := set(needle(9, a))
-	if _, err := w.d.SetNeedles([]Needle{needle(1, a[:14])}); !errors.Is(err, ErrTooShort) {
-		t.Fatalf("14 bytes: %v", err)
+	if _, err := w.d.SetNeedles([]Needle{needle(1, a[:7])}); !errors.Is(err, ErrTooShort) {
+		t.Fatalf("7 bytes: %v", err)
 	}
 	check(g, 9)
 	set(needle(1, a))
@@ -404,7 +403,7 @@ func TestScope(t *testing.T) {
 	// But what the child starts, in its namespace and in one below.
 	for _, op := range []string{"exec", "nested"} {
 		got := w.do(job{Op: op, To: "null", Calls: [][][]byte{{secret}}})
-		if len(got) != 1 || got[0].PID == w.cmd.Process.Pid || got[0].Comm != "sh" {
+		if len(got) != 2 || got[0].Channel != guard.ChannelExec || got[1].PID == w.cmd.Process.Pid || got[1].Comm != "sh" {
 			t.Fatalf("%s: %+v", op, got)
 		}
 	}
@@ -473,10 +472,7 @@ func TestCountersAreExact(t *testing.T) {
 			}
 		}
 		x, y := a.Channels[guard.ChannelSocket], b.Channels[guard.ChannelSocket]
-		return Counters{
-			y.Calls - x.Calls, y.Seen - x.Seen, y.Scanned - x.Scanned, y.Unreadable - x.Unreadable, y.Oversize - x.Oversize,
-			y.UnreadableCalls - x.UnreadableCalls, y.OversizeCalls - x.OversizeCalls, y.Hits - x.Hits, y.Dropped - x.Dropped, y.TailsLost - x.TailsLost,
-		}
+		return y.minus(x)
 	}
 	for _, c := range []struct {
 		name string

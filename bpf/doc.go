@@ -70,5 +70,6 @@
 // needs no clang. `go generate` needs clang 14 or newer and libbpf's headers.
 package bpf
 
-//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -tags "linux && (amd64 || arm64)" -target bpfel -type event -type counters -type table -type shape -type channel detect detect.bpf.c -- -O2 -g -Wall -Werror -Wno-missing-declarations -mcpu=v3
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -tags "linux && (amd64 || arm64)" -target bpfel -type event -type counters -type table -type shape -type channel -type kind detect detect.bpf.c -- -O2 -g -Wall -Werror -Wno-missing-declarations -mcpu=v3
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -tags "linux && (amd64 || arm64)" -target bpfel -no-global-types block block.bpf.c -- -O2 -g -Wall -Werror -Wno-missing-declarations -mcpu=v3
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -tags "linux && (amd64 || arm64)" -target bpfel -no-global-types fallback fallback.bpf.c -- -O2 -g -Wall -Werror -Wno-missing-declarations -mcpu=v3

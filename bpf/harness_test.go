@@ -146,3 +146,11 @@ func (w *watch) do(j job) []Event {
 		evs = append(evs, e)
 	}
 }
+
+func (c Counters) minus(o Counters) Counters {
+	return Counters{
+		c.Calls - o.Calls, c.Seen - o.Seen, c.Scanned - o.Scanned, c.Unreadable - o.Unreadable, c.Oversize - o.Oversize,
+		c.UnreadableCalls - o.UnreadableCalls, c.OversizeCalls - o.OversizeCalls, c.Hits - o.Hits, c.Dropped - o.Dropped, c.TailsLost - o.TailsLost,
+		c.Refused - o.Refused, c.TakenAway - o.TakenAway, c.Unjudged - o.Unjudged,
+	}
+}

@@ -22,7 +22,18 @@ func Probe() Report {
 }
 
 // OpenDetector fails with a *NotSupportedError.
-func OpenDetector(o Options) (*Detector, error) { return nil, Probe().Need(o.needs()...) }
+func OpenDetector(o Options) (*Detector, error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	if o.Refuse {
+		return nil, Probe().Need(needs(LSM)...)
+	}
+	return nil, Probe().Need(needs(Tracepoint)...)
+}
+
+// Via returns "".
+func (*Detector) Via() string { return "" }
 
 // SetNeedles returns os.ErrClosed.
 func (*Detector) SetNeedles([]Needle) (uint64, error) { return 0, os.ErrClosed }

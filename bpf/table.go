@@ -11,7 +11,7 @@ import (
 
 // The numbers of headers/match.h that the generated types do not carry.
 const (
-	window  = 8
+	window  = MinNeedle
 	stride  = 8
 	segment = 128
 	probes  = 128
@@ -25,12 +25,20 @@ func newTable(needles []Needle, generation uint64) (*detectTable, error) {
 	if len(needles) > MaxNeedles {
 		return nil, fmt.Errorf("%w: %d of at most %d", ErrTooMany, len(needles), MaxNeedles)
 	}
+	shortest := FastNeedle
 	for i, n := range needles {
-		if l := n.Bytes.Len(); l < MinNeedle {
+		l := n.Bytes.Len()
+		if l < MinNeedle {
 			return nil, fmt.Errorf("needle %d of ID %d: %w: %d bytes of at least %d", i, n.ID, ErrTooShort, l, MinNeedle)
 		}
+		shortest = min(shortest, l)
 	}
 	t := &detectTable{Generation: generation}
+	// The stride is the greatest power of two at which a window of the shortest lies
+	// whole within it wherever it is.
+	for stride>>t.Passes > shortest-window+1 {
+		t.Passes++
+	}
 	windows := len(needles) * stride
 	// Two bits of 64 per window: 1 in 500 other windows has both set.
 	t.BitmapShift = 64 - 12 - log2(windows, 1<<6, words)
@@ -67,7 +75,11 @@ func (t *detectTable) fill(needles []Needle) error {
 		e.Len = uint32(len(b))
 		e.Upto = uint32(upto)
 		e.Segment = uint32(len(seg))
-		for place := range stride {
+		places := stride
+		if len(b) < FastNeedle {
+			places >>= t.Passes
+		}
+		for place := range places {
 			at := len(seg) - window - place
 			if !t.insert(binary.LittleEndian.Uint64(seg[at:]), uint32((i+1)<<3|place)) {
 				return fmt.Errorf("needle %d of ID %d: %w that end in the same bytes", i, n.ID, ErrTooMany)
@@ -122,7 +134,7 @@ func segmentEnd(b []byte) int {
 	for end := len(b); end >= segment && end > len(b)-segment; end-- {
 		var seen [256]bool
 		n := 0
-		for _, c := range b[end-MinNeedle : end] {
+		for _, c := range b[end-FastNeedle : end] {
 			if !seen[c] {
 				seen[c] = true
 				n++

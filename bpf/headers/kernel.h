@@ -45,9 +45,14 @@ enum bpf_map_type {
 #define BPF_LOCAL_STORAGE_GET_F_CREATE 1
 
 #define EPERM 1
+#define EINVAL 22
+#define ENOSYS 38
+#define EOPNOTSUPP 95
+#define EAFNOSUPPORT 97
 
 /* include/linux/fs.h */
 #define MAY_WRITE 2
+#define FMODE_WRITE 2
 
 /* include/uapi/linux/stat.h, include/linux/kdev_t.h */
 #define S_IFMT 00170000
@@ -56,6 +61,31 @@ enum bpf_map_type {
 #define S_IFCHR 0020000
 #define S_IFIFO 0010000
 #define MINOR_BITS 20
+
+/* include/linux/socket.h */
+#define AF_UNIX 1
+#define AF_INET 2
+#define AF_INET6 10
+#define AF_PACKET 17
+#define AF_XDP 44
+#define SOL_SOCKET 1
+#define SO_ZEROCOPY 60
+#define MSG_ZEROCOPY 0x4000000
+
+/* include/uapi/asm-generic/ioctls.h, include/uapi/linux/fs.h */
+#define TIOCSTI 0x5412
+#define TIOCLINUX 0x541C
+#define FICLONE 0x40049409
+#define FICLONERANGE 0x4020940D
+
+/* include/uapi/asm-generic/mman-common.h, include/linux/mm.h */
+#define MAP_TYPE 0xf
+#define MAP_SHARED 1
+#define MAP_SHARED_VALIDATE 3
+#define VM_SHARED 8
+#define VM_MAYWRITE 0x20
+
+#define CLONE_THREAD 0x10000
 
 /* include/linux/proc_ns.h */
 #define PROC_PID_INIT_INO 0xEFFFFFFCU
@@ -74,8 +104,98 @@ struct inode {
 	struct super_block *i_sb;
 } CORE;
 
+struct qstr {
+	u32 len;
+	const unsigned char *name;
+} CORE;
+
+struct dentry {
+	struct qstr d_name;
+	struct inode *d_inode;
+} CORE;
+
+struct path {
+	struct dentry *dentry;
+} CORE;
+
 struct file {
 	struct inode *f_inode;
+	struct path f_path;
+	u32 f_mode;
+	void *private_data;
+} CORE;
+
+struct iovec {
+	void *iov_base;
+	unsigned long iov_len;
+} CORE;
+
+/* include/linux/uio.h: the values differ between kernels */
+enum iter_type {
+	ITER_IOVEC,
+	ITER_UBUF,
+};
+
+struct iov_iter {
+	u8 iter_type;
+	unsigned long iov_offset;
+	unsigned long count;
+	void *ubuf;                /* since 6.0 */
+	const struct iovec *__iov; /* since 6.4 */
+	unsigned long nr_segs;
+} CORE;
+
+struct iov_iter___before_6_4 {
+	const struct iovec *iov;
+} CORE;
+
+struct msghdr {
+	void *msg_name; /* a copy in the kernel */
+	int msg_namelen;
+	struct iov_iter msg_iter;
+	unsigned int msg_flags;
+} CORE;
+
+struct in6_addr {
+	u8 bytes[16];
+} __attribute__((packed));
+
+struct sock_common {
+	u32 skc_daddr;
+	u16 skc_dport;
+	u16 skc_family;
+	struct in6_addr skc_v6_daddr;
+} CORE;
+
+struct sock {
+	struct sock_common __sk_common;
+	struct pid *sk_peer_pid;
+} CORE;
+
+struct socket {
+	struct file *file;
+	struct sock *sk;
+} CORE;
+
+struct mm_struct {
+	struct file *exe_file;
+} CORE;
+
+struct linux_binprm {
+	struct file *file;
+} CORE;
+
+struct vm_area_struct {
+	unsigned long vm_start, vm_end, vm_flags;
+	struct file *vm_file;
+} CORE;
+
+typedef struct {
+	int counter;
+} atomic_t;
+
+struct signal_struct {
+	atomic_t live;
 } CORE;
 
 struct fdtable {
@@ -117,13 +237,16 @@ struct thread_info {
 
 struct task_struct {
 	struct thread_info thread_info;
+	int pid, tgid;
+	struct mm_struct *mm;
+	struct signal_struct *signal;
 	struct files_struct *files;
 	struct pid *thread_pid;
 	struct nsproxy *nsproxy;
 } CORE;
 
 struct pt_regs___x86 {
-	unsigned long di, si, dx, orig_ax;
+	unsigned long di, si, dx, r10, orig_ax;
 } CORE;
 
 struct pt_regs___arm64 {

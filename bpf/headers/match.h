@@ -13,10 +13,11 @@
 
 #define BITMAP_WORDS (1 << 16) /* 4 Mibit */
 #define SLOTS (1 << 19)
-#define ENTRIES (1 << 14)
+#define ENTRIES (1 << 15)
 #define PROBES 128 /* slots looked at for one window */
 
 #define BATCH 8 /* windows in one step of the loop */
+#define FAST (WINDOW + STRIDE - 1) /* bytes of the shortest needle of the full stride */
 
 #define POS_MASK 8191
 
@@ -37,6 +38,12 @@ struct table {
 	u64 key[4];
 	u32 bitmap_shift; /* 64 - 12 - log2(words in use) */
 	u32 slot_shift;   /* 32 - log2(slots in use) */
+	/*
+	 * 0; with needles shorter than FAST, the buffer is gone over 1 << passes
+	 * times, each time STRIDE >> passes bytes further in: a smaller stride.
+	 */
+	u32 passes;
+	u32 unused;
 	u64 generation;
 	u64 bitmap[BITMAP_WORDS]; /* a Bloom filter, both bits of a window in one word */
 	struct slot slots[SLOTS];
@@ -58,16 +65,25 @@ struct tail {
  * look at every step of every loop anew.
  */
 struct progress {
-	u64 msgs; /* user address of the next mmsghdr */
-	u64 iovs; /* user address of the next iovec */
-	u64 base; /* user address of the next byte */
-	u64 left; /* bytes at base */
-	u64 done; /* bytes of this call before base */
-	u64 file;
+	u64 msgs;    /* user address of the next mmsghdr */
+	u64 iovs;    /* address of the next iovec */
+	u64 skip;    /* bytes of it that have gone out already */
+	u64 strings; /* user address of the next pointer to a string */
+	u64 more;    /* the same, of the array after that one */
+	u64 base;    /* address of the next byte */
+	u64 left;    /* bytes at base */
+	u64 done;    /* bytes of this call before base */
+	/* What it goes to, or 0: kernel addresses. */
+	u64 inode;
+	u64 dentry;
+	u64 sock;
+	u64 address; /* sockaddr, in the kernel */
 	u32 nmsgs;
 	u32 niovs;
+	u32 string; /* base is a string, however long */
 	u32 len; /* bytes of the piece in scratch */
 	u32 pos; /* of the batch whose windows hit */
+	u32 pass; /* of the batch */
 	u32 hits;
 	u32 tag;
 	u32 end; /* of the window that is looked up */

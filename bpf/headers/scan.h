@@ -6,19 +6,17 @@
 #ifndef GUARD_SCAN_H
 #define GUARD_SCAN_H
 
-/* How a system call names its bytes. */
-enum shape {
-	SHAPE_NONE,
-	SHAPE_BUF,  /* fd, buf, len */
-	SHAPE_IOV,  /* fd, iov, count */
-	SHAPE_MSG,  /* fd, msghdr */
-	SHAPE_MMSG, /* fd, mmsghdr, count */
-};
+/* Where the bytes of a call are, and how they may be read. */
+#define IN_USER 0
+#define MAY_FAULT 1    /* a page that is not there may be waited for */
+#define IOV_IN_KERNEL 2
+#define IN_KERNEL 4
 
 struct event {
 	u64 time; /* CLOCK_MONOTONIC, ns */
 	u64 cgroup;
 	u64 inode;
+	u64 exe_inode;
 	s64 offset; /* of the needle's first byte in this write; < 0: began earlier */
 	u64 generation;
 	u32 needle;
@@ -28,10 +26,22 @@ struct event {
 	s32 fd;
 	u32 syscall;
 	u32 device;
+	u32 exe_device;
 	u32 channel;
-	u32 refused; /* the call failed because of it */
-	u32 unused;
+	u32 kind;     /* enum kind */
+	u32 peer_pid; /* of a Unix socket's other end */
+	u16 peer_family;
+	u16 peer_port;
+	u8 peer[16];
 	u8 comm[16];
+	u8 name[64]; /* last part of the path */
+};
+
+enum kind {
+	KIND_SEEN,
+	KIND_REFUSED,  /* the call failed because of the needle */
+	KIND_MAPPED,   /* a file is mapped so that stores reach it */
+	KIND_UNMAPPED, /* its last reference is gone */
 };
 
 /* Of an inode; or of a descriptor that is none: tgid<<32 | fd. */
@@ -51,16 +61,20 @@ struct counters {
 	u64 hits;
 	u64 dropped;
 	u64 tails_lost;
+	u64 refused;  /* calls that failed: a needle, or strict */
+	u64 away;     /* calls that failed since nobody can look at what they move */
+	u64 unjudged; /* calls that passed without a look; not among calls */
 };
 
 #define SYSCALLS 512
 
 /*
- * Parts (headers, iovecs, pieces of a page) of one call. All of this runs with
- * preemption off, so a hostile sendmmsg of a million iovecs must end. One
+ * Parts (headers, iovecs, strings, pieces of a page) of one call. Where it runs
+ * with preemption off a hostile sendmmsg of a million iovecs must end. One
  * iovec array of 1024 needs fewer than 4096.
  */
 #define STEPS 8192
+#define STEPS_PREEMPTIBLE (1 << 18)
 
 /* Set before loading. */
 const volatile u8 shapes[SYSCALLS];
@@ -123,13 +137,76 @@ static __noinline u64 segment_sum(struct call *c, u32 end, u32 len)
 	return h ^ h >> 32;
 }
 
+/* Who the socket's other end is: the address of this message, or of the connection. */
+static __always_inline void name_peer(struct progress *now, struct event *e)
+{
+	struct sock *sk = (struct sock *)now->sock;
+	void *address = (void *)now->address;
+	struct pid *pid;
+
+	if (address) {
+		bpf_probe_read_kernel(&e->peer_family, sizeof(e->peer_family), address);
+		bpf_probe_read_kernel(&e->peer_port, sizeof(e->peer_port), address + 2);
+		if (e->peer_family == AF_INET)
+			bpf_probe_read_kernel(e->peer, 4, address + 4);
+		else if (e->peer_family == AF_INET6)
+			bpf_probe_read_kernel(e->peer, 16, address + 8);
+		return;
+	}
+	e->peer_family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	if (e->peer_family == AF_INET) {
+		e->peer_port = BPF_CORE_READ(sk, __sk_common.skc_dport);
+		bpf_probe_read_kernel(e->peer, 4, (void *)sk + bpf_core_field_offset(struct sock, __sk_common.skc_daddr));
+	} else if (e->peer_family == AF_INET6 && bpf_core_field_exists(((struct sock *)0)->__sk_common.skc_v6_daddr)) {
+		e->peer_port = BPF_CORE_READ(sk, __sk_common.skc_dport);
+		bpf_probe_read_kernel(e->peer, 16, (void *)sk + bpf_core_field_offset(struct sock, __sk_common.skc_v6_daddr));
+	} else if (e->peer_family == AF_UNIX) {
+		pid = BPF_CORE_READ(sk, sk_peer_pid);
+		if (pid)
+			e->peer_pid = BPF_CORE_READ(pid, numbers[0].nr);
+	}
+}
+
+/* Everything about the call but its bytes. */
+static __always_inline void describe(struct event *e, struct progress *now)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct inode *inode = (struct inode *)now->inode; /* BPF_CORE_READ would relocate now->inode too */
+	struct dentry *dentry = (struct dentry *)now->dentry;
+	const unsigned char *name;
+	struct file *exe;
+	u64 ids = bpf_get_current_pid_tgid();
+
+	__builtin_memset(e, 0, sizeof(*e));
+	e->time = bpf_ktime_get_ns();
+	e->cgroup = bpf_get_current_cgroup_id();
+	e->pid = ids;
+	e->tgid = ids >> 32;
+	e->fd = now->fd;
+	e->syscall = now->nr;
+	e->channel = now->channel;
+	if (inode) {
+		e->inode = BPF_CORE_READ(inode, i_ino);
+		e->device = BPF_CORE_READ(inode, i_sb, s_dev);
+	}
+	if (dentry) {
+		name = BPF_CORE_READ(dentry, d_name.name);
+		bpf_probe_read_kernel_str(e->name, sizeof(e->name), name);
+	}
+	exe = BPF_CORE_READ(task, mm, exe_file);
+	if (exe) {
+		e->exe_inode = BPF_CORE_READ(exe, f_inode, i_ino);
+		e->exe_device = BPF_CORE_READ(exe, f_inode, i_sb, s_dev);
+	}
+	if (now->sock)
+		name_peer(now, e);
+	bpf_get_current_comm(e->comm, sizeof(e->comm));
+}
+
 static __noinline int report(struct call *c, u32 end, struct entry *entry)
 {
 	struct progress *now = &c->scratch->now;
-	struct file *file = (struct file *)now->file; /* BPF_CORE_READ would relocate now->file too */
-	struct inode *inode;
 	struct event *e;
-	u64 ids;
 
 	COUNT(c->count->hits, 1);
 	now->found = 1;
@@ -138,28 +215,12 @@ static __noinline int report(struct call *c, u32 end, struct entry *entry)
 		COUNT(c->count->dropped, 1);
 		return 0;
 	}
-	ids = bpf_get_current_pid_tgid();
-	e->time = bpf_ktime_get_ns();
-	e->cgroup = bpf_get_current_cgroup_id();
+	describe(e, now);
+	e->kind = REFUSE ? KIND_REFUSED : KIND_SEEN;
 	e->offset = (s64)(now->done + end - SEGMENT) - entry->upto;
 	e->generation = c->table->generation;
 	e->needle = entry->id;
 	e->length = entry->len;
-	e->pid = ids;
-	e->tgid = ids >> 32;
-	e->fd = now->fd;
-	e->syscall = now->nr;
-	e->channel = now->channel;
-	e->refused = REFUSE;
-	e->unused = 0;
-	e->inode = 0;
-	e->device = 0;
-	if (file) {
-		inode = BPF_CORE_READ(file, f_inode);
-		e->inode = BPF_CORE_READ(inode, i_ino);
-		e->device = BPF_CORE_READ(inode, i_sb, s_dev);
-	}
-	bpf_get_current_comm(e->comm, sizeof(e->comm));
 	bpf_ringbuf_submit(e, 0);
 	return 0;
 }
@@ -191,6 +252,9 @@ static long look_slot(u32 i, void *ctx)
 		return 0;
 	if (end - len < SEGMENT - c->scratch->tail.len)
 		return 0;
+	/* One of its eight windows lies in each pass: the first one counts. */
+	if (now->pass && len >= FAST)
+		return 0;
 	if (segment_sum(c, end, len) == e->sum)
 		report(c, end, e);
 	return 0;
@@ -217,7 +281,9 @@ static long scan_batch(u32 i, void *ctx)
 {
 	struct call *c = ctx;
 	struct table *t = c->table;
-	u32 pos = POS_FIRST + i * BATCH * STRIDE;
+	u32 passes = t->passes & 3;
+	u32 pass = i & ((1 << passes) - 1);
+	u32 pos = POS_FIRST + (i >> passes) * BATCH * STRIDE + pass * (STRIDE >> passes);
 	u32 shift = t->bitmap_shift & 63;
 	u32 hits = 0;
 	u8 *p;
@@ -237,6 +303,7 @@ static long scan_batch(u32 i, void *ctx)
 
 		now->hits = hits;
 		now->pos = pos;
+		now->pass = pass;
 		bpf_loop(BATCH, look_window, c, 0);
 	}
 	return 0;
@@ -266,22 +333,49 @@ static __noinline int shift_tail(struct call *c)
 	return 0;
 }
 
-/*
- * One step: the next message header, or the next iovec, or the next piece of
- * bytes, which never crosses a page, so that an absent page hides no other.
- */
-static long step(u32 i, void *ctx)
+static __always_inline long read_bytes(void *to, u32 n, u64 from, const int how)
 {
-	struct call *c = ctx;
+	if (how & IN_KERNEL)
+		return bpf_probe_read_kernel(to, n, (void *)from);
+#ifdef SLEEPABLE
+	if (how & MAY_FAULT)
+		return bpf_copy_from_user(to, n, (void *)from);
+#endif
+	return bpf_probe_read_user(to, n, (void *)from);
+}
+
+/* Length with its NUL; more than n if it goes on after n bytes; < 0: unreadable. */
+static __always_inline long read_string(void *to, u32 n, u64 from, const int how)
+{
+	if (how & IN_KERNEL)
+		return bpf_probe_read_kernel_str(to, n + 1, (void *)from);
+#ifdef SLEEPABLE
+	if (how & MAY_FAULT) {
+		u8 touch;
+
+		bpf_copy_from_user(&touch, 1, (void *)from);
+	}
+#endif
+	return bpf_probe_read_user_str(to, n + 1, (void *)from);
+}
+
+/*
+ * One step: the next message header, or the next iovec or string, or the next
+ * piece of bytes, which never crosses a page, so that an absent page hides no
+ * other.
+ */
+static __always_inline long one_step(struct call *c, const int how)
+{
 	struct progress *now = &c->scratch->now;
 	u64 room;
+	long got;
 	u32 n;
 
-	if (!now->left) {
+	if (!now->left && !now->string) {
 		if (now->niovs) {
 			struct user_iovec v;
 
-			if (bpf_probe_read_user(&v, sizeof(v), (void *)now->iovs)) {
+			if (read_bytes(&v, sizeof(v), now->iovs, how & IOV_IN_KERNEL ? IN_KERNEL : how)) {
 				COUNT(c->count->unreadable_calls, 1);
 				now->niovs = 0;
 				forget(c);
@@ -289,6 +383,13 @@ static long step(u32 i, void *ctx)
 			}
 			now->iovs += sizeof(v);
 			now->niovs--;
+			if (now->skip) {
+				u64 skip = now->skip < v.len ? now->skip : v.len;
+
+				v.base += skip;
+				v.len -= skip;
+				now->skip -= skip;
+			}
 			now->base = v.base;
 			now->left = v.len <= 0x7fffffff ? v.len : 0x7fffffff;
 			COUNT(c->count->seen, now->left);
@@ -297,7 +398,7 @@ static long step(u32 i, void *ctx)
 		if (now->nmsgs) {
 			struct user_msghdr m;
 
-			if (bpf_probe_read_user(&m, sizeof(m), (void *)now->msgs)) {
+			if (read_bytes(&m, sizeof(m), now->msgs, how)) {
 				COUNT(c->count->unreadable_calls, 1);
 				now->nmsgs = 0;
 				forget(c);
@@ -309,64 +410,172 @@ static long step(u32 i, void *ctx)
 			now->niovs = m.iovlen <= 1024 ? m.iovlen : 1024;
 			return 0;
 		}
+		if (now->strings) {
+			u64 at = 0;
+
+			if (read_bytes(&at, sizeof(at), now->strings, how)) {
+				COUNT(c->count->unreadable_calls, 1);
+				forget(c);
+				at = 0;
+			}
+			now->strings += sizeof(at);
+			now->base = at;
+			now->string = !!at;
+			if (!at) {
+				now->strings = now->more;
+				now->more = 0;
+			}
+			return 0;
+		}
 		return 1;
 	}
 
 	room = now->done < max_bytes ? max_bytes - now->done : 0;
 	if (!room) {
 		COUNT(c->count->oversize, now->left);
+		forget(c);
 		now->done += now->left;
 		now->left = 0;
-		forget(c);
+		if (now->string) {
+			COUNT(c->count->oversize_calls, 1);
+			now->string = 0;
+			now->strings = 0;
+		}
 		return 0;
 	}
 	n = PAGE - (now->base & (PAGE - 1));
-	if (n > now->left)
+	if (!now->string && n > now->left)
 		n = now->left;
 	if (n > room)
 		n = room;
 	barrier_var(n); /* else the compiler, who knows the bound, drops what the verifier needs */
 	if (n == 0 || n > PAGE)
 		return 1;
+	if (now->string) {
+		got = read_string(c->scratch->data, n, now->base, how);
+		if (got <= 0) {
+			COUNT(c->count->unreadable_calls, 1);
+			now->string = 0;
+			forget(c);
+			return 0;
+		}
+		if (got <= n) {
+			now->string = 0;
+			n = got;
+		}
+		COUNT(c->count->seen, n);
+	} else {
+		got = read_bytes(c->scratch->data, n, now->base, how) ? -1 : 1;
+		now->left -= n;
+	}
 	now->len = n;
-	if (bpf_probe_read_user(c->scratch->data, n, (void *)now->base)) {
+	if (got < 0) {
 		COUNT(c->count->unreadable, n);
 		forget(c);
 	} else {
 		COUNT(c->count->scanned, n);
-		bpf_loop((WINDOW + STRIDE - 2 + n - WINDOW) / (BATCH * STRIDE) + 1, scan_batch, c, 0);
+		bpf_loop(((WINDOW + STRIDE - 2 + n - WINDOW) / (BATCH * STRIDE) + 1) << (c->table->passes & 3), scan_batch, c, 0);
 		shift_tail(c);
 	}
 	now->base += n;
-	now->left -= n;
 	now->done += n;
 	return 0;
 }
 
+static long step(u32 i, void *ctx)
+{
+	return one_step(ctx, IN_USER);
+}
+
+struct args {
+	u64 a0, a1, a2, a3, nr;
+};
+
+/* Of the system call that this task is in. */
+static __always_inline void read_args(struct args *a, void *regs)
+{
+	if (bpf_core_field_exists(((struct pt_regs___x86 *)0)->di)) {
+		struct pt_regs___x86 *r = regs;
+
+		a->nr = BPF_CORE_READ(r, orig_ax);
+		a->a0 = BPF_CORE_READ(r, di);
+		a->a1 = BPF_CORE_READ(r, si);
+		a->a2 = BPF_CORE_READ(r, dx);
+		a->a3 = BPF_CORE_READ(r, r10);
+	} else {
+		struct pt_regs___arm64 *r = regs;
+
+		a->nr = BPF_CORE_READ(r, syscallno);
+		a->a0 = BPF_CORE_READ(r, regs[0]);
+		a->a1 = BPF_CORE_READ(r, regs[1]);
+		a->a2 = BPF_CORE_READ(r, regs[2]);
+		a->a3 = BPF_CORE_READ(r, regs[3]);
+	}
+}
+
+/* A 6.1 verifier forgets a comparison when what was compared is spilled: a mask
+ * that the compiler may not drop. */
+static __always_inline u32 shape_of(u64 nr)
+{
+	if (nr >= SYSCALLS)
+		return SHAPE_NONE;
+	barrier_var(nr);
+	return shapes[nr & (SYSCALLS - 1)];
+}
+
+static __always_inline void begin_buf(struct call *c, u64 base, u64 len)
+{
+	c->scratch->now.base = base;
+	c->scratch->now.left = len <= 0x7fffffff ? len : 0x7fffffff;
+	COUNT(c->count->seen, c->scratch->now.left);
+}
+
 /* What the arguments of a call say about its bytes. */
-static __always_inline void begin(struct call *c, u32 shape, u64 a1, u64 a2)
+static __always_inline void begin(struct call *c, u32 shape, struct args *a)
 {
 	struct progress *now = &c->scratch->now;
 
 	COUNT(c->count->calls, 1);
 	switch (shape) {
 	case SHAPE_BUF:
-		now->base = a1;
-		now->left = a2 <= 0x7fffffff ? a2 : 0x7fffffff;
-		COUNT(c->count->seen, now->left);
+	case SHAPE_QUEUE:
+		begin_buf(c, a->a1, a->a2);
+		break;
+	case SHAPE_XATTR:
+		begin_buf(c, a->a2, a->a3);
+		break;
+	case SHAPE_UNMAP:
+		begin_buf(c, a->a0, a->a1);
 		break;
 	case SHAPE_IOV:
-		now->iovs = a1;
-		now->niovs = a2 <= 1024 ? a2 : 1024;
+		now->iovs = a->a1;
+		now->niovs = a->a2 <= 1024 ? a->a2 : 1024;
 		break;
 	case SHAPE_MSG:
-		now->msgs = a1;
+		now->msgs = a->a1;
 		now->nmsgs = 1;
 		break;
 	case SHAPE_MMSG:
-		now->msgs = a1;
-		now->nmsgs = (u32)a2 <= 1024 ? (u32)a2 : 1024;
+		now->msgs = a->a1;
+		now->nmsgs = (u32)a->a2 <= 1024 ? (u32)a->a2 : 1024;
 		break;
+	case SHAPE_EXEC:
+		now->strings = a->a1;
+		now->more = a->a2;
+		break;
+	case SHAPE_EXECAT:
+		now->strings = a->a2;
+		now->more = a->a3;
+		break;
+	case SHAPE_TARGET:
+		now->base = a->a0;
+		now->string = 1;
+		break;
+	}
+	/* No arguments at all, but an environment. */
+	if (!now->strings && now->more) {
+		now->strings = now->more;
+		now->more = 0;
 	}
 }
 
@@ -391,16 +600,22 @@ static __always_inline struct stream stream_of(struct inode *inode, u32 mode, s3
 }
 
 /* Looks at all bytes of the call. tail is what is known of its stream, or 0. */
-static __always_inline void scan(struct call *c, struct tail *tail)
+#define SCAN(c, known, steps, step)                                       \
+	do {                                                              \
+		struct tail *_tail = known;                               \
+		if (_tail)                                                \
+			(c)->scratch->tail = *_tail;                      \
+		else                                                      \
+			(c)->scratch->tail.len = 0;                       \
+		bpf_loop(steps, step, c, 0);                              \
+		end_scan(c);                                              \
+	} while (0)
+
+static __always_inline void end_scan(struct call *c)
 {
 	struct progress *now = &c->scratch->now;
 
-	if (tail)
-		c->scratch->tail = *tail;
-	else
-		c->scratch->tail.len = 0;
-	bpf_loop(STEPS, step, c, 0);
-	if (now->left || now->niovs || now->nmsgs) {
+	if (now->left || now->niovs || now->nmsgs || now->strings || now->string) {
 		COUNT(c->count->oversize_calls, 1);
 		COUNT(c->count->oversize, now->left);
 		forget(c);

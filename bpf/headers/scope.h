@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /*
- * Whose calls are looked at, and what a descriptor is.
+ * Whose calls are looked at, which calls, and what a descriptor is.
  */
 #ifndef GUARD_SCOPE_H
 #define GUARD_SCOPE_H
@@ -8,6 +8,24 @@
 /* Set before loading; 0: no such scope. */
 const volatile u32 scope_pidns;
 const volatile u64 scope_cgroup;
+const volatile u32 scope_tasks; /* those that are in members */
+const volatile u32 scope_all;   /* but for this process (tgid): nobody watches himself */
+
+/* How a system call names its bytes. */
+enum shape {
+	SHAPE_NONE,
+	SHAPE_BUF,     /* fd, buf, len */
+	SHAPE_IOV,     /* fd, iov, count */
+	SHAPE_MSG,     /* fd, msghdr */
+	SHAPE_MMSG,    /* fd, mmsghdr, count */
+	SHAPE_EXEC,    /* path, argv, envp */
+	SHAPE_EXECAT,  /* fd, path, argv, envp */
+	SHAPE_XATTR,   /* path or fd, name, value, size */
+	SHAPE_QUEUE,   /* queue, buf, len */
+	SHAPE_TARGET,  /* string: of a symbolic link */
+	SHAPE_UNMAP,   /* address, len: of a mapping that ends or is synced */
+	SHAPE_AWAY,    /* moves bytes that nobody can look at: taken away */
+};
 
 enum channel {
 	CHANNEL_OTHER,
@@ -15,8 +33,30 @@ enum channel {
 	CHANNEL_PIPE,
 	CHANNEL_SOCKET,
 	CHANNEL_TERMINAL,
+	CHANNEL_EXEC,  /* arguments and environment */
+	CHANNEL_NAME,  /* of a file */
+	CHANNEL_XATTR, /* extended attributes: name and value */
+	CHANNEL_LINK,  /* target of a symbolic link */
+	CHANNEL_QUEUE, /* message queues */
+	CHANNEL_MAPPING,
+	/* The file system below an overlay, which is told to write what was
+	 * written to the overlay: the same bytes again. */
+	CHANNEL_BACKING,
 	CHANNELS,
 };
+
+/*
+ * Processes that are in scope for good, by tgid: those that user space named or
+ * that were once seen in the cgroup, and what they start. A process may leave a
+ * cgroup; its past it keeps.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1 << 16);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, u32);
+	__type(value, u32);
+} members SEC(".maps");
 
 /*
  * A session's processes are in its pid namespace or one below. A task never
@@ -71,6 +111,31 @@ static __always_inline int in_cgroup(void)
 	return 0;
 }
 
+static __always_inline int is_member(u32 tgid)
+{
+	return bpf_map_lookup_elem(&members, &tgid) != 0;
+}
+
+static __always_inline int in_scope(struct task_struct *task)
+{
+	u32 tgid, one = 1;
+
+	if (scope_pidns && in_pidns(task))
+		return 1;
+	if (!scope_cgroup && !scope_tasks && !scope_all)
+		return 0;
+	tgid = bpf_get_current_pid_tgid() >> 32;
+	if (scope_all && tgid != scope_all)
+		return 1;
+	if ((scope_cgroup || scope_tasks) && is_member(tgid))
+		return 1;
+	if (scope_cgroup && in_cgroup()) {
+		bpf_map_update_elem(&members, &tgid, &one, BPF_ANY);
+		return 1;
+	}
+	return 0;
+}
+
 /* A call by another ABI's number means something else here. */
 static __always_inline int foreign(struct task_struct *task)
 {
@@ -94,6 +159,25 @@ static __always_inline struct file *file_of(struct task_struct *task, u32 fd)
 	return file;
 }
 
+/* What does not end up in a file, pipe, socket or terminal says so by its call. */
+static __always_inline u32 channel_of_shape(u32 shape)
+{
+	switch (shape) {
+	case SHAPE_EXEC:
+	case SHAPE_EXECAT:
+		return CHANNEL_EXEC;
+	case SHAPE_XATTR:
+		return CHANNEL_XATTR;
+	case SHAPE_QUEUE:
+		return CHANNEL_QUEUE;
+	case SHAPE_TARGET:
+		return CHANNEL_LINK;
+	case SHAPE_UNMAP:
+		return CHANNEL_MAPPING;
+	}
+	return CHANNEL_OTHER;
+}
+
 static __always_inline u32 channel_of(struct inode *inode, u32 mode)
 {
 	u32 major;
@@ -113,6 +197,28 @@ static __always_inline u32 channel_of(struct inode *inode, u32 mode)
 		return CHANNEL_FILE;
 	}
 	return CHANNEL_OTHER;
+}
+
+/* A child of a member is one before its first instruction. Not for kernels
+ * that are asked about namespaces only: user space leaves these two out then. */
+SEC("tp_btf/task_newtask")
+int BPF_PROG(task_newtask, struct task_struct *child, u64 flags)
+{
+	u32 tgid = bpf_get_current_pid_tgid() >> 32, born = child->tgid, one = 1;
+
+	if (!(flags & CLONE_THREAD) && (is_member(tgid) || (scope_cgroup && in_cgroup())))
+		bpf_map_update_elem(&members, &born, &one, BPF_ANY);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(sched_process_exit, struct task_struct *task)
+{
+	u32 tgid = task->tgid;
+
+	if (BPF_CORE_READ(task, signal, live.counter) == 0)
+		bpf_map_delete_elem(&members, &tgid);
+	return 0;
 }
 
 #endif

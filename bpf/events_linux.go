@@ -1,0 +1,80 @@
+//go:build linux && (amd64 || arm64)
+
+package bpf
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func (d *Detector) decode(raw []byte) (Event, error) {
+	var e detectEvent
+	if n, err := binary.Decode(raw, binary.LittleEndian, &e); err != nil || n != len(raw) {
+		return Event{}, fmt.Errorf("bpf: an event of %d bytes does not fit the program that was built in", len(raw))
+	}
+	text := func(b []byte) string {
+		b, _, _ = bytes.Cut(b, []byte{0})
+		return string(b)
+	}
+	ev := Event{
+		Needle: e.Needle, Generation: e.Generation, Offset: e.Offset, Length: int(e.Length),
+		PID: int(e.Tgid), TID: int(e.Pid), Comm: text(e.Comm[:]), FD: int(e.Fd),
+		Syscall: d.names[e.Syscall], Channel: channelName(e.Channel),
+		Device: uint64(e.Device), Inode: e.Inode, Cgroup: e.Cgroup, At: wall(e.Time),
+		ExeDevice: uint64(e.ExeDevice), ExeInode: e.ExeInode, Name: text(e.Name[:]), PeerPID: int(e.PeerPid),
+	}
+	switch detectKind(e.Kind) {
+	case detectKindKIND_REFUSED:
+		ev.Refused = true
+	case detectKindKIND_MAPPED:
+		ev.Kind = Mapped
+	case detectKindKIND_UNMAPPED:
+		ev.Kind = Unmapped
+	}
+	port := e.PeerPort>>8 | e.PeerPort<<8 // as it is on the wire
+	switch e.PeerFamily {
+	case unix.AF_INET:
+		ev.Peer = netip.AddrPortFrom(netip.AddrFrom4([4]byte(e.Peer[:4])), port)
+	case unix.AF_INET6:
+		ev.Peer = netip.AddrPortFrom(netip.AddrFrom16(e.Peer), port)
+	}
+	// The kernel gave numbers; the names are asked for now, and believed only
+	// where they lead to the same file.
+	proc := "/proc/" + strconv.Itoa(ev.PID)
+	ev.Exe = path(proc+"/exe", ev.ExeDevice, ev.ExeInode)
+	if ev.FD >= 0 && strings.HasPrefix(string(ev.Channel), "file") {
+		ev.Path = path(proc+"/fd/"+strconv.Itoa(ev.FD), ev.Device, ev.Inode)
+	}
+	return ev, nil
+}
+
+// path is where link leads, if that is the file of these numbers.
+func path(link string, device, inode uint64) string {
+	var st unix.Stat_t
+	if inode == 0 || unix.Stat(link, &st) != nil || st.Ino != inode ||
+		uint64(unix.Major(st.Dev))<<20|uint64(unix.Minor(st.Dev)) != device {
+		return ""
+	}
+	name, err := os.Readlink(link)
+	if err != nil {
+		return ""
+	}
+	return name
+}
+
+// wall turns the kernel's monotonic clock into a time of day.
+func wall(mono uint64) time.Time {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return time.Now()
+	}
+	return time.Now().Add(time.Duration(int64(mono) - now.Nano()))
+}

@@ -1,0 +1,169 @@
+//go:build linux && (amd64 || arm64)
+
+package bpf
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/ringbuf"
+)
+
+// optional are hooks that only newer kernels have: another one does their work,
+// or what they are about is not there.
+func optional(program string) bool {
+	return program == "uring_allowed" || program == "file_ioctl_compat"
+}
+
+// membership are the programs for scopes of processes.
+func membership(program string) bool {
+	return program == "task_newtask" || program == "sched_process_exit"
+}
+
+func load(o Options, via string, first *detectTable) (_ *Detector, err error) {
+	spec, err := map[string]func() (*ebpf.CollectionSpec, error){
+		Tracepoint: loadDetect, LSM: loadBlock, FmodRet: loadFallback,
+	}[via]()
+	if err != nil {
+		return nil, err
+	}
+	d := &Detector{generation: 1, via: via}
+	if err := o.configure(spec, d); err != nil {
+		return nil, err
+	}
+	if err := drop(spec, o); err != nil {
+		return nil, err
+	}
+	d.inner = spec.Maps["tables"].InnerMap
+	if d.coll, err = ebpf.NewCollection(spec); err != nil {
+		return nil, err
+	}
+	d.tables, d.stats = d.coll.Maps["tables"], d.coll.Maps["stats"]
+	defer func() {
+		if err != nil {
+			d.detach()
+			d.coll.Close()
+		}
+	}()
+	if err := d.install(first); err != nil {
+		return nil, err
+	}
+	for _, pid := range o.Processes {
+		if err := d.coll.Maps["members"].Put(uint32(pid), uint32(1)); err != nil {
+			return nil, fmt.Errorf("watch process %d: %w", pid, err)
+		}
+	}
+	if d.ring, err = ringbuf.NewReader(d.coll.Maps["events"]); err != nil {
+		return nil, err
+	}
+	if err := d.attach(); err != nil {
+		return nil, errors.Join(err, d.ring.Close())
+	}
+	return d, nil
+}
+
+func (o Options) configure(spec *ebpf.CollectionSpec, d *Detector) error {
+	maxBytes := uint64(o.MaxBytes)
+	if maxBytes == 0 {
+		maxBytes = 1 << 20
+	}
+	shapes, names := calls(o.Refuse)
+	d.names = names
+	vars := map[string]any{"shapes": shapes, "scope_pidns": uint32(o.PIDNamespace), "scope_cgroup": o.Cgroup, "max_bytes": maxBytes}
+	if len(o.Processes) > 0 {
+		vars["scope_tasks"] = uint32(1)
+	}
+	if o.All {
+		vars["scope_all"] = uint32(os.Getpid())
+	}
+	if o.Refuse && o.Strict {
+		vars["strict"] = uint32(1)
+	}
+	if o.Refuse && o.Terminals {
+		vars["terminals"] = uint32(1)
+	}
+	for name, v := range vars {
+		if err := spec.Variables[name].Set(v); err != nil {
+			return err
+		}
+	}
+	if o.RingBytes != 0 {
+		spec.Maps["events"].MaxEntries = uint32(o.RingBytes)
+	}
+	if o.Streams != 0 {
+		spec.Maps["tails"].MaxEntries = uint32(o.Streams)
+	}
+	return nil
+}
+
+// drop takes out the programs that this kernel has no hook for or that nobody
+// asked for.
+func drop(spec *ebpf.CollectionSpec, o Options) error {
+	kernel, err := btf.LoadKernelSpec()
+	if err != nil {
+		return err
+	}
+	for name, p := range spec.Programs {
+		unwanted := membership(name) && o.Cgroup == 0 && len(o.Processes) == 0 ||
+			(name == "mmap_file" || name == "file_free_security") && !o.Mappings
+		if !unwanted && optional(name) {
+			hook := p.AttachTo
+			if p.Type == ebpf.LSM {
+				hook = "bpf_lsm_" + hook
+			}
+			var f *btf.Func
+			unwanted = kernel.TypeByName(hook, &f) != nil
+		}
+		if unwanted {
+			delete(spec.Programs, name)
+		}
+	}
+	return nil
+}
+
+func order(program string) int {
+	if membership(program) {
+		return 0
+	}
+	return 1
+}
+
+// attach puts the programs in place, those that follow processes first.
+func (d *Detector) attach() error {
+	names := slices.Sorted(maps.Keys(d.coll.Programs))
+	slices.SortStableFunc(names, func(a, b string) int {
+		return cmp.Compare(order(a), order(b))
+	})
+	for _, name := range names {
+		p := d.coll.Programs[name]
+		var l link.Link
+		var err error
+		if p.Type() == ebpf.LSM {
+			l, err = link.AttachLSM(link.LSMOptions{Program: p})
+		} else {
+			l, err = link.AttachTracing(link.TracingOptions{Program: p})
+		}
+		if err != nil {
+			return fmt.Errorf("attach %s: %w", name, err)
+		}
+		d.progs = append(d.progs, p)
+		d.links = append(d.links, l)
+	}
+	return nil
+}
+
+func (d *Detector) detach() error {
+	var err error
+	for _, l := range slices.Backward(d.links) {
+		err = errors.Join(err, l.Close())
+	}
+	d.links = nil
+	return err
+}
