@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bytes"
+	"encoding/binary"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -108,7 +109,7 @@ func TestForgedIndex(t *testing.T) {
 			t.Errorf("%s: %d records of %d", what, len(got), len(want))
 		}
 	}
-	for i := 0; i < len(good); i += 5 {
+	for i := 0; i < len(good); i += 13 {
 		b := slices.Clone(good)
 		b[i] ^= 1
 		put(t, dir, name, b)
@@ -127,19 +128,21 @@ func FuzzIndex(f *testing.F) {
 	dir := mixed(f, 60)
 	segs, _ := segments(dir)
 	good := load(f, dir)[indexName(segs[0])]
-	f.Add(good[:len(good)-signatureBytes])
-	v := alwaysVerifier{}
-	f.Fuzz(func(t *testing.T, body []byte) {
+	n := binary.BigEndian.Uint32(good[len(indexMagic):])
+	f.Add(good[len(indexMagic)+4:][:n], good[len(indexMagic)+4+int(n)+signatureBytes:])
+	f.Fuzz(func(t *testing.T, head, parts []byte) {
 		d := t.TempDir()
-		put(t, d, indexName(segs[0]), append(slices.Clone(body), make([]byte, signatureBytes)...))
-		x, ok := readIndex(d, segs[0], v)
+		put(t, d, indexName(segs[0]), slices.Concat(indexTop(head), make([]byte, signatureBytes), parts))
+		x, ok := readIndex(d, segs[0], alwaysVerifier{})
 		if !ok {
 			return
 		}
+		defer x.close()
 		for _, flt := range filters {
 			x.selected(flt)
 		}
 		x.completing([]uint64{1, 5, 9})
+		x.locateRecords()
 	})
 }
 

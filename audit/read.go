@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"io"
@@ -158,36 +159,98 @@ func (v view) readSegment(s segment, f Filter, fn func(Record) error) error {
 		return fn(r)
 	}
 	if !s.active() {
-		if x, ok := readIndex(v.dir, s, v.verifier); ok {
-			places, all := x.selected(f)
-			if !all {
-				if f.Last > 0 && f.Since.IsZero() && f.Until.IsZero() && len(places) > f.Last {
-					places = places[len(places)-f.Last:] // the index is exact
-				}
-				return x.linesAt(v.dir, s, places, one)
-			}
-			if f.Last > 0 && f.Since.IsZero() && f.Until.IsZero() {
-				n := min(f.Last, len(x.offsets)-1)
-				for i := len(x.offsets) - 1 - n; i < len(x.offsets)-1; i++ {
-					places = append(places, uint32(i))
-				}
-				return x.linesAt(v.dir, s, places, one)
-			}
+		done, err := v.readIndexed(s, f, one)
+		if done || err != nil && !errors.Is(err, errIndex) {
+			return err
 		}
 	}
 	r := openSegments(v.dir, []segment{s}, min(v.end, s.end()))
 	defer r.Close()
+	since := []byte(f.Since.UTC().Format(timePrefix))
+	var newest [][]byte // of f.Last
 	seq := s.first - 1
 	var own error
 	_, _, err := scanLines(r, func(b []byte) error {
 		seq++
-		own = one(seq, b)
-		return own
+		if seq < f.From || !f.Since.IsZero() && earlier(b, since) {
+			return nil
+		}
+		if f.Last == 0 {
+			own = one(seq, b)
+			return own
+		}
+		for _, n := range needles {
+			if !bytes.Contains(b, n) {
+				return nil
+			}
+		}
+		if len(newest) >= 2*f.Last+1024 && f.exact() {
+			newest = slices.Delete(newest, 0, len(newest)-f.Last)
+		}
+		newest = append(newest, binary.BigEndian.AppendUint64(bytes.Clone(b), seq))
+		return nil
 	})
 	if own != nil {
 		return own
 	}
-	return locate(shift(err, s.first), []segment{s})
+	if err != nil {
+		return locate(shift(err, s.first), []segment{s})
+	}
+	if f.exact() {
+		newest = newest[max(0, len(newest)-f.Last):]
+	}
+	for _, b := range newest {
+		n := len(b) - 8
+		if err := one(binary.BigEndian.Uint64(b[n:]), b[:n]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// exact says that every line with f's needles matches: nothing else is asked for
+// that only the whole record tells. Agents choose no field that could hold the
+// needle of another: a quote in a string is escaped.
+func (f Filter) exact() bool { return f.Context == "" && f.Since.IsZero() && f.Until.IsZero() }
+
+// timePrefix is what of a record's time orders as text does, whatever its fraction.
+const timePrefix = `2006-01-02T15:04:05`
+
+// earlier says that the record of line b is of a second before the one in since.
+func earlier(b, since []byte) bool {
+	const head = `{"time":"`
+	return len(b) > len(head)+len(since) && string(b[:len(head)]) == head && bytes.Compare(b[len(head):len(head)+len(since)], since) < 0
+}
+
+// readIndexed reads s by its index, if there is a good one.
+func (v view) readIndexed(s segment, f Filter, one func(uint64, []byte) error) (done bool, err error) {
+	x, ok := readIndex(v.dir, s, v.verifier)
+	if !ok {
+		return false, nil
+	}
+	defer x.close()
+	if x.outside(f) {
+		return true, nil
+	}
+	places, all, err := x.selected(f)
+	if err != nil {
+		return false, err
+	}
+	timeless := f.Since.IsZero() && f.Until.IsZero()
+	switch {
+	case all && (f.Last == 0 || !timeless):
+		return false, nil // read it through
+	case all:
+		for i := x.records - min(uint64(f.Last), x.records); i < x.records; i++ {
+			places = append(places, uint32(i))
+		}
+	case f.Last > 0 && timeless && f.From <= s.first && len(places) > f.Last:
+		places = places[len(places)-f.Last:] // the index is exact
+	}
+	if err := x.locateRecords(); err != nil {
+		return false, err
+	}
+	return true, x.linesAt(v.dir, s, places, one)
 }
 
 // completions calls fn for the records that complete any of seqs, which are
@@ -213,10 +276,11 @@ func (v view) completions(seqs []uint64, fn func(Record)) error {
 			return nil
 		}
 		if !s.active() {
-			if x, ok := readIndex(v.dir, s, v.verifier); ok {
-				if err := x.linesAt(v.dir, s, x.completing(seqs), one); err != nil {
-					return err
-				}
+			done, err := v.completionsIndexed(s, seqs, one)
+			if err != nil {
+				return err
+			}
+			if done {
 				continue
 			}
 		}
@@ -228,6 +292,19 @@ func (v view) completions(seqs []uint64, fn func(Record)) error {
 		}
 	}
 	return nil
+}
+
+func (v view) completionsIndexed(s segment, seqs []uint64, one func(uint64, []byte) error) (done bool, err error) {
+	x, ok := readIndex(v.dir, s, v.verifier)
+	if !ok {
+		return false, nil
+	}
+	defer x.close()
+	places, err := x.completing(seqs)
+	if err != nil || x.locateRecords() != nil {
+		return false, nil
+	}
+	return true, x.linesAt(v.dir, s, places, one)
 }
 
 // covered is how many bytes of records the checkpoint covers; all of them where

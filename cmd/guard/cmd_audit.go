@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"time"
 
 	"guard/audit"
@@ -13,9 +14,9 @@ import (
 )
 
 var auditCommand = command{
-	name: "audit", args: "show | tail | verify | export", short: "read and verify the log",
-	example: "guard audit show --credential github-pat --since 24h\nguard audit verify",
-	run:     runAudit,
+	name: "audit", args: "show | tail | verify | prove SEQ | find | export | prune", short: "read, verify and prove the log",
+	example: "guard audit show --credential github-pat --since 24h\nguard audit verify\nguard audit find < leaked.txt",
+	exits:   "; find: 3 it is or was one of yours", run: runAudit,
 }
 
 func runAudit(a *app, ctx context.Context, c *command, args []string) error {
@@ -26,6 +27,11 @@ func runAudit(a *app, ctx context.Context, c *command, args []string) error {
 	f.StringVar(&q.Context, "context", "", "only records of this context")
 	f.StringVar(&q.Type, "type", "", "only records of this type, such as credential.use or leak")
 	f.StringVar(&q.Decision, "decision", "", "only records with this decision, such as block")
+	f.StringVar(&q.Channel, "channel", "", "only records of this channel, such as http or terminal")
+	f.IntVar(&q.Last, "last", 0, "of those, only the newest so many")
+	until := f.String("until", "", "only records before then: a duration ago, or a date")
+	proof := f.String("proof", "", "of verify: check this proof (a file, or - for standard input) instead of the log; needs --key, or the vault")
+	keep := f.String("keep", "", "of prune: remove files of which every record is older, such as 2160h")
 	since := f.String("since", "", "only records since then: a duration such as 24h, or a date")
 	asJSON := f.Bool("json", false, "one JSON object a line")
 	dir := f.String("dir", "", "read the log in this folder instead of guard's own")
@@ -34,8 +40,19 @@ func runAudit(a *app, ctx context.Context, c *command, args []string) error {
 	if err := parse(f, args); err != nil {
 		return err
 	}
-	if f.NArg() != 1 {
-		return usagef("audit wants one of show, tail, verify, export")
+	verb := f.Arg(0)
+	if want := map[string]int{"prove": 2}; f.NArg() != max(1, want[verb]) {
+		return usagef("audit wants one of show, tail, verify, prove SEQ, find, export, prune")
+	}
+	if q.Last < 0 {
+		return usagef("--last %d: want a number of records", q.Last)
+	}
+	if *until != "" {
+		t, err := parseSince(*until)
+		if err != nil {
+			return err
+		}
+		q.Until = t
 	}
 	if *since != "" {
 		t, err := parseSince(*since)
@@ -48,12 +65,15 @@ func runAudit(a *app, ctx context.Context, c *command, args []string) error {
 	if own {
 		*dir = a.auditDir()
 	}
+	if verb == "verify" && *proof != "" {
+		return a.checkProof(*proof, *key, *asJSON)
+	}
 	if _, err := os.Stat(*dir); err != nil {
 		return fmt.Errorf("there is no log in %s", *dir)
 	}
 	w := bufio.NewWriter(a.stdout)
 	defer w.Flush()
-	switch verb := f.Arg(0); verb {
+	switch verb {
 	case "show":
 		if *asJSON {
 			return audit.Read(*dir, q, a.printRecord)
@@ -69,8 +89,23 @@ func runAudit(a *app, ctx context.Context, c *command, args []string) error {
 	case "verify":
 		w.Flush()
 		return a.verifyAudit(*dir, *key, own, *asJSON)
+	case "prove":
+		seq, err := strconv.ParseUint(f.Arg(1), 10, 63)
+		if err != nil {
+			return usagef("prove %q: want the seq of a record, as guard audit show --json has it", f.Arg(1))
+		}
+		b, err := audit.Prove(*dir, seq)
+		if err != nil {
+			return err
+		}
+		_, err = w.Write(b)
+		return err
+	case "find":
+		return a.findValue(*dir, *asJSON)
+	case "prune":
+		return a.pruneAudit(*keep, own, *asJSON)
 	default:
-		return usagef("audit %q: want show, tail, verify or export", verb)
+		return usagef("audit %q: want show, tail, verify, prove, find, export or prune", verb)
 	}
 }
 
@@ -93,17 +128,12 @@ func parseSince(s string) (time.Time, error) {
 func (a *app) verifyAudit(dir, key string, own, asJSON bool) error {
 	var v *vault.Vault
 	if own && key == "" {
-		if us, err := a.unlockers(false); err == nil && len(us) > 0 {
-			if v, err = vault.Open(a.home(), us...); err == nil {
-				defer v.Close()
-				k, err := v.Key("audit")
-				if err != nil {
-					return err
-				}
-				if key, err = audit.PublicKey(k); err != nil {
-					return err
-				}
-			}
+		var err error
+		if v, key, err = a.vaultKey(); err != nil {
+			return err
+		}
+		if v != nil {
+			defer v.Close()
 		}
 	}
 	var rep audit.Report
@@ -136,25 +166,48 @@ func (a *app) verifyAudit(dir, key string, own, asJSON bool) error {
 	if asJSON {
 		return a.printJSON(map[string]any{"ok": true, "report": rep, "trust": trust})
 	}
-	fmt.Fprintf(a.stdout, "the log is whole: %d records, every one covered by a signed checkpoint\nverified with %s\n", rep.Records, trust)
+	removed := ""
+	if rep.First > 1 {
+		removed = fmt.Sprintf("records 1 to %d were removed by guard audit prune, as a record says; their hashes are there\n", rep.First-1)
+	}
+	fmt.Fprintf(a.stdout, "the log is whole: %d records, every one covered by a signed checkpoint\n%sverified with %s\n", rep.Records, removed, trust)
 	return nil
+}
+
+// vaultKey is the log's verifier key as the vault has it, where that opens without
+// asking; else no vault and no key.
+func (a *app) vaultKey() (*vault.Vault, string, error) {
+	us, err := a.unlockers(false)
+	if err != nil || len(us) == 0 {
+		return nil, "", nil
+	}
+	v, err := vault.Open(a.home(), us...)
+	if err != nil {
+		return nil, "", nil
+	}
+	k, err := v.Key("audit")
+	if err == nil {
+		var key string
+		if key, err = audit.PublicKey(k); err == nil {
+			return v, key, nil
+		}
+	}
+	v.Close()
+	return nil, "", err
 }
 
 // tailAudit prints new records as they come, until interrupted.
 func (a *app) tailAudit(ctx context.Context, dir string, q audit.Filter, asJSON bool) error {
 	last := uint64(0)
-	if err := audit.Read(dir, audit.Filter{}, func(r audit.Record) error { last = r.Seq; return nil }); err != nil {
+	if err := audit.Read(dir, audit.Filter{Last: 1}, func(r audit.Record) error { last = r.Seq; return nil }); err != nil {
 		return err
 	}
-	first := last == 0
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	for {
+		q.From = last + 1
 		err := audit.Read(dir, q, func(r audit.Record) error {
-			if r.Seq <= last && !first {
-				return nil
-			}
-			first, last = false, r.Seq
+			last = r.Seq
 			if asJSON {
 				return a.printRecord(r)
 			}

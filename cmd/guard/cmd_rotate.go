@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"guard"
 	"guard/audit"
 	"guard/rotate"
 	"guard/vault"
@@ -59,6 +60,7 @@ func (a *app) openRotation(asJSON bool) (*rotation, error) {
 			Type: audit.TypeRotation, Time: st.At, Credential: rep.Credential, Context: rep.Context, Version: rep.From,
 			Step: st.Step, Result: st.Result, DurationMS: st.MS, Incident: rep.Incident, Reason: rep.Mode + ": " + rep.Reason,
 		}
+		a.switched(v, &rec, rep, st)
 		if _, err := r.log.Append(rec); err != nil {
 			a.say("a rotation step could not be recorded: %v", err)
 		}
@@ -68,6 +70,14 @@ func (a *app) openRotation(asJSON bool) (*rotation, error) {
 		return nil, err
 	}
 	return r, nil
+}
+
+// switched makes the record of a step that made a new value current one about that value.
+func (a *app) switched(v *vault.Vault, rec *audit.Record, rep rotate.Report, st rotate.Step) {
+	if st.Step == "switch" && st.Result == "ok" {
+		rec.Version = rep.To
+		rec.Fingerprint = a.fingerprintOf(v, guard.SecretID{Context: rep.Context, Name: rep.Credential, Version: rep.To})
+	}
 }
 
 func (r *rotation) close() {

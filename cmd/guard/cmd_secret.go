@@ -278,7 +278,7 @@ func (a *app) setSecret(v *vault.Vault, context, name string, o credentialFlags)
 	if cr, err = v.Set(cr, s); err != nil {
 		return err
 	}
-	if err := a.note(v, audit.Record{Type: "secret.set", Credential: name, Context: context, Version: cr.Version}); err != nil {
+	if err := a.note(v, audit.Record{Type: "secret.set", Credential: name, Context: context, Version: cr.Version, Fingerprint: a.fingerprintOf(v, cr.ID())}); err != nil {
 		return err
 	}
 	fmt.Fprintf(a.stdout, "stored %s (%s, version %d) in context %s\n", name, cr.Kind, cr.Version, context)

@@ -53,6 +53,7 @@ type session struct {
 	publish  []published
 	runner   *rotate.Runner
 	incident *rotate.Incidents
+	inKernel kernelPlan // what the kernel is asked for
 	respond  *rotate.Responder
 	pg       *postgres.Handler
 
@@ -64,7 +65,9 @@ type session struct {
 	folded      *foldedValues                       // values in lower case, for names of hosts
 	sandbox     *sandbox.Sandbox                    // once the agent runs
 	told        map[string]bool                     // paths of which the user was told
+	prints      map[guard.SecretID]string           // fingerprints
 	scrubbers   map[string]*matcher.Matcher         // what replies are looked through for, by the versions in it
+	kernel      *kernel                             // that searches writes; nil: none
 	closers     []func()
 
 	uses, refusals, leaks atomic.Int64
@@ -74,7 +77,7 @@ func (a *app) newSession(o runFlags, argv []string) (_ *session, err error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	s := &session{app: a, flags: o, argv: argv, home: a.userHome(), quarantined: map[string]int{}, switching: map[string]chan struct{}{}, kept: map[guard.SecretID][]rotate.Restore{}, scrubbers: map[string]*matcher.Matcher{}, told: map[string]bool{}}
+	s := &session{app: a, flags: o, argv: argv, home: a.userHome(), quarantined: map[string]int{}, switching: map[string]chan struct{}{}, kept: map[guard.SecretID][]rotate.Restore{}, scrubbers: map[string]*matcher.Matcher{}, told: map[string]bool{}, prints: map[guard.SecretID]string{}}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -132,6 +135,9 @@ func (a *app) newSession(o runFlags, argv []string) (_ *session, err error) {
 		return nil, err
 	}
 	if err := s.openRotation(); err != nil {
+		return nil, err
+	}
+	if s.inKernel, err = s.planKernel(); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -298,6 +304,14 @@ func (s *session) refresh() {
 		s.app.say("the scanner keeps its old values: %v", err)
 	}
 	s.mu.Lock()
+	k := s.kernel
+	s.mu.Unlock()
+	if k != nil {
+		if err := k.update(); err != nil {
+			s.app.say("the kernel does not look for everything that the scanner does: %v", err)
+		}
+	}
+	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.creds = creds
 	s.folded = s.newFolded()
@@ -374,8 +388,14 @@ func (s *session) start(ctx context.Context, boundary string) (supervisor.Status
 	if err != nil {
 		return supervisor.Status{}, err
 	}
-	return supervisor.Run(ctx, supervisor.Config{
+	k := s.openKernel(s.inKernel)
+	defer k.close()
+	s.mu.Lock()
+	s.kernel = k
+	s.mu.Unlock()
+	cfg := supervisor.Config{
 		Sandbox: c, In: s.app.stdin, Out: s.app.stdout, Err: s.app.stderr, Line: s.line, Files: files,
+		Say:   func(m string) { s.app.say("%s", m) },
 		Serve: func(ctx context.Context, sb *sandbox.Sandbox) error { return s.serve(ctx, sb, front) },
 		Started: func(sb *sandbox.Sandbox) {
 			s.mu.Lock()
@@ -400,8 +420,15 @@ func (s *session) start(ctx context.Context, boundary string) (supervisor.Status
 			if s.flags.verbose || sb.Tier == sandbox.Cooperative || sb.Tier == sandbox.None {
 				s.app.say("%s", tierWords(sb.Tier))
 			}
+			if s.flags.verbose {
+				s.app.say("%s", s.inKernel.words)
+			}
 		},
-	})
+	}
+	if k != nil {
+		cfg.Kernel = k
+	}
+	return supervisor.Run(ctx, cfg)
 }
 
 // summary says at the end what happened, if anything did.

@@ -20,6 +20,7 @@ import (
 	"guard/matcher"
 	"guard/policy"
 	"guard/rotate"
+	"guard/supervisor"
 )
 
 // record is a record of this session.
@@ -55,8 +56,11 @@ func (s *session) recordLeak(l guard.Leak, d guard.Decision) (uint64, error) {
 	r.Channel, r.PID, r.Exe, r.Host, r.Method, r.Path = string(l.Channel), l.PID, l.Exe, l.Host, l.Method, l.Path
 	r.Decision, r.Rule, r.Reason, r.Bytes = d.Action.String(), d.Rule, d.Reason, int64(l.Length)
 	r.Result = "contained"
-	if _, escaped := policy.Rotates(l, d); escaped {
+	if _, escaped := rotates(l, d); escaped {
 		r.Result = "escaped"
+	}
+	if l.Class < guard.Placeholder {
+		r.Fingerprint = s.print(l.Secret)
 	}
 	if l.Class == guard.Live {
 		r.Incident = rotate.IncidentID(l.Secret)
@@ -78,9 +82,16 @@ func (s *session) append(r audit.Record) (uint64, error) {
 // actOnLeak starts what a leak sets off. It does not wait.
 func (s *session) actOnLeak(l guard.Leak, d guard.Decision) {
 	s.leaks.Add(1)
-	if replace, escaped := policy.Rotates(l, d); replace {
+	if replace, escaped := rotates(l, d); replace {
 		s.respond.Leak(l.Secret, escaped, l)
 	}
+}
+
+// rotates is policy's answer. What went from one process of the session to another
+// was let through, and is in no place that guard does not control.
+func rotates(l guard.Leak, d guard.Decision) (rotate, escaped bool) {
+	rotate, escaped = policy.Rotates(l, d)
+	return rotate, escaped && d.Rule != supervisor.RuleInside
 }
 
 // useLine is the use line's hands.
@@ -151,7 +162,25 @@ func (s *session) useRecord(u guard.Use, d guard.Decision) audit.Record {
 	r.Credential, r.Version, r.Channel, r.Scope, r.Resource = u.Credential.Name, u.Credential.Version, string(u.Channel), u.Action, u.Resource
 	r.Host, r.Method, r.Path, r.PID, r.Exe = u.Host, u.Method, u.Path, u.PID, u.Exe
 	r.Decision, r.Rule, r.Reason = d.Action.String(), d.Rule, d.Reason
+	r.Fingerprint = s.print(u.Credential.ID())
 	return r
+}
+
+// print is the keyed fingerprint of a version's value.
+func (s *session) print(id guard.SecretID) string {
+	s.mu.Lock()
+	p, ok := s.prints[id]
+	s.mu.Unlock()
+	if ok {
+		return p
+	}
+	if p = s.app.fingerprintOf(s.vault, id); p == "" {
+		return "" // gone by now
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.prints[id] = p
+	return p
 }
 
 // egress is the session's only way out.

@@ -92,6 +92,7 @@ func (s *session) recordStep(rep rotate.Report, st rotate.Step) {
 	r.Time = st.At
 	r.Credential, r.Context, r.Version, r.Step, r.Result, r.DurationMS = rep.Credential, rep.Context, rep.From, st.Step, st.Result, st.MS
 	r.Incident, r.Reason = rep.Incident, rep.Mode+": "+rep.Reason
+	s.app.switched(s.vault, &r, rep, st)
 	if _, err := s.append(r); err != nil {
 		s.app.say("a rotation step could not be recorded: %v", err)
 	}
