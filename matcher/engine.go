@@ -21,119 +21,183 @@ type match struct {
 // multiple of the stride s meets every occurrence of a needle of q+s-1 bytes
 // or more exactly once, if the s windows at s consecutive offsets of the needle
 // are in the table. (Sampled q-grams as in Wu and Manber, "A fast algorithm for
-// multi-pattern searching", 1994, turned round.)
+// multi-pattern searching", 1994, turned round.) Since what a search costs is
+// how many windows it looks at, the stride is as long as the shortest needle
+// allows, and needles of less than longNeedle bytes have a sampler of their own.
 type goEngine struct {
-	needles [][]byte
-	long    *grams // windows of 8 bytes, for needles of 15 bytes or more
-	short   *grams // windows of 4 bytes, for the others; nil if there are none
+	needles  [][]byte
+	samplers []*sampler // one, or two
+}
+
+// sampler looks for some of the needles.
+type sampler struct {
+	table  *grams
+	needle [][]byte // all of the engine's
+	gram   int      // bytes, 4 to 8
+	stride int
+	mask   uint64 // of a window in 8 bytes
+	narrow bool   // there are needles that are told by a window alone,
+	wide   int    // and by more: the sum of those of widths that are in use
 }
 
 const (
-	longGram, longStride   = 8, 8
-	shortGram, shortStride = 4, 5
+	maxGram    = 8
+	minGram    = 4
+	longNeedle = 15        // bytes: windows of 8 bytes at a stride of 8
+	maxStride  = 16        // as far as it pays: each doubles the windows of a needle
+	roomy      = 128 << 10 // windows: more of them at a stride of more than 8 crowd the cache
+	single     = 16 << 10  // windows of fewer than 8 bytes, of all needles: more of them are met in noise
 )
 
 func newGoEngine(needles [][]byte) *goEngine {
 	g := &goEngine{needles: needles}
-	long, short := 0, 0
-	for _, b := range needles {
-		if len(b) >= longGram+longStride-1 {
-			long++
-		} else {
-			short++
-		}
-	}
-	g.long = newGrams(long * longStride)
-	if short > 0 {
-		g.short = newGrams(short * shortStride)
-	}
+	var short, long []int
+	least, leastLong := maxNeedle, maxNeedle
 	for i, b := range needles {
-		if len(b) >= longGram+longStride-1 {
-			insert(g.long, b, i, longStride, longGram, func(b []byte) uint64 { return binary.LittleEndian.Uint64(b) })
+		least = min(least, len(b))
+		if len(b) < longNeedle {
+			short = append(short, i)
 		} else {
-			insert(g.short, b, i, shortStride, shortGram, func(b []byte) uint64 { return uint64(binary.LittleEndian.Uint32(b)) })
+			leastLong = min(leastLong, len(b))
+			long = append(long, i)
 		}
+	}
+	if len(short) > 0 && len(long) > 0 && least > minGram+maxGram-1 && len(needles)*maxGram <= single {
+		// One sampler looks at fewer windows than two.
+		short = make([]int, len(needles))
+		for i := range short {
+			short[i] = i
+		}
+		long = nil
+	}
+	if len(short) > 0 {
+		g.add(short, least)
+	}
+	if len(long) > 0 {
+		g.add(long, leastLong)
 	}
 	return g
 }
 
-// insert puts stride windows of b into t: the middle ones, or those at the end
-// or the beginning if fewer other needles share them, as tokens of one kind
-// share a prefix.
-func insert(t *grams, b []byte, needle, stride, gram int, load func([]byte) uint64) {
-	last := len(b) - (stride + gram - 1)
-	best, least := 0, -1
+// add makes a sampler of needles, the shortest of which has least bytes.
+func (g *goEngine) add(which []int, least int) {
+	s := &sampler{needle: g.needles}
+	s.gram = min(max(least-maxGram+1, minGram), maxGram)
+	if s.stride = least - s.gram + 1; s.stride > maxGram {
+		s.stride = min(s.stride, maxStride, max(maxGram, roomy/len(which)))
+	}
+	s.mask = ^uint64(0) >> (64 - 8*s.gram)
+	s.table = newGrams(len(which) * s.stride)
+	for _, i := range which {
+		s.insert(g.needles[i], i)
+	}
+	g.samplers = append(g.samplers, s)
+}
+
+// window is the one at b[i], which may lie at the end of b.
+func (s *sampler) window(b []byte, i int) (x uint64) {
+	if i+8 <= len(b) {
+		return binary.LittleEndian.Uint64(b[i:]) & s.mask
+	}
+	for k, c := range b[i : i+s.gram] {
+		x |= uint64(c) << (8 * k)
+	}
+	return x
+}
+
+// wider is how many bytes tell a needle of n bytes from others: as many as all
+// its windows have. An encoding that spells each byte in six has few different
+// windows of eight bytes, and a thousand needles in each.
+func (s *sampler) wider(n int) int {
+	for _, w := range widths {
+		if w <= n-s.stride+1 {
+			return w
+		}
+	}
+	return s.gram
+}
+
+// insert puts stride windows of b into the table: the middle ones, or, of a short
+// needle, those at the end or the beginning if fewer other needles share them, as
+// tokens of one kind share a prefix.
+func (s *sampler) insert(b []byte, needle int) {
+	wide := s.wider(len(b))
+	last := len(b) - (s.stride + wide - 1)
+	best, least := last/2, -1
 	for _, from := range []int{last / 2, last, 0} {
+		if wide > s.gram {
+			break
+		}
 		n := 0
-		for i := from; i < from+stride; i++ {
-			n += t.count(load(b[i:]))
+		for i := from; i < from+s.stride; i++ {
+			if x := s.window(b, i); s.table.maybe(x) {
+				n += s.table.count(x)
+			}
 		}
 		if least < 0 || n < least {
 			best, least = from, n
 		}
 	}
-	for i := best; i < best+stride; i++ {
-		t.add(load(b[i:]), needle, i)
+	for i := best; i < best+s.stride; i++ {
+		x := s.window(b, i)
+		s.table.mark(x)
+		if wide > s.gram {
+			x = wideKey(b[i : i+wide])
+		}
+		s.table.add(x, needle, i)
+	}
+	if wide == s.gram {
+		s.narrow = true
+	} else {
+		s.wide |= wide
 	}
 }
 
 func (g *goEngine) scan(b []byte, out []match) ([]match, error) {
-	bitmap, shift := g.long.bitmap, g.long.shift
-	i := 0
-	for ; i+4*longStride <= len(b); i += 4 * longStride {
-		// Four at a time: the look-ups overlap, and the branch is one.
-		w := b[i : i+4*longStride]
-		h0, h1 := binary.LittleEndian.Uint64(w)*golden>>shift, binary.LittleEndian.Uint64(w[8:])*golden>>shift
-		h2, h3 := binary.LittleEndian.Uint64(w[16:])*golden>>shift, binary.LittleEndian.Uint64(w[24:])*golden>>shift
-		if (bitmap[h0>>6]>>(h0&63)|bitmap[h1>>6]>>(h1&63)|bitmap[h2>>6]>>(h2&63)|bitmap[h3>>6]>>(h3&63))&1 == 0 {
-			continue
-		}
-		for j := i; j < i+4*longStride; j += longStride {
-			if x := binary.LittleEndian.Uint64(b[j:]); g.long.maybe(x) {
-				out = g.verify(g.long, x, b, j, out)
-			}
-		}
-	}
-	for ; i+longGram <= len(b); i += longStride {
-		x := binary.LittleEndian.Uint64(b[i:])
-		h := x * golden >> shift
-		if bitmap[h>>6]>>(h&63)&1 != 0 {
-			out = g.verify(g.long, x, b, i, out)
-		}
-	}
-	if g.short == nil {
-		return out, nil
-	}
-	bitmap, shift = g.short.bitmap, g.short.shift
-	i = 0
-	for ; i+4*shortStride <= len(b); i += 4 * shortStride {
-		w := b[i : i+4*shortStride]
-		h0, h1 := uint64(binary.LittleEndian.Uint32(w))*golden>>shift, uint64(binary.LittleEndian.Uint32(w[5:]))*golden>>shift
-		h2, h3 := uint64(binary.LittleEndian.Uint32(w[10:]))*golden>>shift, uint64(binary.LittleEndian.Uint32(w[15:]))*golden>>shift
-		if (bitmap[h0>>6]>>(h0&63)|bitmap[h1>>6]>>(h1&63)|bitmap[h2>>6]>>(h2&63)|bitmap[h3>>6]>>(h3&63))&1 == 0 {
-			continue
-		}
-		for j := i; j < i+4*shortStride; j += shortStride {
-			if x := uint64(binary.LittleEndian.Uint32(b[j:])); g.short.maybe(x) {
-				out = g.verify(g.short, x, b, j, out)
-			}
-		}
-	}
-	for ; i+shortGram <= len(b); i += shortStride {
-		x := uint64(binary.LittleEndian.Uint32(b[i:]))
-		h := x * golden >> shift
-		if bitmap[h>>6]>>(h&63)&1 != 0 {
-			out = g.verify(g.short, x, b, i, out)
-		}
+	for _, s := range g.samplers {
+		out = s.scan(b, out)
 	}
 	return out, nil
 }
 
-// verify compares the needles that have x with the text around b[i].
-func (g *goEngine) verify(t *grams, x uint64, b []byte, i int, out []match) []match {
-	for j := t.slot(x).head; j != 0; j = t.places[j-1].next {
+func (s *sampler) scan(b []byte, out []match) []match {
+	i := 0
+	for {
+		var x uint64
+		if i = s.table.next(b, i, s.stride, s.mask); i+8 > len(b) {
+			break
+		}
+		if x = binary.LittleEndian.Uint64(b[i:]) & s.mask; s.table.maybe(x) {
+			out = s.verify(x, b, i, out)
+		}
+		i += s.stride
+	}
+	for ; i+s.gram <= len(b); i += s.stride {
+		if x := s.window(b, i); s.table.maybe(x) {
+			out = s.verify(x, b, i, out)
+		}
+	}
+	return out
+}
+
+// verify compares the needles that have x, and more, with the text around b[i].
+func (s *sampler) verify(x uint64, b []byte, i int, out []match) []match {
+	if s.narrow {
+		out = s.compare(x, b, i, out)
+	}
+	for _, w := range widths {
+		if s.wide&w != 0 && i+w <= len(b) {
+			out = s.compare(wideKey(b[i:i+w]), b, i, out)
+		}
+	}
+	return out
+}
+
+func (s *sampler) compare(key uint64, b []byte, i int, out []match) []match {
+	t := s.table
+	for j := t.slot(key).head; j != 0; j = t.places[j-1].next {
 		at := t.places[j-1]
-		d, from := g.needles[at.needle], i-int(at.off)
+		d, from := s.needle[at.needle], i-int(at.off)
 		if from >= 0 && from+len(d) <= len(b) && bytes.Equal(b[from:from+len(d)], d) {
 			out = append(out, match{int(at.needle), from + len(d)})
 		}
@@ -142,9 +206,8 @@ func (g *goEngine) verify(t *grams, x uint64, b []byte, i int, out []match) []ma
 }
 
 func (g *goEngine) close() {
-	g.long.wipe()
-	if g.short != nil {
-		g.short.wipe()
+	for _, s := range g.samplers {
+		s.table.wipe()
 	}
 }
 

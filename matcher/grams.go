@@ -4,15 +4,17 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math/bits"
+	"unsafe"
 )
 
-// grams maps short strings (at most 8 bytes, in a uint64) to the places in
-// needles where they occur. A bitmap in front answers "nowhere" in a nanosecond
-// or two.
+// grams maps short strings to the places in needles where they occur: of at most
+// 8 bytes, in a uint64, or of more, by a hash. A bitmap in front answers "nowhere"
+// in a nanosecond or two.
 type grams struct {
-	bitmap []uint64 // about 64 bits an entry
-	shift  uint     // of the hash, for the bitmap
-	slots  []slot   // open addressing, a power of two, at most half full
+	bitmap []uint64 // a bit for each entry, of 48 to 96
+	second []uint64 // another one, which is asked where bitmap says yes
+	shift  uint     // of the hash, for these
+	slots  []slot   // open addressing, a power of two, at most two thirds full
 	places []place
 }
 
@@ -30,15 +32,76 @@ type place struct {
 // golden is 2^64 over the golden ratio (Knuth, TAOCP 3, 6.4).
 const golden = 0x9E3779B97F4A7C15
 
+const maxBits = 26 // 8 MiB for a bitmap
+
 // newGrams has room for n places.
 func newGrams(n int) *grams {
-	logBits := min(max(bits.Len(uint(64*n)), 10), 23)
+	logBits := min(max(bits.Len(uint(48*n)), 10), maxBits)
 	return &grams{
 		bitmap: make([]uint64, 1<<(logBits-6)),
+		second: make([]uint64, 1<<(logBits-6)),
 		shift:  uint(64 - logBits),
-		slots:  make([]slot, 1<<bits.Len(uint(2*n))),
+		slots:  make([]slot, 1<<bits.Len(uint(n+n/2))),
 		places: make([]place, 0, n),
 	}
+}
+
+// widths are those of longer strings, the longest first.
+var widths = [...]int{32, 16}
+
+// wideKey is a hash of b, which has 8, 16, 24 or 32 bytes.
+func wideKey(b []byte) uint64 {
+	h := uint64(len(b))
+	for ; len(b) >= 8; b = b[8:] {
+		h = bits.RotateLeft64((h^binary.LittleEndian.Uint64(b))*golden, 29)
+	}
+	return h
+}
+
+// next returns the first of i, i+stride, i+2*stride, ... where a window may be in
+// g (mask says how long it is), or from where fewer than eight of them are left
+// in b. It looks at eight at a time: the look-ups overlap, and the branch is one.
+// This is where the time of a search goes, and a bounds check would cost as much
+// as what it guards.
+func (g *grams) next(b []byte, i, stride int, mask uint64) int {
+	last := len(b) - 7*stride - 8 // where eight windows can be loaded from, with 8 bytes each
+	if i > last {
+		return i
+	}
+	// i <= last, so no load is outside b; a hash has 64-shift bits, so no index
+	// is outside bitmap, which has that many.
+	p, q, shift := unsafe.Pointer(unsafe.SliceData(b)), unsafe.Pointer(unsafe.SliceData(g.bitmap)), g.shift&63
+	for ; i <= last; i += 8 * stride {
+		w := unsafe.Add(p, i)
+		h0 := load(w) & mask * golden >> shift
+		h1 := load(unsafe.Add(w, stride)) & mask * golden >> shift
+		h2 := load(unsafe.Add(w, 2*stride)) & mask * golden >> shift
+		h3 := load(unsafe.Add(w, 3*stride)) & mask * golden >> shift
+		h4 := load(unsafe.Add(w, 4*stride)) & mask * golden >> shift
+		h5 := load(unsafe.Add(w, 5*stride)) & mask * golden >> shift
+		h6 := load(unsafe.Add(w, 6*stride)) & mask * golden >> shift
+		h7 := load(unsafe.Add(w, 7*stride)) & mask * golden >> shift
+		b0, b1, b2, b3, b4, b5, b6, b7 := bit(q, h0), bit(q, h1), bit(q, h2), bit(q, h3), bit(q, h4), bit(q, h5), bit(q, h6), bit(q, h7)
+		if (b0|b1|b2|b3|b4|b5|b6|b7)&1 == 0 {
+			continue
+		}
+		yes := uint(b0&1 | b1&1<<1 | b2&1<<2 | b3&1<<3 | b4&1<<4 | b5&1<<5 | b6&1<<6 | b7&1<<7)
+		for ; yes != 0; yes &= yes - 1 {
+			k := bits.TrailingZeros(yes) * stride
+			if h := load(unsafe.Add(w, k)) & mask * golden; g.confirm(h) {
+				return i + k
+			}
+		}
+	}
+	return i
+}
+
+// load is 8 bytes at p, in an order that all machines have.
+func load(p unsafe.Pointer) uint64 { return binary.LittleEndian.Uint64((*[8]byte)(p)[:]) }
+
+// bit is bit h of a bitmap at q, and others above it.
+func bit(q unsafe.Pointer, h uint64) uint64 {
+	return *(*uint64)(unsafe.Add(q, h>>6<<3)) >> (h & 63)
 }
 
 func (g *grams) slot(key uint64) *slot {
@@ -50,12 +113,19 @@ func (g *grams) slot(key uint64) *slot {
 	}
 }
 
+// add puts a place under key, which mark may know by something else.
 func (g *grams) add(key uint64, needle, off int) {
 	s := g.slot(key)
 	g.places = append(g.places, place{int32(needle), int32(off), s.head})
 	s.key, s.head = key, int32(len(g.places))
-	h := key * golden >> g.shift
-	g.bitmap[h>>6] |= 1 << (h & 63)
+}
+
+// mark has maybe say yes to key.
+func (g *grams) mark(key uint64) {
+	h := key * golden
+	i, j := h>>g.shift, h<<other>>g.shift
+	g.bitmap[i>>6] |= 1 << (i & 63)
+	g.second[j>>6] |= 1 << (j & 63)
 }
 
 // count is the number of places of key.
@@ -66,14 +136,24 @@ func (g *grams) count(key uint64) (n int) {
 	return n
 }
 
-// maybe is false if key is nowhere.
+const other = 17 // how much further down in a hash the bits for second are
+
+// maybe is false if key was not marked.
 func (g *grams) maybe(key uint64) bool {
-	h := key * golden >> g.shift
-	return g.bitmap[h>>6]>>(h&63)&1 != 0
+	h := key * golden
+	i := h >> g.shift
+	return g.bitmap[i>>6]>>(i&63)&1 != 0 && g.confirm(h)
+}
+
+// confirm asks the second bitmap about a hash.
+func (g *grams) confirm(h uint64) bool {
+	i := h << other >> g.shift
+	return g.second[i>>6]>>(i&63)&1 != 0
 }
 
 func (g *grams) wipe() {
 	clear(g.bitmap)
+	clear(g.second)
 	clear(g.slots)
 	clear(g.places)
 }
@@ -82,13 +162,16 @@ func (g *grams) wipe() {
 // needle. It looks up the last 8 bytes, and those that end up to 7 bytes
 // earlier, among the needles' blocks at offsets 0, 8, 16, ...: every beginning
 // of 8 bytes or more has one of them as its last block. So the cost does not
-// depend on how long the stream, the chunk or the needles are.
+// depend on how long the stream, the chunk or the needles are. Which needle it
+// is tell the bytes from its beginning to the end of the block, or the last 32.
 type beginnings struct {
 	needles [][]byte
 	blocks  *grams      // block -> offset of its end
 	short   *grams      // first 1 to 7 bytes, the number of them in the top byte
 	next    *beginnings // of other needles; nil: none
 }
+
+const widest = 32 // bytes
 
 // newBeginnings leaves the first skip needles out.
 func newBeginnings(needles [][]byte, skip int) *beginnings {
@@ -100,10 +183,12 @@ func newBeginnings(needles [][]byte, skip int) *beginnings {
 	for i := skip; i < len(needles); i++ {
 		b := needles[i]
 		for end := 8; end < len(b); end += 8 {
-			p.blocks.add(binary.LittleEndian.Uint64(b[end-8:]), i, end)
+			p.blocks.mark(binary.LittleEndian.Uint64(b[end-8:]))
+			p.blocks.add(wideKey(b[max(0, end-widest):end]), i, end)
 		}
 		for k := 1; k <= 7; k++ {
 			if key := shortKey(b[:k]); p.short.slot(key).head == 0 {
+				p.short.mark(key)
 				p.short.add(key, i, k)
 			}
 		}
@@ -133,15 +218,16 @@ func (p *beginnings) hold(b []byte) int {
 func (p *beginnings) longest(b []byte) int {
 	best, n := 0, len(b)
 	for k := 0; k < 8 && n-k >= 8; k++ {
-		key := binary.LittleEndian.Uint64(b[n-k-8:])
-		if !p.blocks.maybe(key) {
+		if !p.blocks.maybe(binary.LittleEndian.Uint64(b[n-k-8:])) {
 			continue
 		}
-		for i := p.blocks.slot(key).head; i != 0; i = p.blocks.places[i-1].next {
-			at := p.blocks.places[i-1]
-			d, l := p.needles[at.needle], int(at.off)+k
-			if l > best && l < len(d) && l <= n && bytes.Equal(b[n-l:], d[:l]) {
-				best = l
+		for wide := 8; wide <= widest && n-k >= wide; wide += 8 {
+			for i := p.blocks.slot(wideKey(b[n-k-wide : n-k])).head; i != 0; i = p.blocks.places[i-1].next {
+				at := p.blocks.places[i-1]
+				d, l := p.needles[at.needle], int(at.off)+k
+				if l > best && l < len(d) && l <= n && bytes.Equal(b[n-l:], d[:l]) {
+					best = l
+				}
 			}
 		}
 	}
