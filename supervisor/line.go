@@ -23,7 +23,8 @@ type Line struct {
 	// anywhere; it must not block. Main starts the rotation there.
 	Act func(guard.Leak, guard.Decision)
 
-	kill func() // ends the agent; Run sets it
+	kill   func()           // ends the agent; Run sets it
+	judged func(guard.Leak) // told of every leak once it was acted on; Run sets it, for what the kernel finds
 }
 
 // Judge takes one leak through decision, record and act, and returns what was
@@ -51,6 +52,9 @@ func (l *Line) Judge(leak guard.Leak) guard.Decision {
 	}
 	if l.Act != nil {
 		l.Act(leak, d)
+	}
+	if l.judged != nil {
+		l.judged(leak)
 	}
 	return d
 }

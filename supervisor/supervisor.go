@@ -8,8 +8,11 @@
 // moves their bytes), files under the working folder (Files), and whoever main
 // hands the line's OpenFilter to: the broker.
 //
-// Goroutines: Run starts the copiers, the file watcher and what Config.Serve is,
-// and returns when all of them have ended.
+// What the kernel finds in writes (Kernel) comes in by watcher, in kernel.go.
+//
+// Goroutines: Run starts the copiers, the file watcher, the two that take the
+// kernel's finds, and what Config.Serve is, and returns when all of them have
+// ended.
 package supervisor
 
 import (
@@ -42,6 +45,11 @@ type Config struct {
 	Serve func(ctx context.Context, sb *sandbox.Sandbox) error
 	// Started is called once, when the agent runs.
 	Started func(sb *sandbox.Sandbox)
+	// Kernel finds values in what the session's processes write, in the kernel.
+	// Nil: nobody does. Run stops it; it is the caller's to close.
+	Kernel Kernel
+	// Say reports what a person should know and no record says.
+	Say func(string)
 }
 
 // Status is how the agent ended.
@@ -82,6 +90,19 @@ func Run(ctx context.Context, c Config) (Status, error) {
 	kill := make(chan struct{})
 	c.Line.kill = sync.OnceFunc(func() { killed.Store(true); close(kill) })
 
+	c.Line.judged = nil
+	var watch *watcher
+	var kernelLost chan error
+	if c.Kernel != nil {
+		watch = newWatcher(c.Kernel, c.Line, c.Say, c.Sandbox.HostPorts)
+		for _, p := range t.pipes {
+			if key, ok := keyOf(p.from); ok {
+				watch.copied[key] = true
+			}
+		}
+		c.Sandbox.Before, kernelLost = watch.attach, watch.failed
+	}
+
 	// Signals that come while the session starts are the agent's too.
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, forwarded...)
@@ -107,10 +128,16 @@ func Run(ctx context.Context, c Config) (Status, error) {
 	if err != nil {
 		cancel()
 		wg.Wait()
+		if watch != nil {
+			err = errors.Join(err, watch.finish())
+		}
 		return Status{}, err
 	}
 	t.started()
 	status := Status{Tier: sb.Tier}
+	if watch != nil {
+		watch.start(sb)
+	}
 
 	served := make(chan error, 1)
 	if c.Serve != nil {
@@ -123,6 +150,9 @@ func Run(ctx context.Context, c Config) (Status, error) {
 		err = errors.Join(err, sb.Close())
 		cancel()
 		wg.Wait()
+		if watch != nil {
+			err = errors.Join(err, watch.finish())
+		}
 		return status, err
 	}
 	if c.Started != nil {
@@ -152,6 +182,8 @@ func Run(ctx context.Context, c Config) (Status, error) {
 			_ = sb.Signal(s.(syscall.Signal))
 		case <-kill:
 			running = false
+		case err := <-kernelLost:
+			failed, running = fmt.Errorf("the search in the kernel ended: %w", err), false
 		case err := <-served:
 			// Fail closed: without the broker the session has no way out, and an
 			// agent that waits for one for ever helps nobody.
@@ -170,11 +202,16 @@ func Run(ctx context.Context, c Config) (Status, error) {
 	// are judged, before the session counts as ended.
 	cancel()
 	wg.Wait()
+	var watchErr error
+	if watch != nil {
+		// The other sources have judged all that they ever will.
+		watchErr = watch.finish()
+	}
 	status.Leak = killed.Load()
 	if status.Leak {
 		failed = nil
 	}
-	return status, errors.Join(append(filesErrs, failed, closeErr, t.err)...)
+	return status, errors.Join(append(filesErrs, failed, closeErr, t.err, watchErr)...)
 }
 
 func cmpErr(err error) error {

@@ -55,7 +55,7 @@ func (o *runFlags) add(f *pflag.FlagSet) {
 	f.BoolVar(&o.noRotate, "no-rotate", false, "do not replace a credential that leaked")
 	f.StringVar(&o.approve, "approve", "deny", "what happens to what nothing allows: deny; ask and queue are not built yet and refused")
 	f.StringVar(&o.boundary, "boundary", "auto", "auto, namespace, landlock, proxy or none")
-	f.StringVar(&o.bpf, "bpf", "auto", "auto or off; detect and block are not part of a session yet and refused (package bpf has them)")
+	f.StringVar(&o.bpf, "bpf", "auto", "search what processes write, in the kernel: off, detect (report), block (the write fails) or auto (what the machine and --on-leak allow)")
 	f.StringVar(&o.policyFile, "policy", "", "file like guard.toml that narrows this session further")
 	f.StringVar(&o.events, "events", "", "write leaks, uses and decisions to this file as they happen, one JSON object a line")
 	f.StringArrayVar(&o.env, "env", nil, "KEY=VALUE for the agent's environment (repeatable)")
@@ -105,7 +105,7 @@ func (o *runFlags) check() error {
 		{"egress", o.egress, []string{"web", "list", "any"}},
 		{"approve", o.approve, []string{"deny"}},
 		{"boundary", o.boundary, []string{"auto", "namespace", "landlock", "proxy", "none"}},
-		{"bpf", o.bpf, []string{"auto", "off"}},
+		{"bpf", o.bpf, []string{"auto", "off", "detect", "block"}},
 	} {
 		if !slices.Contains(e.ok, e.value) {
 			return usagef("--%s %q: want one of %s", e.flag, e.value, strings.Join(e.ok, ", "))

@@ -54,7 +54,7 @@ func TestScripts(t *testing.T) {
 
 func runScripts(t *testing.T, dir string) {
 	testscript.RunT(&scriptT{T: t}, testscript.Params{
-		Dir: dir, Setup: setup, Cmds: scriptCommands(), RequireUniqueNames: true,
+		Dir: dir, Setup: setup, Cmds: scriptCommands(), Condition: scriptCondition, RequireUniqueNames: true,
 		WorkdirRoot: t.TempDir(), // testscript's own stays behind when -run chooses some scripts
 	})
 }

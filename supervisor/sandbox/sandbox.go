@@ -85,6 +85,12 @@ type Config struct {
 	// with EINVAL, so that programs fall back to read and write, whose bytes can
 	// be judged.
 	NoZeroCopy bool
+
+	// Before is called once the session's first process is there, and before it
+	// has started anything or runs a program that is not guard's. pid is in the
+	// caller's pid namespace; own says that it has a pid namespace to itself. An
+	// error ends the start, and leads to no weaker tier.
+	Before func(pid int, own bool) error
 }
 
 // ProxyPort is where Sandbox.TCP listens on 127.0.0.1 inside, for clients that

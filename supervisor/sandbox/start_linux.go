@@ -142,6 +142,11 @@ func start(ctx context.Context, c Config, tier Tier) (_ *Sandbox, err error) {
 	if err := s.spawn(&p, c, root); err != nil {
 		return fail("start in namespaces", err)
 	}
+	if c.Before != nil {
+		if err := c.Before(s.pid, tier == Contained); err != nil {
+			return fail("search in the kernel", err)
+		}
+	}
 	var names []string
 	var fds []int
 	if tier == Contained && root {

@@ -1,0 +1,361 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"guard"
+	"guard/bpf"
+	"guard/supervisor"
+)
+
+// kernelPower is what a session has the kernel do about values in writes.
+type kernelPower uint8
+
+const (
+	kernelOff kernelPower = iota
+	kernelDetect
+	kernelBlock
+)
+
+// kernelPlan is what --bpf and --on-leak come to on this machine.
+type kernelPlan struct {
+	power    kernelPower
+	required bool   // the user asked for it by name: without it there is no session
+	words    string // what the session has and why, for -v
+}
+
+// asksToRefuse says that policy would stop a value in a write to a file: the
+// user said so by --on-leak, or the project by guard.toml.
+func (s *session) asksToRefuse() bool {
+	return s.policy.Leak(guard.Leak{Origin: guard.Origin{Channel: guard.ChannelFile}, Class: guard.Live}).Action.Stops()
+}
+
+// planKernel decides what this session asks of the kernel.
+func (s *session) planKernel() (kernelPlan, error) {
+	why := kernelLacks()
+	refuse := s.flags.bpf == "block" || s.asksToRefuse()
+	switch {
+	case s.flags.bpf == "off":
+		return kernelPlan{words: "kernel: off, as --bpf says: writes to files outside of the shared folders, and between processes, are not searched"}, nil
+	case s.flags.bpf == "detect":
+		if why != "" {
+			return kernelPlan{}, fmt.Errorf("--bpf detect: %s", why)
+		}
+		return kernelPlan{power: kernelDetect, required: true, words: detectWords}, nil
+	case why != "" && s.flags.bpf == "block":
+		return kernelPlan{}, fmt.Errorf("--bpf block: %s", why)
+	case why != "":
+		return kernelPlan{words: "kernel: off, " + why}, nil
+	case refuse:
+		// Whether the kernel refuses is found out by trying, with nothing to look for.
+		d, err := bpf.OpenDetector(bpf.Options{PIDNamespace: ownPIDNamespace(), Refuse: true})
+		if err == nil {
+			return kernelPlan{power: kernelBlock, required: true, words: "kernel: block. A write that holds a known value fails with EPERM before a byte is out (BPF LSM)"}, d.Close()
+		}
+		if !errors.Is(err, bpf.ErrNotSupported) {
+			return kernelPlan{}, err
+		}
+		if s.flags.bpf == "block" {
+			return kernelPlan{}, fmt.Errorf("--bpf block: %w", err)
+		}
+		return kernelPlan{power: kernelDetect, words: detectWords + ". It cannot refuse: " + err.Error()}, nil
+	}
+	return kernelPlan{power: kernelDetect, words: detectWords}, nil
+}
+
+const detectWords = "kernel: detect. Values in what the session's processes write are found and reported (BPF tracepoint), not stopped"
+
+// kernel is bpf's detector as the supervisor's Kernel, for one start of a
+// session.
+type kernel struct {
+	s     *session
+	power kernelPower
+	must  bool
+
+	mu     sync.Mutex // guards what follows, and needles while they change
+	d      *bpf.Detector
+	owners map[uint64][]owner // by generation
+	group  string             // cgroup that was made, where there is no pid namespace
+	closed bool
+}
+
+// owner is what a needle stands for.
+type owner struct {
+	id       guard.SecretID
+	class    guard.Class
+	encoding string
+}
+
+// openKernel is nil where the kernel is asked for nothing.
+func (s *session) openKernel(p kernelPlan) *kernel {
+	if p.power == kernelOff {
+		return nil
+	}
+	return &kernel{s: s, power: p.power, must: p.required, owners: map[uint64][]owner{}}
+}
+
+// needles are what the kernel can look for. short counts encodings that are too
+// short for it, more those for which there is no room.
+func (k *kernel) needles() (ns []bpf.Needle, owners []owner, short, more int) {
+	for _, n := range k.s.matcher.Needles() {
+		switch {
+		case n.Bytes.Len() < bpf.MinNeedle, n.Bytes.Len() < bpf.FastNeedle && n.Encoding != "raw":
+			// One such needle makes the search of everything slower: only a value that
+			// is short itself is worth it.
+			short++
+			n.Bytes.Wipe()
+			continue
+		case len(ns) == bpf.MaxNeedles:
+			more++
+			n.Bytes.Wipe()
+			continue
+		}
+		at := slices.Index(owners[max(0, len(owners)-1):], owner{n.ID, n.Class, n.Encoding})
+		if at < 0 {
+			owners = append(owners, owner{n.ID, n.Class, n.Encoding})
+		}
+		ns = append(ns, bpf.Needle{ID: uint32(len(owners) - 1), Bytes: n.Bytes})
+	}
+	return ns, owners, short, more
+}
+
+func wipeNeedles(ns []bpf.Needle) {
+	for _, n := range ns {
+		n.Bytes.Wipe()
+	}
+}
+
+// Attach starts the search, before the session's first process has started
+// anything.
+func (k *kernel) Attach(pid int, own bool) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	o := bpf.Options{Refuse: k.power == kernelBlock}
+	var err error
+	if own {
+		o.PIDNamespace, err = pidNamespace(pid)
+	} else if k.group, err = sessionCgroup(pid, k.s.info.ID); err == nil {
+		o.Cgroup, err = bpf.CgroupID(k.group)
+	}
+	if err == nil {
+		var short, more int
+		var owners []owner
+		o.Needles, owners, short, more = k.needles()
+		k.d, err = bpf.OpenDetector(o)
+		wipeNeedles(o.Needles)
+		k.owners[1] = owners
+		if more > 0 {
+			k.s.app.say("the kernel looks for the first %d encodings of values; %d more do not fit", bpf.MaxNeedles, more)
+		}
+		if short > 0 && k.s.flags.verbose {
+			k.s.app.say("%d encodings are shorter than the %d bytes that the kernel looks for, and are looked for everywhere else", short, bpf.FastNeedle)
+		}
+	}
+	if err != nil && k.must {
+		return err
+	}
+	if err != nil {
+		k.s.app.say("writes are not searched in the kernel: %v", err)
+		k.closed = true
+	}
+	return nil
+}
+
+// update takes over values that were added during the session. Every write that
+// begins after it returned is searched for them.
+func (k *kernel) update() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.d == nil || k.closed {
+		return nil
+	}
+	ns, owners, _, more := k.needles()
+	generation, err := k.d.SetNeedles(ns)
+	wipeNeedles(ns)
+	if errors.Is(err, os.ErrClosed) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	k.owners[generation] = owners
+	if more > 0 {
+		return fmt.Errorf("%d encodings do not fit", more)
+	}
+	return nil
+}
+
+// Read waits for the next find.
+func (k *kernel) Read() (supervisor.Find, error) {
+	k.mu.Lock()
+	d := k.d
+	k.mu.Unlock()
+	if d == nil {
+		return supervisor.Find{}, os.ErrClosed
+	}
+	e, err := d.Read()
+	for err == nil && e.Kind != bpf.Leak {
+		e, err = d.Read()
+	}
+	if err != nil {
+		return supervisor.Find{}, err
+	}
+	k.mu.Lock()
+	owners := k.owners[e.Generation]
+	k.mu.Unlock()
+	f := supervisor.Find{
+		Leak: guard.Leak{
+			Origin: guard.Origin{Channel: e.Channel, PID: e.PID, Exe: cmp.Or(e.Exe, e.Comm), Method: e.Syscall, Path: e.Path},
+			Offset: e.Offset, Length: e.Length, At: e.At,
+		},
+		Refused: e.Refused, FD: e.FD, Device: e.Device, Inode: e.Inode, Peer: e.Peer,
+	}
+	if int(e.Needle) >= len(owners) {
+		return f, fmt.Errorf("the kernel found needle %d of %d", e.Needle, len(owners))
+	}
+	o := owners[e.Needle]
+	f.Secret, f.Class, f.Encoding = o.id, o.class, o.encoding
+	return f, nil
+}
+
+// Stop ends the search, and writes down what it covered.
+func (k *kernel) Stop() error {
+	k.mu.Lock()
+	d, closed := k.d, k.closed
+	k.closed = true
+	k.mu.Unlock()
+	if d == nil || closed {
+		return nil
+	}
+	err := d.Stop()
+	st, serr := d.Stats()
+	if serr == nil {
+		k.s.recordCoverage(supervisor.SourceKernel, bpfCoverage(st))
+	}
+	return errors.Join(err, serr)
+}
+
+// close frees what the kernel holds.
+func (k *kernel) close() {
+	if k == nil {
+		return
+	}
+	k.mu.Lock()
+	d := k.d
+	k.mu.Unlock()
+	if d != nil {
+		if err := d.Close(); err != nil {
+			k.s.app.say("the search in the kernel did not end cleanly: %v", err)
+		}
+	}
+	if k.group != "" {
+		removeCgroup(k.group)
+	}
+}
+
+// coverage is what a source did about one channel's bytes in a session.
+type coverage struct {
+	channel string
+	seen    uint64 // bytes
+	counts  []count
+}
+
+type count struct {
+	name string
+	n    uint64
+}
+
+// String is how the log has it: name=number, in a fixed order.
+func (c coverage) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "seen=%d", c.seen)
+	for _, x := range c.counts {
+		fmt.Fprintf(&b, " %s=%d", x.name, x.n)
+	}
+	return b.String()
+}
+
+func bpfCoverage(st bpf.Stats) []coverage {
+	var out []coverage
+	for ch, c := range st.Channels {
+		out = append(out, coverage{string(ch), c.Seen, []count{
+			{"calls", c.Calls}, {"scanned", c.Scanned}, {"unreadable", c.Unreadable}, {"oversize", c.Oversize},
+			{"unreadable_calls", c.UnreadableCalls}, {"oversize_calls", c.OversizeCalls}, {"hits", c.Hits}, {"dropped", c.Dropped},
+			{"tails_lost", c.TailsLost}, {"refused", c.Refused}, {"taken_away", c.TakenAway}, {"unjudged", c.Unjudged},
+		}})
+	}
+	if st.Missed > 0 {
+		out = append(out, coverage{"missed", 0, []count{{"calls", st.Missed}}})
+	}
+	slices.SortFunc(out, func(a, b coverage) int { return strings.Compare(a.channel, b.channel) })
+	return out
+}
+
+// typeCoverage is the type of records that say what a source searched, one for
+// each channel, written when a session ends.
+const typeCoverage = "coverage"
+
+func (s *session) recordCoverage(source string, all []coverage) {
+	for _, c := range all {
+		r := s.record(typeCoverage)
+		r.Channel, r.Resource, r.Result, r.Bytes = c.channel, source, c.String(), int64(c.seen)
+		if _, err := s.append(r); err != nil {
+			s.app.say("what was searched could not be recorded: %v", err)
+			return
+		}
+	}
+}
+
+// cgroup2 is where the v2 hierarchy is mounted, alone or beside v1.
+func cgroup2() (string, error) {
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(b)) {
+		fields, kind, ok := strings.Cut(line, " - ")
+		f := strings.Fields(fields)
+		if ok && len(f) > 4 && strings.HasPrefix(kind, "cgroup2 ") {
+			return f[4], nil
+		}
+	}
+	return "", errors.New("there is no cgroup v2 hierarchy, by which a session without namespaces could be told apart")
+}
+
+// sessionCgroup makes a cgroup and puts process pid into it.
+func sessionCgroup(pid int, session string) (string, error) {
+	root, err := cgroup2()
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(root, "guard-"+session)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return "", fmt.Errorf("make a cgroup for the session: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), fmt.Append(nil, pid), 0); err != nil {
+		os.Remove(dir)
+		return "", fmt.Errorf("put the session into its cgroup: %w", err)
+	}
+	return dir, nil
+}
+
+// removeCgroup removes the session's cgroup and what the session made below it.
+// What still has a process in it stays.
+func removeCgroup(dir string) {
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		if e.IsDir() {
+			removeCgroup(filepath.Join(dir, e.Name()))
+		}
+	}
+	os.Remove(dir)
+}
+
+var _ supervisor.Kernel = (*kernel)(nil)
