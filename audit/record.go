@@ -61,6 +61,8 @@ type Record struct {
 	Incident    string `json:"incident,omitempty"`
 	Bytes       int64  `json:"bytes,omitempty"`
 	Fingerprint string `json:"fingerprint,omitempty"` // keyed; never a plain hash of a value
+	ExeSHA256   string `json:"exe_sha256,omitempty"`  // of the program that pid runs, in hex
+	Ancestors   string `json:"ancestors,omitempty"`   // of pid in the session, nearest first: "sh[41] < node[40]"
 	Through     uint64 `json:"through,omitempty"`     // of log.pruned: seq of the last record that was removed
 }
 
@@ -80,7 +82,7 @@ func clean(r Record) Record {
 	}
 	for _, s := range []*string{
 		&r.Session, &r.Type, &r.Credential, &r.Channel, &r.Context, &r.Method, &r.Decision, &r.Profile,
-		&r.Scope, &r.Encoding, &r.Class, &r.Step, &r.Incident, &r.Fingerprint,
+		&r.Scope, &r.Encoding, &r.Class, &r.Step, &r.Incident, &r.Fingerprint, &r.ExeSHA256,
 	} {
 		*s = plain(*s, maxName)
 	}
@@ -89,7 +91,7 @@ func clean(r Record) Record {
 		r.Host = r.Host[i+1:]
 	}
 	r.Host = plain(noQuery(r.Host), 2*maxName)
-	for _, s := range []*string{&r.Task, &r.Exe, &r.Path, &r.Rule, &r.Result, &r.Resource, &r.Reason} {
+	for _, s := range []*string{&r.Task, &r.Exe, &r.Path, &r.Rule, &r.Result, &r.Resource, &r.Reason, &r.Ancestors} {
 		*s = plain(*s, maxText)
 	}
 	if math.IsNaN(r.DurationMS) || math.IsInf(r.DurationMS, 0) || r.DurationMS < 0 {

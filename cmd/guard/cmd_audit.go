@@ -14,7 +14,7 @@ import (
 )
 
 var auditCommand = command{
-	name: "audit", args: "show | tail | verify | prove SEQ | find | export | prune", short: "read, verify and prove the log",
+	name: "audit", args: "show | tail | verify | prove SEQ | find | export | schema | prune", short: "read, verify and prove the log",
 	example: "guard audit show --credential github-pat --since 24h\nguard audit verify\nguard audit find < leaked.txt",
 	exits:   "; find: 3 it is or was one of yours", run: runAudit,
 }
@@ -42,7 +42,7 @@ func runAudit(a *app, ctx context.Context, c *command, args []string) error {
 	}
 	verb := f.Arg(0)
 	if want := map[string]int{"prove": 2}; f.NArg() != max(1, want[verb]) {
-		return usagef("audit wants one of show, tail, verify, prove SEQ, find, export, prune")
+		return usagef("audit wants one of show, tail, verify, prove SEQ, find, export, schema, prune")
 	}
 	if q.Last < 0 {
 		return usagef("--last %d: want a number of records", q.Last)
@@ -68,7 +68,7 @@ func runAudit(a *app, ctx context.Context, c *command, args []string) error {
 	if verb == "verify" && *proof != "" {
 		return a.checkProof(*proof, *key, *asJSON)
 	}
-	if _, err := os.Stat(*dir); err != nil {
+	if _, err := os.Stat(*dir); err != nil && verb != "schema" {
 		return fmt.Errorf("there is no log in %s", *dir)
 	}
 	w := bufio.NewWriter(a.stdout)
@@ -100,12 +100,15 @@ func runAudit(a *app, ctx context.Context, c *command, args []string) error {
 		}
 		_, err = w.Write(b)
 		return err
+	case "schema":
+		_, err := w.Write(audit.Schema())
+		return err
 	case "find":
 		return a.findValue(*dir, *asJSON)
 	case "prune":
 		return a.pruneAudit(*keep, own, *asJSON)
 	default:
-		return usagef("audit %q: want show, tail, verify, prove, find, export or prune", verb)
+		return usagef("audit %q: want show, tail, verify, prove, find, export, schema or prune", verb)
 	}
 }
 

@@ -65,9 +65,10 @@ type session struct {
 	folded      *foldedValues                       // values in lower case, for names of hosts
 	sandbox     *sandbox.Sandbox                    // once the agent runs
 	told        map[string]bool                     // paths of which the user was told
-	prints      map[guard.SecretID]string           // fingerprints
-	scrubbers   map[string]*matcher.Matcher         // what replies are looked through for, by the versions in it
-	kernel      *kernel                             // that searches writes; nil: none
+	procs       processes
+	prints      map[guard.SecretID]string   // fingerprints
+	scrubbers   map[string]*matcher.Matcher // what replies are looked through for, by the versions in it
+	kernel      *kernel                     // that searches writes; nil: none
 	closers     []func()
 
 	uses, refusals, leaks atomic.Int64

@@ -59,6 +59,7 @@ func (s *session) recordLeak(l guard.Leak, d guard.Decision) (uint64, error) {
 	if _, escaped := rotates(l, d); escaped {
 		r.Result = "escaped"
 	}
+	s.describe(&r)
 	if l.Class < guard.Placeholder {
 		r.Fingerprint = s.print(l.Secret)
 	}
@@ -71,7 +72,7 @@ func (s *session) recordLeak(l guard.Leak, d guard.Decision) (uint64, error) {
 // append writes r with every known value masked that a host, a path or a reason
 // may hold: an agent chooses those.
 func (s *session) append(r audit.Record) (uint64, error) {
-	for _, f := range []*string{&r.Host, &r.Path, &r.Resource, &r.Reason, &r.Result, &r.Task, &r.Exe} {
+	for _, f := range []*string{&r.Host, &r.Path, &r.Resource, &r.Reason, &r.Result, &r.Task, &r.Exe, &r.Ancestors} {
 		if b := s.conceal.bytes([]byte(*f)); b != nil {
 			*f = string(b)
 		}
@@ -163,7 +164,19 @@ func (s *session) useRecord(u guard.Use, d guard.Decision) audit.Record {
 	r.Host, r.Method, r.Path, r.PID, r.Exe = u.Host, u.Method, u.Path, u.PID, u.Exe
 	r.Decision, r.Rule, r.Reason = d.Action.String(), d.Rule, d.Reason
 	r.Fingerprint = s.print(u.Credential.ID())
+	s.describe(&r)
 	return r
+}
+
+// describe adds what is known of the process that r is about.
+func (s *session) describe(r *audit.Record) {
+	r.ExeSHA256 = s.procs.hash(r.PID)
+	s.mu.Lock()
+	sb := s.sandbox
+	s.mu.Unlock()
+	if sb != nil && r.PID > 0 {
+		r.Ancestors = ancestors(r.PID, sb.Pid())
+	}
 }
 
 // print is the keyed fingerprint of a version's value.
