@@ -39,6 +39,9 @@ func childAppend() {
 		fmt.Println("open:", err)
 		os.Exit(1)
 	}
+	if n, err := strconv.ParseInt(os.Getenv("AUDIT_TEST_SEGMENT"), 10, 64); err == nil {
+		l.segment = n
+	}
 	count, _ := strconv.Atoi(os.Getenv("AUDIT_TEST_COUNT"))
 	writers, _ := strconv.Atoi(os.Getenv("AUDIT_TEST_WRITERS"))
 	var wg sync.WaitGroup

@@ -30,7 +30,8 @@ func TestKilledWriter(t *testing.T) {
 	acked := map[uint64]bool{}
 	running := open(t, dir) // heals in Append what others left; every other round Open does
 	for round := range 50 {
-		c := child(t, dir, 0, 1+round%4)
+		// A file is closed every few records: many are killed while one is.
+		c := child(t, dir, 0, 1+round%4, "AUDIT_TEST_SEGMENT=1500")
 		out, err := c.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -71,6 +72,9 @@ func TestKilledWriter(t *testing.T) {
 	mustAppend(t, l, use(0))
 	mustClose(t, l)
 	rep := mustVerify(t, dir)
+	if rep.Files < 10 {
+		t.Errorf("only %d files", rep.Files)
+	}
 	if rep.Pending != 0 || rep.Torn != 0 {
 		t.Errorf("not healed: %+v", rep)
 	}
