@@ -73,7 +73,7 @@ func describe(f *Find) {
 	if exe, err := os.Readlink(proc + "/exe"); err == nil && !strings.HasPrefix(f.Exe, "/") {
 		f.Exe = exe
 	}
-	if f.FD < 0 || f.Path != "" {
+	if f.FD < 0 || strings.HasPrefix(f.Path, "/") {
 		return
 	}
 	fd := proc + "/fd/" + strconv.Itoa(f.FD)

@@ -220,6 +220,9 @@ func (k *kernel) Read() (supervisor.Find, error) {
 	if int(e.Needle) >= len(owners) {
 		return f, fmt.Errorf("the kernel found needle %d of %d", e.Needle, len(owners))
 	}
+	if f.Path == "" && e.FD >= 0 {
+		f.Path = e.Name // what is left of it, where the process is gone
+	}
 	o := owners[e.Needle]
 	f.Secret, f.Class, f.Encoding = o.id, o.class, o.encoding
 	return f, nil
