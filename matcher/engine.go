@@ -12,6 +12,22 @@ type engine interface {
 	close()
 }
 
+const goName = "go"
+
+// engines are the ways to make one, by name; the first is what New takes.
+func engines() []engineMaker {
+	all := []engineMaker{{goName, func(needles [][]byte) (engine, error) { return newGoEngine(needles), nil }}}
+	if name := engineVersion(); name != goName {
+		all = append(all, engineMaker{name, newEngine})
+	}
+	return all
+}
+
+type engineMaker struct {
+	name string
+	make func(needles [][]byte) (engine, error)
+}
+
 // match is one occurrence: needles[needle] ends before b[end].
 type match struct {
 	needle, end int
@@ -195,8 +211,12 @@ func (s *sampler) verify(x uint64, b []byte, i int, out []match) []match {
 
 func (s *sampler) compare(key uint64, b []byte, i int, out []match) []match {
 	t := s.table
-	for j := t.slot(key).head; j != 0; j = t.places[j-1].next {
-		at := t.places[j-1]
+	head, tag := t.head(key)
+	for j := *head; j != 0; j = t.places[j-1].next {
+		at := &t.places[j-1]
+		if at.tag != tag {
+			continue
+		}
 		d, from := s.needle[at.needle], i-int(at.off)
 		if from >= 0 && from+len(d) <= len(b) && bytes.Equal(b[from:from+len(d)], d) {
 			out = append(out, match{int(at.needle), from + len(d)})

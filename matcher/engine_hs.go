@@ -12,6 +12,7 @@ import (
 	"github.com/flier/gohs/hyperscan"
 )
 
+// newEngine is the other engine.
 func newEngine(needles [][]byte) (engine, error) { return newHyperscan(needles) }
 
 func engineVersion() string {

@@ -13,9 +13,8 @@ import (
 // BenchmarkHyperscan: Hyperscan as it is, with every needle in full, one call a
 // chunk: what BenchmarkStream is measured against.
 func BenchmarkHyperscan(b *testing.B) {
-	data := corpus("text")
-	for _, n := range []int{10, 200} {
-		m := mustNew(b, benchValues(n)...)
+	for _, n := range benchSizes {
+		m := benchMatcher(b, goName, n)
 		var patterns hyperscan.Patterns
 		for i, d := range m.set.needles {
 			var e strings.Builder
@@ -34,18 +33,20 @@ func BenchmarkHyperscan(b *testing.B) {
 			b.Fatal(err)
 		}
 		defer scratch.Free()
-		for _, chunk := range []int{512, 4 << 10, 64 << 10} {
-			b.Run(fmt.Sprintf("values=%d/chunk=%d", n, chunk), func(b *testing.B) {
-				b.SetBytes(int64(len(data)))
-				for b.Loop() {
-					for i := 0; i < len(data); i += chunk {
-						err := db.Scan(data[i:i+chunk], scratch, func(uint, uint64, uint64, uint, any) error { return nil }, nil)
-						if err != nil {
-							b.Fatal(err)
+		for _, kind := range benchKinds {
+			data := corpus(kind)
+			for _, chunk := range benchChunks {
+				b.Run(fmt.Sprintf("values=%d/%s/chunk=%d", n, kind, chunk), func(b *testing.B) {
+					measure(b, len(data), func() {
+						for i := 0; i < len(data); i += chunk {
+							err := db.Scan(data[i:i+chunk], scratch, func(uint, uint64, uint64, uint, any) error { return nil }, nil)
+							if err != nil {
+								b.Fatal(err)
+							}
 						}
-					}
-				}
-			})
+					})
+				})
+			}
 		}
 	}
 }

@@ -2,8 +2,12 @@ package matcher
 
 import (
 	"cmp"
+	"errors"
 	"slices"
+	"strings"
 	"testing"
+
+	"guard"
 )
 
 func sorted(ms []match) []match {
@@ -72,6 +76,122 @@ func TestEnginesAgree(t *testing.T) {
 	}
 	if found < 10_000 {
 		t.Fatalf("only %d matches: this test looked at the wrong thing", found)
+	}
+}
+
+// Needles of which thousands share each window, as in text that spells every
+// byte as \u0041: none is lost, and a search does not compare all of them.
+func TestNeedlesThatLookAlike(t *testing.T) {
+	r := newRand(31)
+	var needles [][]byte
+	for range 2000 {
+		v := randString(r, alphabet, 8+r.IntN(30))
+		needles = append(needles, appendUnicodeAll(nil, []byte(v), hexLower), appendHexList(nil, []byte(v), hexLower, "0x", ","), appendPercentAll(nil, []byte("same-"+v), hexUpper))
+	}
+	g := newGoEngine(needles)
+	for i, d := range needles {
+		ms, _ := g.scan(slices.Concat([]byte("x"), d, []byte("x")), nil)
+		if !slices.Contains(ms, match{i, 1 + len(d)}) {
+			t.Fatalf("needle %d is not found", i)
+		}
+	}
+	for _, s := range g.samplers {
+		long := 0
+		for _, at := range s.table.places {
+			n := 0
+			for j := at.next; j != 0; j = s.table.places[j-1].next {
+				if s.table.places[j-1].tag == at.tag {
+					n++
+				}
+			}
+			long = max(long, n)
+		}
+		if long > 500 {
+			t.Errorf("%d needles are compared at one place", long)
+		}
+	}
+}
+
+// Samplers for every shortest needle that there may be, and texts of every
+// length around the sizes at which a search takes another way.
+func TestEveryStride(t *testing.T) {
+	r := newRand(32)
+	for least := minNeedle; least <= 48; least++ {
+		needles := [][]byte{[]byte(randString(r, "ab", least)), []byte(randString(r, alphabet, least)), []byte(randString(r, "ab", least+r.IntN(40)))}
+		g := newGoEngine(needles)
+		for n := range 300 {
+			b := []byte(randString(r, "ab", n))
+			for _, d := range needles {
+				if at := r.IntN(n + 1); at+len(d) <= n {
+					copy(b[at:], d)
+				}
+			}
+			b = slices.Clip(b)
+			got, _ := g.scan(b, nil)
+			if want := sorted(slowScan(needles, b, nil)); !slices.Equal(sorted(got), want) {
+				t.Fatalf("shortest %d, text %d: %v, want %v", least, n, got, want)
+			}
+		}
+	}
+}
+
+// A matcher gives the same answers with each engine, whether a value was there
+// from the start or added.
+func TestEveryEngineOnStreams(t *testing.T) {
+	for _, name := range Engines() {
+		t.Run(name, func(t *testing.T) {
+			r := newRand(33)
+			hits := 0
+			for range 30 {
+				values := []guard.Value{val("a", "ab"+randString(r, "ab", 7)+"c"), val("b", randString(r, alphabet, 8+r.IntN(60))), val("c", "ghp_"+randString(r, alphabet, 36))}
+				m, err := NewWith(name, values[:2])
+				if err != nil {
+					t.Fatal(err)
+				}
+				if m.Engine() != name {
+					t.Fatalf("%s is at work", m.Engine())
+				}
+				if err := m.Add(values[2]); err != nil {
+					t.Fatal(err)
+				}
+				for i := range 40 {
+					if i == 20 { // from here on all of them are in one layer
+						if err := m.Remove(id("a")); err != nil || m.set.delta != nil {
+							t.Fatal(err, m.set.delta)
+						}
+					}
+					b := escapeSoup(r, m.set.needles[1:], r.IntN(300))
+					if got := play(t, m, cut(r, b)...); !agree(m.set, b, got) {
+						t.Fatalf("%v in %q", got, b)
+					}
+					hits += len(m.Scan(b))
+				}
+				m.Close()
+			}
+			if hits < 500 {
+				t.Fatalf("only %d hits: this test looked at the wrong thing", hits)
+			}
+		})
+	}
+	if _, err := NewWith("none", nil); err == nil || !strings.Contains(err.Error(), `"go"`) {
+		t.Fatal(err)
+	}
+}
+
+// More than fits is refused, with words, and what was there stays.
+func TestTooMany(t *testing.T) {
+	m := mustNew(t, val("a", "some-value-1"))
+	m.set.bytes = maxBytes
+	err := m.Add(val("b", "other-value-2"))
+	if !errors.Is(err, ErrTooMany) || !strings.Contains(err.Error(), "use fewer values") {
+		t.Fatal(err)
+	}
+	if hits := m.Scan([]byte("some-value-1 other-value-2")); len(hits) != 1 || len(m.set.entries) != 2 {
+		t.Fatal(hits)
+	}
+	s := &set{entries: make([]*entry, 10), bytes: maxBytes + 1}
+	if err := s.fits(); !errors.Is(err, ErrTooMany) {
+		t.Fatal(err)
 	}
 }
 

@@ -14,23 +14,22 @@ type grams struct {
 	bitmap []uint64 // a bit for each entry, of 48 to 96
 	second []uint64 // another one, which is asked where bitmap says yes
 	shift  uint     // of the hash, for these
-	slots  []slot   // open addressing, a power of two, at most two thirds full
+	heads  []int32  // by hash, a power of two: index into places, plus 1; 0: none
 	places []place
-}
-
-type slot struct {
-	key  uint64
-	head int32 // index into places, plus 1; 0: empty
 }
 
 type place struct {
 	needle int32
-	off    int32 // in the needle, bytes
-	next   int32 // as slot.head
+	next   int32 // as in heads
+	tag    uint32
+	off    uint16 // in the needle, bytes
 }
 
 // golden is 2^64 over the golden ratio (Knuth, TAOCP 3, 6.4).
 const golden = 0x9E3779B97F4A7C15
+
+// silver is another odd number without a pattern: 2^64 over the square root of 2.
+const silver = 0xB504F333F9DE6485
 
 const maxBits = 26 // 8 MiB for a bitmap
 
@@ -41,7 +40,7 @@ func newGrams(n int) *grams {
 		bitmap: make([]uint64, 1<<(logBits-6)),
 		second: make([]uint64, 1<<(logBits-6)),
 		shift:  uint(64 - logBits),
-		slots:  make([]slot, 1<<bits.Len(uint(n+n/2))),
+		heads:  make([]int32, 1<<bits.Len(uint(n))),
 		places: make([]place, 0, n),
 	}
 }
@@ -104,20 +103,17 @@ func bit(q unsafe.Pointer, h uint64) uint64 {
 	return *(*uint64)(unsafe.Add(q, h>>6<<3)) >> (h & 63)
 }
 
-func (g *grams) slot(key uint64) *slot {
-	mask := uint64(len(g.slots) - 1)
-	for i := (key * golden >> 20) & mask; ; i = (i + 1) & mask {
-		if s := &g.slots[i]; s.head == 0 || s.key == key {
-			return s
-		}
-	}
+// head is where the places begin that key may have. Those of others are among
+// them; they have another tag, unless there is one chance in 2^32.
+func (g *grams) head(key uint64) (at *int32, tag uint32) {
+	return &g.heads[key*golden>>20&uint64(len(g.heads)-1)], uint32((key ^ key>>31) * silver >> 32)
 }
 
 // add puts a place under key, which mark may know by something else.
 func (g *grams) add(key uint64, needle, off int) {
-	s := g.slot(key)
-	g.places = append(g.places, place{int32(needle), int32(off), s.head})
-	s.key, s.head = key, int32(len(g.places))
+	at, tag := g.head(key)
+	g.places = append(g.places, place{int32(needle), *at, tag, uint16(off)})
+	*at = int32(len(g.places))
 }
 
 // mark has maybe say yes to key.
@@ -130,8 +126,11 @@ func (g *grams) mark(key uint64) {
 
 // count is the number of places of key.
 func (g *grams) count(key uint64) (n int) {
-	for i := g.slot(key).head; i != 0; i = g.places[i-1].next {
-		n++
+	at, tag := g.head(key)
+	for i := *at; i != 0; i = g.places[i-1].next {
+		if g.places[i-1].tag == tag {
+			n++
+		}
 	}
 	return n
 }
@@ -154,7 +153,7 @@ func (g *grams) confirm(h uint64) bool {
 func (g *grams) wipe() {
 	clear(g.bitmap)
 	clear(g.second)
-	clear(g.slots)
+	clear(g.heads)
 	clear(g.places)
 }
 
@@ -179,7 +178,7 @@ func newBeginnings(needles [][]byte, skip int) *beginnings {
 	for _, b := range needles {
 		n += len(b) / 8
 	}
-	p := &beginnings{needles: needles, blocks: newGrams(n), short: newGrams(7 * len(needles))}
+	p := &beginnings{needles: needles, blocks: newGrams(n), short: newGrams(2 * len(needles))} // most of the short ones are shared
 	for i := skip; i < len(needles); i++ {
 		b := needles[i]
 		for end := 8; end < len(b); end += 8 {
@@ -187,7 +186,7 @@ func newBeginnings(needles [][]byte, skip int) *beginnings {
 			p.blocks.add(wideKey(b[max(0, end-widest):end]), i, end)
 		}
 		for k := 1; k <= 7; k++ {
-			if key := shortKey(b[:k]); p.short.slot(key).head == 0 {
+			if key := shortKey(b[:k]); !p.begins(key, b[:k]) {
 				p.short.mark(key)
 				p.short.add(key, i, k)
 			}
@@ -222,8 +221,12 @@ func (p *beginnings) longest(b []byte) int {
 			continue
 		}
 		for wide := 8; wide <= widest && n-k >= wide; wide += 8 {
-			for i := p.blocks.slot(wideKey(b[n-k-wide : n-k])).head; i != 0; i = p.blocks.places[i-1].next {
-				at := p.blocks.places[i-1]
+			head, tag := p.blocks.head(wideKey(b[n-k-wide : n-k]))
+			for i := *head; i != 0; i = p.blocks.places[i-1].next {
+				at := &p.blocks.places[i-1]
+				if at.tag != tag {
+					continue
+				}
 				d, l := p.needles[at.needle], int(at.off)+k
 				if l > best && l < len(d) && l <= n && bytes.Equal(b[n-l:], d[:l]) {
 					best = l
@@ -237,11 +240,25 @@ func (p *beginnings) longest(b []byte) int {
 	var x uint64 // the last k bytes
 	for k := 1; k <= 7 && k <= n; k++ {
 		x = x<<8 | uint64(b[n-k])
-		if key := x | uint64(k)<<56; p.short.maybe(key) && p.short.slot(key).head != 0 {
+		if p.begins(x|uint64(k)<<56, b[n-k:]) {
 			best = k
 		}
 	}
 	return best
+}
+
+// begins says whether a needle begins with b, of which key is the short key.
+func (p *beginnings) begins(key uint64, b []byte) bool {
+	if !p.short.maybe(key) {
+		return false
+	}
+	head, tag := p.short.head(key)
+	for i := *head; i != 0; i = p.short.places[i-1].next {
+		if at := &p.short.places[i-1]; at.tag == tag && bytes.Equal(p.needles[at.needle][:at.off], b) {
+			return true
+		}
+	}
+	return false
 }
 
 // wipe leaves next to whoever has it.

@@ -12,6 +12,7 @@ import (
 
 // Matcher finds a set of values. All methods may be called from any goroutine.
 type Matcher struct {
+	maker   engineMaker         // of main layers
 	cur     atomic.Pointer[set] // what searches begin with; nil: closed
 	replace sync.Mutex          // one Set or Remove at a time
 	build   sync.Mutex          // one main layer at a time is compiled; taken after replace
@@ -29,19 +30,40 @@ type leaving struct {
 }
 
 // deltaNeedles is from how many needles on the small layer is merged into the
-// main one: so many are compiled in less than 2 ms.
-const deltaNeedles = 2048
+// main one: so many are compiled in a millisecond or two.
+const deltaNeedles = 1024
 
 // New makes a matcher of values and checks it. A value that Refuse refuses is
 // an error that wraps ErrRefused: leave such values out, and say so. More than
 // can be looked for is an error that wraps ErrTooMany.
-func New(values []guard.Value) (*Matcher, error) {
-	m := &Matcher{}
+func New(values []guard.Value) (*Matcher, error) { return newWith(engines()[0], values) }
+
+// NewWith is New with another engine, one of those that Engines names.
+func NewWith(engine string, values []guard.Value) (*Matcher, error) {
+	for _, e := range engines() {
+		if e.name == engine {
+			return newWith(e, values)
+		}
+	}
+	return nil, fmt.Errorf("matcher: this program has no engine %q, but %q", engine, Engines())
+}
+
+// Engines names the engines of this program: "go", which New takes, and
+// "hyperscan" with its version where it was built in.
+func Engines() (names []string) {
+	for _, e := range engines() {
+		names = append(names, e.name)
+	}
+	return names
+}
+
+func newWith(maker engineMaker, values []guard.Value) (*Matcher, error) {
+	m := &Matcher{maker: maker}
 	entries, err := expandAll(nil, values)
 	if err != nil {
 		return nil, err
 	}
-	if m.set, err = compile(0, entries); err != nil {
+	if m.set, err = compile(maker, entries); err != nil {
 		wipe(entries)
 		return nil, err
 	}
@@ -205,7 +227,7 @@ func (m *Matcher) rebuild(added, removed []*entry) error {
 	have := m.set.entries[1:]
 	m.edit.Unlock()
 	entries := append(missing(have, removed), added...)
-	next, err := compile(0, entries)
+	next, err := compile(m.maker, entries)
 	if err != nil {
 		wipe(added)
 		return err
@@ -301,8 +323,8 @@ func missing(a, b []*entry) (out []*entry) {
 	return out
 }
 
-// Engine names the engine: "go", or "hyperscan" and its version.
-func (m *Matcher) Engine() string { return engineVersion() }
+// Engine names the engine, one of Engines.
+func (m *Matcher) Engine() string { return m.maker.name }
 
 // Check plants a canary and proves that each engine finds it, and every needle.
 // New, Set, Add and Remove do that with what is new before it is used.

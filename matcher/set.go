@@ -20,6 +20,7 @@ type set struct {
 	encs    []encoding
 	owner   []int32 // index into entries
 	longest int     // needle, bytes
+	bytes   int     // of all needles
 	main    *layer
 	delta   *layer // nil: nothing was added
 	eng     engine
@@ -38,15 +39,33 @@ type layer struct {
 // errBlind is what a set that misses something it must find says.
 var errBlind = errors.New("matcher: the engine does not find what was planted: nothing may be released on its word")
 
+// ErrTooMany is wrapped by the errors of New, Set and Add.
+var ErrTooMany = errors.New("more than can be looked for")
+
+// maxBytes is how many bytes all needles may have together: those of some 50,000
+// tokens. With its tables a set takes ten times as much memory.
+const maxBytes = 64 << 20
+
+// fits is an error if there is too much to look for.
+func (s *set) fits() error {
+	if s.bytes <= maxBytes {
+		return nil
+	}
+	return fmt.Errorf("matcher: %w: the encodings of %d values have %d MiB, and the limit is %d MiB: use fewer values, or shorter ones, in one context", ErrTooMany, len(s.entries)-1, s.bytes>>20, maxBytes>>20)
+}
+
 // compile makes a set of entries and proves that it finds all of them.
-func compile(gen uint64, entries []*entry) (*set, error) {
+func compile(maker engineMaker, entries []*entry) (*set, error) {
 	canary := &entry{id: guard.SecretID{Name: "canary"}, needles: []needle{{b: []byte(rand.Text())}}}
-	s := &set{gen: gen}
+	s := &set{}
 	s.take(canary)
 	for _, e := range entries {
 		s.take(e)
 	}
-	eng, err := newEngine(s.needles)
+	if err := s.fits(); err != nil {
+		return nil, err
+	}
+	eng, err := maker.make(s.needles)
 	if err != nil {
 		canary.wipe()
 		return nil, fmt.Errorf("matcher: %w", err)
@@ -67,6 +86,7 @@ func (s *set) take(e *entry) {
 		s.encs = append(s.encs, n.enc)
 		s.owner = append(s.owner, int32(len(s.entries)))
 		s.longest = max(s.longest, len(n.b))
+		s.bytes += len(n.b)
 	}
 	s.entries = append(s.entries, e)
 }
@@ -76,9 +96,12 @@ func (s *set) take(e *entry) {
 // what there is in the main one: the lists go on in the room behind those of s,
 // which nobody reads; so only the newest set may be extended.
 func (s *set) extend(gen uint64, added []*entry) (*set, error) {
-	n := &set{gen: gen, entries: s.entries, needles: s.needles, encs: s.encs, owner: s.owner, longest: s.longest, main: s.main}
+	n := &set{gen: gen, entries: s.entries, needles: s.needles, encs: s.encs, owner: s.owner, longest: s.longest, bytes: s.bytes, main: s.main}
 	for _, e := range added {
 		n.take(e)
+	}
+	if err := n.fits(); err != nil {
+		return nil, err
 	}
 	first := 1 + s.main.size
 	needles := append([][]byte{n.needles[0]}, n.needles[first:]...)
