@@ -24,27 +24,20 @@ struct {
 	__type(value, u32); /* tgid */
 } mapped SEC(".maps");
 
-static __always_inline void tell(u64 file, u32 kind)
+static __always_inline void tell_file(struct file *file, u32 kind)
 {
-	struct event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
-	struct file *f = (struct file *)file;
 	struct progress now = {};
 	struct counters *count;
 	u32 channel = CHANNEL_MAPPING;
 
-	if (!e) {
-		count = bpf_map_lookup_elem(&stats, &channel);
-		if (count)
-			COUNT(count->dropped, 1);
+	count = bpf_map_lookup_elem(&stats, &channel);
+	if (!count)
 		return;
-	}
-	now.inode = (u64)BPF_CORE_READ(f, f_inode);
-	now.dentry = (u64)BPF_CORE_READ(f, f_path.dentry);
-	now.channel = CHANNEL_MAPPING;
+	now.inode = (u64)BPF_CORE_READ(file, f_inode);
+	now.dentry = (u64)BPF_CORE_READ(file, f_path.dentry);
+	now.channel = channel;
 	now.fd = -1;
-	describe(e, &now);
-	e->kind = kind;
-	bpf_ringbuf_submit(e, 0);
+	tell(&now, count, kind);
 }
 
 SEC("lsm/mmap_file")
@@ -64,7 +57,7 @@ int BPF_PROG(mmap_file, struct file *file, unsigned long reqprot, unsigned long 
 	tgid = bpf_get_current_pid_tgid() >> 32;
 	if (bpf_map_update_elem(&mapped, &key, &tgid, BPF_ANY))
 		return strict ? -EPERM : 0;
-	tell(key, KIND_MAPPED);
+	tell_file(file, KIND_MAPPED);
 	return 0;
 }
 
@@ -76,6 +69,6 @@ int BPF_PROG(file_free_security, struct file *file)
 	if (!bpf_map_lookup_elem(&mapped, &key))
 		return 0;
 	bpf_map_delete_elem(&mapped, &key);
-	tell(key, KIND_UNMAPPED);
+	tell_file(file, KIND_UNMAPPED);
 	return 0;
 }

@@ -42,8 +42,8 @@ const (
 	blockProgSocketSendmsg         = "socket_sendmsg"
 	blockProgSocketSetsockopt      = "socket_setsockopt"
 	blockProgTaskNewtask           = "task_newtask"
-	blockProgUringAllowed          = "uring_allowed"
 	blockVarMaxBytes               = "max_bytes"
+	blockVarRescans                = "rescans"
 	blockVarScopeAll               = "scope_all"
 	blockVarScopeCgroup            = "scope_cgroup"
 	blockVarScopePidns             = "scope_pidns"
@@ -114,7 +114,6 @@ type blockProgramSpecs struct {
 	SocketSendmsg         *ebpf.ProgramSpec `ebpf:"socket_sendmsg"`
 	SocketSetsockopt      *ebpf.ProgramSpec `ebpf:"socket_setsockopt"`
 	TaskNewtask           *ebpf.ProgramSpec `ebpf:"task_newtask"`
-	UringAllowed          *ebpf.ProgramSpec `ebpf:"uring_allowed"`
 }
 
 // blockMapSpecs contains maps before they are loaded into the kernel.
@@ -135,6 +134,7 @@ type blockMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type blockVariableSpecs struct {
 	MaxBytes    *ebpf.VariableSpec `ebpf:"max_bytes"`
+	Rescans     *ebpf.VariableSpec `ebpf:"rescans"`
 	ScopeAll    *ebpf.VariableSpec `ebpf:"scope_all"`
 	ScopeCgroup *ebpf.VariableSpec `ebpf:"scope_cgroup"`
 	ScopePidns  *ebpf.VariableSpec `ebpf:"scope_pidns"`
@@ -190,6 +190,7 @@ func (m *blockMaps) Close() error {
 // It can be passed to loadBlockObjects or ebpf.CollectionSpec.LoadAndAssign.
 type blockVariables struct {
 	MaxBytes    *ebpf.Variable `ebpf:"max_bytes"`
+	Rescans     *ebpf.Variable `ebpf:"rescans"`
 	ScopeAll    *ebpf.Variable `ebpf:"scope_all"`
 	ScopeCgroup *ebpf.Variable `ebpf:"scope_cgroup"`
 	ScopePidns  *ebpf.Variable `ebpf:"scope_pidns"`
@@ -222,7 +223,6 @@ type blockPrograms struct {
 	SocketSendmsg         *ebpf.Program `ebpf:"socket_sendmsg"`
 	SocketSetsockopt      *ebpf.Program `ebpf:"socket_setsockopt"`
 	TaskNewtask           *ebpf.Program `ebpf:"task_newtask"`
-	UringAllowed          *ebpf.Program `ebpf:"uring_allowed"`
 }
 
 func (p *blockPrograms) Close() error {
@@ -246,7 +246,6 @@ func (p *blockPrograms) Close() error {
 		p.SocketSendmsg,
 		p.SocketSetsockopt,
 		p.TaskNewtask,
-		p.UringAllowed,
 	)
 }
 

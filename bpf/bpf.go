@@ -69,11 +69,9 @@ type Options struct {
 	// whole: unreadable pages, oversize, foreign ABIs. Programs that write from a file
 	// mapping (git) then meet EPERM now and then.
 	Strict bool
-	// Mappings puts an event of Kind Mapped into the ring when a file is
-	// mapped so that stores reach it, and Unmapped when the last reference to
-	// that opened file is gone: search the file again then. Only with Refuse, by
-	// LSM.
-	Mappings bool
+	// Rescans puts events into the ring that say what to search again, of Kind
+	// Mapped, Unmapped (these two by LSM only) and Unsearched. Only with Refuse.
+	Rescans bool
 	// MaxBytes of one call that are searched; what is beyond is counted as
 	// oversize. 0: 1 MiB. A write is searched with preemption off, at 1 to 3
 	// bytes per nanosecond.
@@ -103,8 +101,8 @@ func (o Options) check() error {
 	if o.MaxBytes < 0 || o.RingBytes < 0 || o.Streams < 0 {
 		return errors.New("bpf: an option is negative")
 	}
-	if o.Mappings && !o.Refuse {
-		return errors.New("bpf: Mappings needs Refuse")
+	if o.Rescans && !o.Refuse {
+		return errors.New("bpf: Rescans needs Refuse")
 	}
 	return nil
 }
@@ -114,13 +112,16 @@ type Kind uint8
 
 const (
 	Leak     Kind = iota // a needle
-	Mapped               // a file was mapped so that stores reach it
-	Unmapped             // the last reference to it is gone
+	Mapped               // a file was mapped so that stores reach it: search it now and then
+	Unmapped             // the last reference to that opened file is gone, its bytes are there: search it
+	// Unsearched: some bytes of a call passed that were not in memory or too many:
+	// search the file, distrust the pipe or socket.
+	Unsearched
 )
 
 // Event is a needle in bytes on their way out. It never holds the bytes. (A
 // file that was there before may have a needle in its name.) Of another Kind
-// than Leak, with Options.Mappings only, it has no needle.
+// than Leak, with Options.Rescans only, it has no needle.
 type Event struct {
 	Kind       Kind
 	Needle     uint32 // Needle.ID

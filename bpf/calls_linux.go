@@ -42,15 +42,15 @@ func searched() map[uint32]call {
 }
 
 // away are the calls that move bytes which no hook can look at: Refuse takes
-// them away where they write to something that it judges.
-func away() map[uint32]string {
-	return map[uint32]string{
-		unix.SYS_SENDFILE:        "sendfile",
-		unix.SYS_SPLICE:          "splice",
-		unix.SYS_TEE:             "tee",
-		unix.SYS_COPY_FILE_RANGE: "copy_file_range",
-		unix.SYS_IO_URING_ENTER:  "io_uring_enter",
-		unix.SYS_IO_SUBMIT:       "io_submit",
+// them away.
+func away() map[uint32]call {
+	return map[uint32]call{
+		unix.SYS_SENDFILE:        {"sendfile", detectShapeSHAPE_AWAY},
+		unix.SYS_SPLICE:          {"splice", detectShapeSHAPE_AWAY},
+		unix.SYS_TEE:             {"tee", detectShapeSHAPE_AWAY},
+		unix.SYS_COPY_FILE_RANGE: {"copy_file_range", detectShapeSHAPE_AWAY},
+		unix.SYS_IO_URING_ENTER:  {"io_uring_enter", detectShapeSHAPE_RING},
+		unix.SYS_IO_SUBMIT:       {"io_submit", detectShapeSHAPE_RING},
 	}
 }
 
@@ -81,10 +81,10 @@ func calls(refuse bool) (shapes [512]uint8, names map[uint32]string) {
 		shapes[nr] = uint8(c.shape)
 		names[nr] = c.name
 	}
-	for nr, name := range away() {
-		names[nr] = name
+	for nr, c := range away() {
+		names[nr] = c.name
 		if refuse {
-			shapes[nr] = uint8(detectShapeSHAPE_AWAY)
+			shapes[nr] = uint8(c.shape)
 		}
 	}
 	return shapes, names

@@ -3,6 +3,7 @@
 package bpf
 
 import (
+	"bytes"
 	"encoding/gob"
 	"errors"
 	"fmt"
@@ -25,11 +26,15 @@ import (
 const childEnv = "GUARD_BPF_TEST_CHILD"
 
 type job struct {
-	Op    string     // a system call, or one of "exec", "clean", "hole", "badiov"
+	Op    string     // a system call, or one of those of do
 	To    string     // "file", "pipe", "socket", "dgram", "terminal", "null", or a path to append to
 	Calls [][][]byte // one call each: its parts
 	Same  bool       // all calls on one descriptor; else one descriptor each
 	N     int        // of "clean": lines
+	Want  string     // the error that every step of "away" or "names" must give
+
+	Plants []plant // of "plant"
+	Path   string  // a file that holds the value, or that may be mapped
 }
 
 func TestMain(m *testing.M) {
@@ -38,6 +43,14 @@ func TestMain(m *testing.M) {
 	}
 	switch os.Getenv(childEnv) {
 	case "":
+	case "nothing":
+		return
+	case "leave":
+		leave(os.Args[1])
+		return
+	case "serve":
+		serve(os.Args[1])
+		return
 	case "probe":
 		_, err := OpenDetector(Options{PIDNamespace: 1})
 		fmt.Println(err)
@@ -63,6 +76,9 @@ func machine(m *testing.M) {
 			fmt.Printf("mount %s: %v\n", fs[1], err)
 		}
 	}
+	if err := loopbackUp(); err != nil {
+		fmt.Printf("loopback: %v\n", err)
+	}
 	fmt.Printf("\nmachine: exit %d\n", m.Run())
 	unix.Sync()
 	unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
@@ -87,6 +103,7 @@ func child() {
 // target is where a job's bytes go, and how they are taken out again.
 type target struct {
 	fd    int
+	other int // a terminal's master
 	drain func(n int) error
 	close func()
 }
@@ -106,19 +123,19 @@ func openTarget(kind string) (target, error) {
 		}
 	}
 	pair := func(fds [2]int) target {
-		return target{fds[1], readBack(fds[0]), func() { unix.Close(fds[0]); unix.Close(fds[1]) }}
+		return target{fds[1], fds[0], readBack(fds[0]), func() { unix.Close(fds[0]); unix.Close(fds[1]) }}
 	}
 	if strings.HasPrefix(kind, "/") {
 		fd, err := unix.Open(kind, unix.O_CREAT|unix.O_APPEND|unix.O_WRONLY, 0o600)
-		return target{fd, nil, func() { unix.Close(fd) }}, err
+		return target{fd, -1, nil, func() { unix.Close(fd) }}, err
 	}
 	switch kind {
 	case "file":
 		fd, err := unix.Open(os.TempDir(), unix.O_TMPFILE|unix.O_RDWR, 0o600)
-		return target{fd, nil, func() { unix.Close(fd) }}, err
+		return target{fd, -1, nil, func() { unix.Close(fd) }}, err
 	case "null":
 		fd, err := unix.Open("/dev/null", unix.O_WRONLY, 0)
-		return target{fd, nil, func() { unix.Close(fd) }}, err
+		return target{fd, -1, nil, func() { unix.Close(fd) }}, err
 	case "pipe":
 		var fds [2]int
 		err := unix.Pipe2(fds[:], 0)
@@ -150,17 +167,38 @@ func openTarget(kind string) (target, error) {
 			tio.Oflag &^= unix.OPOST
 			unix.IoctlSetTermios(slave, unix.TCSETS, tio)
 		}
-		return target{slave, readBack(master), func() { unix.Close(slave); unix.Close(master) }}, nil
+		return target{slave, master, readBack(master), func() { unix.Close(slave); unix.Close(master) }}, nil
 	}
 	return target{}, fmt.Errorf("no target %q", kind)
 }
 
 func (j job) do() error {
+	switch j.Op {
+	case "bench":
+		return j.bench()
+	case "clean":
+		return j.clean()
+	case "plant":
+		return j.plants()
+	case "flip":
+		return j.flips()
+	case "copies":
+		return copies()
+	case "away":
+		return j.away()
+	case "args", "names":
+		return j.names()
+	case "storm":
+		return j.storm()
+	case "daemon":
+		return j.daemon()
+	case "absent":
+		return j.absent()
+	case "mapping":
+		return j.mapping()
+	}
 	var t target
 	for i, call := range j.Calls {
-		if j.Op == "bench" {
-			break
-		}
 		if i == 0 || !j.Same {
 			if i > 0 {
 				t.close()
@@ -178,24 +216,23 @@ func (j job) do() error {
 	if t.close != nil {
 		t.close()
 	}
-	if j.Op == "bench" {
-		return j.bench()
-	}
-	if j.Op == "clean" {
-		return j.clean()
-	}
 	return nil
 }
 
+// clean writes lines of a real build's log to /dev/null.
 func (j job) clean() error {
 	t, err := openTarget("null")
 	if err != nil {
 		return err
 	}
 	defer t.close()
-	var line []byte
-	for i := range j.N {
-		line = fmt.Appendf(line[:0], "go: downloading github.com/some/module%d v1.%d.%d h1:%016x/%x= -----END CERTIFICATE-----\n", i%97, i%13, i, uint64(i)*0x9e3779b97f4a7c15, i)
+	log := j.Calls[0][0]
+	rest := log
+	for range j.N {
+		line, after, ok := bytes.Cut(rest, []byte{'\n'})
+		if rest = after; !ok {
+			rest = log
+		}
 		if _, err := unix.Write(t.fd, line); err != nil {
 			return err
 		}
@@ -321,4 +358,19 @@ func hole(fd int, b []byte) error {
 	}
 	unix.Syscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&m[0])), uintptr(len(m)))
 	return nil
+}
+
+// loopbackUp switches the loopback interface on.
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	ifr, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	ifr.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr)
 }

@@ -77,10 +77,11 @@ type detectEvent struct {
 type detectKind uint32
 
 const (
-	detectKindKIND_SEEN     detectKind = 0
-	detectKindKIND_REFUSED  detectKind = 1
-	detectKindKIND_MAPPED   detectKind = 2
-	detectKindKIND_UNMAPPED detectKind = 3
+	detectKindKIND_SEEN       detectKind = 0
+	detectKindKIND_REFUSED    detectKind = 1
+	detectKindKIND_MAPPED     detectKind = 2
+	detectKindKIND_UNMAPPED   detectKind = 3
+	detectKindKIND_UNSEARCHED detectKind = 4
 )
 
 type detectScratch struct {
@@ -135,6 +136,7 @@ const (
 	detectShapeSHAPE_TARGET detectShape = 9
 	detectShapeSHAPE_UNMAP  detectShape = 10
 	detectShapeSHAPE_AWAY   detectShape = 11
+	detectShapeSHAPE_RING   detectShape = 12
 )
 
 type detectStream struct {
@@ -187,6 +189,7 @@ const (
 	detectProgSysEnter         = "sys_enter"
 	detectProgTaskNewtask      = "task_newtask"
 	detectVarMaxBytes          = "max_bytes"
+	detectVarRescans           = "rescans"
 	detectVarScopeAll          = "scope_all"
 	detectVarScopeCgroup       = "scope_cgroup"
 	detectVarScopePidns        = "scope_pidns"
@@ -264,6 +267,7 @@ type detectMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type detectVariableSpecs struct {
 	MaxBytes       *ebpf.VariableSpec `ebpf:"max_bytes"`
+	Rescans        *ebpf.VariableSpec `ebpf:"rescans"`
 	ScopeAll       *ebpf.VariableSpec `ebpf:"scope_all"`
 	ScopeCgroup    *ebpf.VariableSpec `ebpf:"scope_cgroup"`
 	ScopePidns     *ebpf.VariableSpec `ebpf:"scope_pidns"`
@@ -321,6 +325,7 @@ func (m *detectMaps) Close() error {
 // It can be passed to loadDetectObjects or ebpf.CollectionSpec.LoadAndAssign.
 type detectVariables struct {
 	MaxBytes       *ebpf.Variable `ebpf:"max_bytes"`
+	Rescans        *ebpf.Variable `ebpf:"rescans"`
 	ScopeAll       *ebpf.Variable `ebpf:"scope_all"`
 	ScopeCgroup    *ebpf.Variable `ebpf:"scope_cgroup"`
 	ScopePidns     *ebpf.Variable `ebpf:"scope_pidns"`

@@ -21,6 +21,7 @@ import (
 var channelOf = map[string]guard.Channel{
 	"file": guard.ChannelFile, "null": guard.ChannelFile, "pipe": guard.ChannelPipe,
 	"socket": guard.ChannelSocket, "dgram": guard.ChannelSocket, "terminal": guard.ChannelTerminal,
+	"memfd": guard.ChannelFile, "seqpacket": guard.ChannelSocket, "tcp": guard.ChannelSocket, "tcp6": guard.ChannelSocket, "udp": guard.ChannelSocket,
 }
 
 // Every call, to everything that it can write to, with a value at every kind of
@@ -233,7 +234,7 @@ func TestCleanWritesGiveNoHit(t *testing.T) {
 	pem := slices.Concat([]byte("-----BEGIN CERTIFICATE-----\n"), random(1600), []byte("\n-----END CERTIFICATE-----\n"))
 	needles = append(needles, needle(1000, pem))
 	w := newWatch(t, needles, Options{})
-	if got := w.do(job{Op: "clean", N: 100_000}); len(got) != 0 {
+	if got := w.do(job{Op: "clean", N: 100_000, Calls: [][][]byte{{buildLog(t)}}}); len(got) != 0 {
 		t.Fatalf("%d false hits: %+v", len(got), got[0])
 	}
 	s, err := w.d.Stats()
@@ -267,7 +268,7 @@ func TestNoPlaintextInAnyMap(t *testing.T) {
 		needles = append(needles, needle(uint32(i), all[i]))
 	}
 	w := newWatch(t, needles, Options{})
-	w.order(job{Op: "clean", N: 100})
+	w.order(job{Op: "clean", N: 100, Calls: [][][]byte{{[]byte("-----END CERTIFICATE-----\n")}}})
 	inner := ebpf.MapID(0)
 	if err := w.d.tables.Lookup(uint32(0), &inner); err != nil {
 		t.Fatal(err)

@@ -6,10 +6,10 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"guard"
 	"net/netip"
 	"os"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -38,6 +38,8 @@ func (d *Detector) decode(raw []byte) (Event, error) {
 		ev.Kind = Mapped
 	case detectKindKIND_UNMAPPED:
 		ev.Kind = Unmapped
+	case detectKindKIND_UNSEARCHED:
+		ev.Kind = Unsearched
 	}
 	port := e.PeerPort>>8 | e.PeerPort<<8 // as it is on the wire
 	switch e.PeerFamily {
@@ -50,7 +52,7 @@ func (d *Detector) decode(raw []byte) (Event, error) {
 	// where they lead to the same file.
 	proc := "/proc/" + strconv.Itoa(ev.PID)
 	ev.Exe = path(proc+"/exe", ev.ExeDevice, ev.ExeInode)
-	if ev.FD >= 0 && strings.HasPrefix(string(ev.Channel), "file") {
+	if ev.FD >= 0 && (ev.Channel == guard.ChannelFile || ev.Channel == ChannelBacking) {
 		ev.Path = path(proc+"/fd/"+strconv.Itoa(ev.FD), ev.Device, ev.Inode)
 	}
 	return ev, nil

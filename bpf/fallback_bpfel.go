@@ -39,8 +39,8 @@ const (
 	fallbackProgSocketSendmsg         = "socket_sendmsg"
 	fallbackProgSocketSetsockopt      = "socket_setsockopt"
 	fallbackProgTaskNewtask           = "task_newtask"
-	fallbackProgUringAllowed          = "uring_allowed"
 	fallbackVarMaxBytes               = "max_bytes"
+	fallbackVarRescans                = "rescans"
 	fallbackVarScopeAll               = "scope_all"
 	fallbackVarScopeCgroup            = "scope_cgroup"
 	fallbackVarScopePidns             = "scope_pidns"
@@ -109,7 +109,6 @@ type fallbackProgramSpecs struct {
 	SocketSendmsg         *ebpf.ProgramSpec `ebpf:"socket_sendmsg"`
 	SocketSetsockopt      *ebpf.ProgramSpec `ebpf:"socket_setsockopt"`
 	TaskNewtask           *ebpf.ProgramSpec `ebpf:"task_newtask"`
-	UringAllowed          *ebpf.ProgramSpec `ebpf:"uring_allowed"`
 }
 
 // fallbackMapSpecs contains maps before they are loaded into the kernel.
@@ -129,6 +128,7 @@ type fallbackMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type fallbackVariableSpecs struct {
 	MaxBytes    *ebpf.VariableSpec `ebpf:"max_bytes"`
+	Rescans     *ebpf.VariableSpec `ebpf:"rescans"`
 	ScopeAll    *ebpf.VariableSpec `ebpf:"scope_all"`
 	ScopeCgroup *ebpf.VariableSpec `ebpf:"scope_cgroup"`
 	ScopePidns  *ebpf.VariableSpec `ebpf:"scope_pidns"`
@@ -182,6 +182,7 @@ func (m *fallbackMaps) Close() error {
 // It can be passed to loadFallbackObjects or ebpf.CollectionSpec.LoadAndAssign.
 type fallbackVariables struct {
 	MaxBytes    *ebpf.Variable `ebpf:"max_bytes"`
+	Rescans     *ebpf.Variable `ebpf:"rescans"`
 	ScopeAll    *ebpf.Variable `ebpf:"scope_all"`
 	ScopeCgroup *ebpf.Variable `ebpf:"scope_cgroup"`
 	ScopePidns  *ebpf.Variable `ebpf:"scope_pidns"`
@@ -212,7 +213,6 @@ type fallbackPrograms struct {
 	SocketSendmsg         *ebpf.Program `ebpf:"socket_sendmsg"`
 	SocketSetsockopt      *ebpf.Program `ebpf:"socket_setsockopt"`
 	TaskNewtask           *ebpf.Program `ebpf:"task_newtask"`
-	UringAllowed          *ebpf.Program `ebpf:"uring_allowed"`
 }
 
 func (p *fallbackPrograms) Close() error {
@@ -234,7 +234,6 @@ func (p *fallbackPrograms) Close() error {
 		p.SocketSendmsg,
 		p.SocketSetsockopt,
 		p.TaskNewtask,
-		p.UringAllowed,
 	)
 }
 

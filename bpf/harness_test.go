@@ -4,10 +4,14 @@ package bpf
 
 import (
 	"bufio"
+	"bytes"
+	"compress/gzip"
 	"crypto/rand"
+	_ "embed"
 	"encoding/gob"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -62,6 +66,12 @@ func start(t testing.TB) (*exec.Cmd, *gob.Encoder, *bufio.Reader, uint64) {
 		t.Fatal(err)
 	}
 	return cmd, gob.NewEncoder(in), bufio.NewReader(out), st.Ino
+}
+
+// canWatch skips where open would.
+func canWatch(t testing.TB) {
+	t.Helper()
+	open(t, Options{PIDNamespace: 1}).Close()
 }
 
 // open skips only where the kernel is too old or the tests do not run as root.
@@ -153,4 +163,21 @@ func (c Counters) minus(o Counters) Counters {
 		c.UnreadableCalls - o.UnreadableCalls, c.OversizeCalls - o.OversizeCalls, c.Hits - o.Hits, c.Dropped - o.Dropped, c.TailsLost - o.TailsLost,
 		c.Refused - o.Refused, c.TakenAway - o.TakenAway, c.Unjudged - o.Unjudged,
 	}
+}
+
+//go:embed testdata/build.log.gz
+var packedLog []byte
+
+// buildLog is what `go build -x -a std` printed.
+func buildLog(t testing.TB) []byte {
+	t.Helper()
+	r, err := gzip.NewReader(bytes.NewReader(packedLog))
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := io.ReadAll(r)
+	if err != nil || len(log) < 100_000 {
+		t.Fatalf("%d bytes of a build's log, %v", len(log), err)
+	}
+	return log
 }

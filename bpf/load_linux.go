@@ -16,11 +16,9 @@ import (
 	"github.com/cilium/ebpf/ringbuf"
 )
 
-// optional are hooks that only newer kernels have: another one does their work,
-// or what they are about is not there.
-func optional(program string) bool {
-	return program == "uring_allowed" || program == "file_ioctl_compat"
-}
+// optional are hooks that only newer kernels have: on older ones the calls that they
+// are about come to another one.
+func optional(program string) bool { return program == "file_ioctl_compat" }
 
 // membership are the programs for scopes of processes.
 func membership(program string) bool {
@@ -83,6 +81,9 @@ func (o Options) configure(spec *ebpf.CollectionSpec, d *Detector) error {
 	if o.All {
 		vars["scope_all"] = uint32(os.Getpid())
 	}
+	if o.Rescans {
+		vars["rescans"] = uint32(1)
+	}
 	if o.Refuse && o.Strict {
 		vars["strict"] = uint32(1)
 	}
@@ -112,7 +113,7 @@ func drop(spec *ebpf.CollectionSpec, o Options) error {
 	}
 	for name, p := range spec.Programs {
 		unwanted := membership(name) && o.Cgroup == 0 && len(o.Processes) == 0 ||
-			(name == "mmap_file" || name == "file_free_security") && !o.Mappings
+			(name == "mmap_file" || name == "file_free_security") && !o.Rescans
 		if !unwanted && optional(name) {
 			hook := p.AttachTo
 			if p.Type == ebpf.LSM {

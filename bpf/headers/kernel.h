@@ -52,6 +52,7 @@ enum bpf_map_type {
 
 /* include/linux/fs.h */
 #define MAY_WRITE 2
+#define MAY_READ 4
 #define FMODE_WRITE 2
 
 /* include/uapi/linux/stat.h, include/linux/kdev_t.h */

@@ -56,6 +56,21 @@ static __always_inline int open_call(struct call *c, struct task_struct *task, u
 	return 1;
 }
 
+/* Says what user space should look at itself. */
+static __noinline int tell(struct progress *now, struct counters *count, u32 kind)
+{
+	struct event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+
+	if (!e) {
+		COUNT(count->dropped, 1);
+		return 0;
+	}
+	describe(e, now);
+	e->kind = kind;
+	bpf_ringbuf_submit(e, 0);
+	return 0;
+}
+
 /* What is refused does not go out, and is no part of the stream. */
 static __always_inline int verdict(struct call *c)
 {
@@ -63,6 +78,8 @@ static __always_inline int verdict(struct call *c)
 		COUNT(c->count->refused, 1);
 		return -EPERM;
 	}
+	if (rescans && c->scratch->now.gap)
+		tell(&c->scratch->now, c->count, KIND_UNSEARCHED);
 	return 0;
 }
 
@@ -114,11 +131,17 @@ int BPF_PROG(file_permission, struct file *file, int mask, int ret)
 	struct tail *tail;
 	u32 channel, mode, shape;
 
-	if (ret || !(mask & MAY_WRITE))
+	if (ret || !(mask & (MAY_WRITE | MAY_READ)))
 		return ret;
 	task = bpf_get_current_task_btf();
 	if (!in_scope(task))
 		return 0;
+	/* sendfile and splice into a pipe ask about what they read only. */
+	if (!(mask & MAY_WRITE)) {
+		if (shape_of(call_number((void *)bpf_task_pt_regs(task))) != SHAPE_AWAY || foreign(task))
+			return 0;
+		return unseen(CHANNEL_PIPE, -EINVAL);
+	}
 	inode = BPF_CORE_READ(file, f_inode);
 	mode = BPF_CORE_READ(inode, i_mode);
 	channel = channel_of(inode, mode);
@@ -130,7 +153,7 @@ int BPF_PROG(file_permission, struct file *file, int mask, int ret)
 		return unseen(channel, strict ? -EPERM : 0);
 	read_args(&a, (void *)bpf_task_pt_regs(task));
 	shape = shape_of(a.nr);
-	if (shape == SHAPE_AWAY)
+	if (shape == SHAPE_AWAY || shape == SHAPE_RING)
 		return unseen(channel, -EINVAL);
 	/* What goes to a socket comes to socket_sendmsg. */
 	if (channel == CHANNEL_SOCKET)
@@ -195,7 +218,9 @@ int BPF_PROG(socket_sendmsg, struct socket *sock, struct msghdr *msg, int size, 
 	} else {
 		/* The kernel's own pages: what splice and its like bring; or what
 		 * a network file system sends of a write that was judged. */
-		if (!foreign(task) && shape_of(a.nr) == SHAPE_AWAY)
+		u32 shape = shape_of(a.nr);
+
+		if (!foreign(task) && (shape == SHAPE_AWAY || shape == SHAPE_RING))
 			return unseen(CHANNEL_SOCKET, -EINVAL);
 		return unseen(CHANNEL_SOCKET, 0);
 	}
@@ -346,7 +371,7 @@ int BPF_PROG(inode_setxattr, void *idmap, struct dentry *dentry, const char *nam
 
 /* What follows moves bytes by ways that nobody can look at. */
 
-/* A ring is a nameless file of this name: so also on kernels before uring_allowed. */
+/* A ring is a nameless file of this name. The hook uring_allowed has been there since 6.15 only. */
 HOOK(inode_init_security_anon)
 int BPF_PROG(inode_init_security_anon, struct inode *inode, const struct qstr *name, const struct inode *context, int ret)
 {
@@ -360,14 +385,6 @@ int BPF_PROG(inode_init_security_anon, struct inode *inode, const struct qstr *n
 	if (*(u64 *)word == *(u64 *)"[io_urin" && word[8] == 'g')
 		return unseen(CHANNEL_OTHER, -ENOSYS);
 	return 0;
-}
-
-HOOK(uring_allowed)
-int BPF_PROG(uring_allowed, int ret)
-{
-	if (ret || !in_scope(bpf_get_current_task_btf()))
-		return ret;
-	return unseen(CHANNEL_OTHER, -ENOSYS);
 }
 
 static __always_inline int judge_ioctl(struct file *file, u32 cmd)

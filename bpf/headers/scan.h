@@ -42,6 +42,7 @@ enum kind {
 	KIND_REFUSED,  /* the call failed because of the needle */
 	KIND_MAPPED,   /* a file is mapped so that stores reach it */
 	KIND_UNMAPPED, /* its last reference is gone */
+	KIND_UNSEARCHED, /* some bytes of a call that passed could not be looked at */
 };
 
 /* Of an inode; or of a descriptor that is none: tgid<<32 | fd. */
@@ -77,6 +78,7 @@ struct counters {
 #define STEPS_PREEMPTIBLE (1 << 18)
 
 /* Set before loading. */
+const volatile u32 rescans; /* say what else must be searched */
 const volatile u8 shapes[SYSCALLS];
 const volatile u64 max_bytes; /* scanned of one call */
 
@@ -511,6 +513,13 @@ static __always_inline void read_args(struct args *a, void *regs)
 		a->a2 = BPF_CORE_READ(r, regs[2]);
 		a->a3 = BPF_CORE_READ(r, regs[3]);
 	}
+}
+
+static __always_inline u64 call_number(void *regs)
+{
+	if (bpf_core_field_exists(((struct pt_regs___x86 *)0)->di))
+		return BPF_CORE_READ((struct pt_regs___x86 *)regs, orig_ax);
+	return BPF_CORE_READ((struct pt_regs___arm64 *)regs, syscallno);
 }
 
 /* A 6.1 verifier forgets a comparison when what was compared is spilled: a mask

@@ -24,7 +24,8 @@ enum shape {
 	SHAPE_QUEUE,   /* queue, buf, len */
 	SHAPE_TARGET,  /* string: of a symbolic link */
 	SHAPE_UNMAP,   /* address, len: of a mapping that ends or is synced */
-	SHAPE_AWAY,    /* moves bytes that nobody can look at: taken away */
+	SHAPE_AWAY,    /* moves bytes from file to file that nobody can look at: taken away */
+	SHAPE_RING,    /* may write bytes that its arguments do not name: then taken away */
 };
 
 enum channel {
