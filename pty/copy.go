@@ -56,6 +56,7 @@ type copier struct {
 	filter     guard.Filter
 	hold, long time.Duration
 	write      func([]byte) error
+	flush      func() error // waits for what write left to another goroutine; may be nil
 	decided    func(guard.Decision)
 	// For a terminal. The filter gets what is to be displayed, so that nothing is
 	// removed from between the halves of a secret after it looked. What it puts in
@@ -124,6 +125,7 @@ func (c *copier) run(src source) error {
 			if c.pending > 0 || c.waiting() {
 				err = c.pass(nil, guard.Pause)
 			}
+			err = errors.Join(err, c.written())
 			c.park()
 		case err == io.EOF:
 			return c.pass(nil, guard.End)
@@ -194,9 +196,19 @@ func (c *copier) judge(p []byte, step guard.Step) error {
 		return err
 	}
 	if c.stopped && c.blocked != nil {
+		if err := c.written(); err != nil {
+			return err
+		}
 		return c.blocked(d)
 	}
 	return nil
+}
+
+func (c *copier) written() error {
+	if c.flush == nil {
+		return nil
+	}
+	return c.flush()
 }
 
 func (c *copier) show(p []byte) error {

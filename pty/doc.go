@@ -10,6 +10,12 @@
 //	  -> without what would make the terminal type -> Filter
 //	  -> without what the filter's masks made of that kind -> one write to it
 //
+// What is more than a few lines is written by a goroutine of its own (aside.go),
+// with at most 64 KiB waiting, while the next bytes are read and judged: a
+// terminal that displays slowly, or not at all, stops the agent as it would
+// without guard. A few bytes, such as an echo, are written at once by whoever
+// judged them.
+//
 // Nothing is on a timer while the filter holds nothing back: an echoed
 // keystroke takes one read, one filter call and one write. When it does hold
 // something back, the wait for more bytes gets a limit, and after it the
@@ -36,8 +42,9 @@
 // there at once, which somebody's typing is not. An arrow key may be lost, or the
 // first byte of a paste at that moment.
 //
-// Goroutines: [Session.Run] copies output on the goroutine of its caller, so
-// that a panic there runs the caller's deferred Restore, and starts three more
-// (input, size, cancellation) that have ended when it returns. [Copy] starts
+// Goroutines: [Session.Run] reads and judges output on the goroutine of its
+// caller, so that a panic there runs the caller's deferred Restore, and starts
+// four more (display, input, size, cancellation) that have ended when it returns.
+// A panic of display is brought to the caller's. [Copy] starts
 // one for a source that is not a file, and none else.
 package pty

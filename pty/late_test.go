@@ -45,6 +45,11 @@ func TestLateAnswers(t *testing.T) {
 		if err := ended(); err != nil {
 			t.Fatal(err)
 		}
+		// A thread of the kernel brings over what is typed.
+		eventually(t, "what is left arrives", func() bool {
+			n, err := unix.IoctlGetInt(int(u.slave.Fd()), unix.TIOCINQ)
+			return err != nil || n >= len(tt.left)
+		})
 		n, err := unix.IoctlGetInt(int(u.slave.Fd()), unix.TIOCINQ)
 		if err != nil {
 			t.Fatal(err)

@@ -93,7 +93,15 @@ func (m *modes) feed(p []byte) {
 			if j < 0 {
 				return
 			}
-			i += j + 1
+			i += j
+			if n := harmless(p[i:]); n > 0 {
+				if p[i+n-1] == 'm' {
+					m.csi(p[i+2:i+n-1], 'm')
+				}
+				i += n
+				continue
+			}
+			i++
 			m.state, m.n = escape, 0
 			continue
 		case str:

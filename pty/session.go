@@ -56,10 +56,13 @@ func shown(text string) string {
 	return strings.ReplaceAll(strings.TrimRight(text, "\n"), "\n", "\r\n") + "\r\n"
 }
 
-// idle shows what guard has to say, when it can be shown.
-func (s *Session) idle() error {
+// idle shows what guard has to say, when it can be shown after what is written.
+func (s *Session) idle(written func() error) error {
 	if !s.noted() {
 		return nil
+	}
+	if err := written(); err != nil {
+		return err
 	}
 	if calm, _ := s.Terminal.calm(); !calm {
 		return nil

@@ -113,14 +113,19 @@ func (s *Session) copy(ctx context.Context, g *gate, master, in, out, poke uintp
 	defer g.leave()
 	src := newPollSource(master, g)
 	src.poke = int(poke)
+	w := newAside(s.Terminal.Write, g.close)
+	defer w.end()
 	c := copier{
 		filter: s.Out, hold: s.Hold, long: s.LongHold,
-		write: s.Terminal.Write, decided: s.OnDecision, idle: s.idle, blocked: s.blocked,
+		write: w.put, flush: w.flush, decided: s.OnDecision, idle: func() error { return s.idle(w.flush) }, blocked: s.blocked,
 		park: func() { g.pass() },
 		tame: &tame{clipboard: s.NoClipboard}, again: &tame{clipboard: s.NoClipboard, mark: true},
 	}
 	err = c.run(src)
 	g.close()
+	if ferr := w.flush(); ferr != nil && (err == nil || err == errStopped) {
+		err = ferr
+	}
 	<-typed // from here on nobody else reads the terminal
 	swallow(int(in), c.again.asked)
 	if err == errStopped {

@@ -114,20 +114,52 @@ func (t *tame) remember(p []byte) {
 }
 
 // plain returns how much of p is neither a control that matters nor the start
-// of one.
+// of one that has to be looked at step by step.
 func (t *tame) plain(p []byte) int {
-	for i, b := range p {
+	for i := 0; i < len(p); i++ {
+		b := p[i]
 		switch {
-		case b >= 0x20 && b < 0x80:
-		case b == 0x1b || b == 0x05:
-			return i
-		case b == 0xc2 || b >= 0x90 && b <= 0x9d && c1(b) != 0:
-			if b == 0xc2 || !t.inside(p, i) {
+		case ordinary[b]:
+		case b == 0x1b:
+			n := harmless(p[i:])
+			if n == 0 {
 				return i
 			}
+			i += n - 1
+		case b == 0x05 || b == 0xc2:
+			return i
+		case !t.inside(p, i):
+			return i
 		}
 	}
 	return len(p)
+}
+
+// ordinary are the bytes that start nothing, wherever they are.
+var ordinary = func() (is [256]bool) {
+	for b := range is {
+		is[b] = b != 0x05 && b != 0x1b && b != 0xc2 && c1(byte(b)) == 0
+	}
+	return is
+}()
+
+// harmless returns the length of the control sequence that p starts with, if it
+// is whole, short, and of those that most output is full of: colours, and moving
+// and erasing, with digits alone. It is 0 for any other.
+func harmless(p []byte) int {
+	if len(p) < 3 || p[1] != '[' {
+		return 0
+	}
+	for i, b := range p[2:min(len(p), 32)] {
+		switch {
+		case b >= '0' && b <= ';':
+		case b >= 'A' && b <= 'M', b == 'P', b == 'X', b == 'd', b == 'm':
+			return i + 3
+		default:
+			return 0
+		}
+	}
+	return 0
 }
 
 // c1 returns the letter that makes b with ESC, for those that matter.
