@@ -2,7 +2,6 @@ package scan
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -46,6 +45,12 @@ func (s *Scanner) locate(ctx context.Context, st *store, found []*spotted) error
 	}
 	t, all := st.repo.tips()
 	sure := all
+	for _, ids := range []map[objectID]bool{t.refs, t.logs} {
+		if err := st.known(ctx, ids); err != nil {
+			s.count.problem("history", err)
+			sure = false
+		}
+	}
 	for _, pass := range []struct {
 		reach string
 		from  map[objectID]bool
@@ -139,27 +144,16 @@ func (lc *locator) inPath(path string, p place) {
 	}
 }
 
-func input1(from, not map[objectID]bool) []byte {
-	var b bytes.Buffer
-	for id := range from {
-		b.WriteString(id.String() + "\n")
-	}
-	for id := range not {
-		b.WriteString("^" + id.String() + "\n")
-	}
-	return b.Bytes()
-}
-
 // log walks commits, oldest first, and looks at what each of them changed.
 func (lc *locator) log(ctx context.Context, reach string, from, not map[objectID]bool, args []string) error {
 	if lc.left() == 0 {
 		return nil
 	}
 	cmd := lc.st.command(ctx, append([]string{
-		"log", "--stdin", "--ignore-missing", "--reverse", "--raw", "--no-abbrev", "--no-renames", "--root", "-z", "--no-ext-diff", "--no-textconv",
+		"log", "--stdin", "--ignore-missing", "--date-order", "--reverse", "--raw", "--no-abbrev", "--no-renames", "--root", "-z", "--no-ext-diff", "--no-textconv",
 		"--no-show-signature", "--no-notes", "--no-decorate", "--no-color", "--no-mailmap", "--encoding=UTF-8", "--format=%x01%H%x02%an <%ae>%x02%aI",
 	}, args...)...)
-	err := piped(cmd, input1(from, not), func(r *bufio.Reader) error {
+	err := piped(cmd, append(idLines(from, ""), idLines(not, "^")...), func(r *bufio.Reader) error {
 		var at place
 		at.reach = reach
 		for {
@@ -223,7 +217,7 @@ func (lc *locator) objects(ctx context.Context, reach string, from map[objectID]
 		return nil
 	}
 	cmd := lc.st.command(ctx, "rev-list", "--stdin", "--objects", "--ignore-missing", "--missing=allow-any")
-	err := piped(cmd, input1(from, nil), func(r *bufio.Reader) error {
+	err := piped(cmd, idLines(from, ""), func(r *bufio.Reader) error {
 		for {
 			line, err := r.ReadString('\n')
 			if errors.Is(err, io.EOF) {

@@ -107,14 +107,12 @@ func (l *looker) content(ctx context.Context, in input, emit sink) error {
 	if l.buf == nil {
 		l.buf = make([]byte, size)
 	}
-	var n int
-	var err error
+	least := len(l.buf)
 	if in.live {
-		n, err = io.ReadAtLeast(in.r, l.buf[:chunk], 512) // enough to know an archive by
-	} else {
-		n, err = io.ReadFull(in.r, l.buf)
+		least = 512 // enough to know an archive by
 	}
-	whole := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+	n, err := fill(in.r, l.buf, least)
+	whole := errors.Is(err, io.EOF)
 	if err != nil && !whole {
 		// What was read before the error is searched all the same.
 		return errors.Join(l.block(in.show, l.buf[:n], emit), err)
@@ -126,7 +124,10 @@ func (l *looker) content(ctx context.Context, in input, emit sink) error {
 			return err
 		}
 		if in.file != nil {
-			if n, err = rewind(in.file, l.buf); err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+			if _, err := in.file.Seek(0, io.SeekStart); err != nil {
+				return err
+			}
+			if n, err = fill(in.file, l.buf, len(l.buf)); err != nil && !errors.Is(err, io.EOF) {
 				return err
 			}
 			whole, head = err != nil, l.buf[:n]
@@ -138,11 +139,17 @@ func (l *looker) content(ctx context.Context, in input, emit sink) error {
 	return l.stream(ctx, in, head, emit)
 }
 
-func rewind(f *os.File, buf []byte) (int, error) {
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return 0, err
+// fill reads at least so many bytes into p. Its error is io.EOF only where r ended;
+// an io.ErrUnexpectedEOF is r's own, as of an archive that was cut off.
+func fill(r io.Reader, p []byte, least int) (n int, err error) {
+	for n < least {
+		m, err := r.Read(p[n:])
+		n += m
+		if err != nil {
+			return n, err
+		}
 	}
-	return io.ReadFull(f, buf)
+	return n, nil
 }
 
 // block looks into b, which is all of a file.
@@ -304,7 +311,11 @@ func (l *looker) stream(ctx context.Context, in input, head []byte, emit sink) e
 		if to+chunk > len(l.buf) {
 			to = l.slide(t, to)
 		}
-		n, err := read(in.r, l.buf[to:to+chunk], in.live)
+		least := chunk
+		if in.live {
+			least = 1
+		}
+		n, err := fill(in.r, l.buf[to:to+chunk], least)
 		from, to = to, to+n
 		if n > 0 && err == nil {
 			continue
@@ -323,19 +334,11 @@ func (l *looker) stream(ctx context.Context, in input, head []byte, emit sink) e
 		if ferr := l.foundIn(t, hits, found, &recent, emit); ferr != nil {
 			return ferr
 		}
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		return err
 	}
-}
-
-// read fills p, or takes what is there of a live stream.
-func read(r io.Reader, p []byte, live bool) (int, error) {
-	if live {
-		return r.Read(p)
-	}
-	return io.ReadFull(r, p)
 }
 
 func (l *looker) foundIn(t *text, hits []matcher.Hit, found []formats.Finding, recent *[]matcher.Hit, emit sink) error {

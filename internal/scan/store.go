@@ -117,6 +117,40 @@ type object struct {
 	size int64
 }
 
+// known leaves only those in ids that are there.
+func (st *store) known(ctx context.Context, ids map[objectID]bool) error {
+	there := map[objectID]bool{}
+	cmd := st.command(ctx, "cat-file", "--batch-check=%(objectname) %(objecttype) %(objectsize)")
+	err := piped(cmd, idLines(ids, ""), func(r *bufio.Reader) error {
+		for {
+			line, err := r.ReadSlice('\n')
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			if o, ok := parseObject(line); ok {
+				there[o.id] = true
+			}
+		}
+	})
+	for id := range ids {
+		if !there[id] {
+			delete(ids, id)
+		}
+	}
+	return err
+}
+
+func idLines(ids map[objectID]bool, before string) []byte {
+	var b bytes.Buffer
+	for id := range ids {
+		b.WriteString(before + id.String() + "\n")
+	}
+	return b.Bytes()
+}
+
 // list calls each for every object, in the order of the packs.
 func (st *store) list(ctx context.Context, each func(object) error) error {
 	cmd := st.command(ctx, "cat-file", "--batch-all-objects", "--unordered", "--batch-check=%(objectname) %(objecttype) %(objectsize)")
@@ -262,8 +296,12 @@ func (r *repo) tips() (t tips, all bool) {
 	for _, git := range gits {
 		if entries, err := os.ReadDir(git); err == nil {
 			for _, e := range entries {
-				if name := e.Name(); e.Type().IsRegular() && (name == "packed-refs" || strings.HasSuffix(name, "HEAD")) {
+				switch name := e.Name(); {
+				case !e.Type().IsRegular():
+				case name == "packed-refs", name == "HEAD":
 					read(filepath.Join(git, name), addRef)
+				case strings.HasSuffix(name, "HEAD"): // ORIG_HEAD and its like: what was, or is to be
+					read(filepath.Join(git, name), addLog)
 				}
 			}
 		}
