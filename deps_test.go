@@ -24,6 +24,7 @@ var imports = map[string][]string{
 	"matcher/formats":    {},
 	"policy":             {},
 	"audit":              {},
+	"audit/export":       {"audit"},
 	"vault":              {},
 	"rotate":             {"vault"},
 	"rotate/postgres":    {"rotate"},

@@ -6,10 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"guard/audit"
+	"guard/audit/export"
 	"guard/vault"
 )
 
@@ -36,7 +39,7 @@ func runAudit(a *app, ctx context.Context, c *command, args []string) error {
 	asJSON := f.Bool("json", false, "one JSON object a line")
 	dir := f.String("dir", "", "read the log in this folder instead of guard's own")
 	key := f.String("key", "", "verify with this public key instead of the one beside the log")
-	format := f.String("format", "jsonl", "of export: jsonl")
+	format := f.String("format", "jsonl", "of export: "+strings.Join(export.Formats(), ", "))
 	if err := parse(f, args); err != nil {
 		return err
 	}
@@ -80,10 +83,11 @@ func runAudit(a *app, ctx context.Context, c *command, args []string) error {
 		}
 		return audit.Show(w, *dir, q)
 	case "export":
-		if *format != "jsonl" {
-			return usagef("--format %q: want jsonl", *format)
+		x, err := export.New(w, *format, a.logSource(*dir))
+		if err != nil {
+			return usageError{err}
 		}
-		return audit.Read(*dir, q, a.printRecord)
+		return audit.Read(*dir, q, x.Write)
 	case "tail":
 		return a.tailAudit(ctx, *dir, q, *asJSON)
 	case "verify":
@@ -110,6 +114,16 @@ func runAudit(a *app, ctx context.Context, c *command, args []string) error {
 	default:
 		return usagef("audit %q: want show, tail, verify, prove, find, export, schema or prune", verb)
 	}
+}
+
+// logSource says where the records of the log in dir come from.
+func (a *app) logSource(dir string) export.Source {
+	s := export.Source{Version: version()}
+	s.Host, _ = os.Hostname()
+	if b, err := os.ReadFile(filepath.Join(dir, "key.pub")); err == nil {
+		s.Key = strings.TrimSpace(string(b))
+	}
+	return s
 }
 
 func (a *app) printRecord(r audit.Record) error { return a.printJSON(r) }

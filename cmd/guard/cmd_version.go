@@ -18,11 +18,8 @@ func runVersion(a *app, ctx context.Context, c *command, args []string) error {
 	if err := parse(f, args); err != nil {
 		return err
 	}
-	version, revision := "devel", ""
+	version, revision := version(), ""
 	if bi, ok := debug.ReadBuildInfo(); ok {
-		if bi.Main.Version != "" && bi.Main.Version != "(devel)" {
-			version = bi.Main.Version
-		}
 		for _, s := range bi.Settings {
 			if s.Key == "vcs.revision" {
 				revision = s.Value
@@ -39,4 +36,12 @@ func runVersion(a *app, ctx context.Context, c *command, args []string) error {
 	}
 	_, err = fmt.Fprintf(a.stdout, "guard %s, %s %s/%s, engine %s\n", strings.TrimSpace(version+" "+revision), runtime.Version(), runtime.GOOS, runtime.GOARCH, m.Engine())
 	return err
+}
+
+// version is this guard's, "devel" where it was built from a checkout.
+func version() string {
+	if bi, ok := debug.ReadBuildInfo(); ok && bi.Main.Version != "" && bi.Main.Version != "(devel)" {
+		return bi.Main.Version
+	}
+	return "devel"
 }
