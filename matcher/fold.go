@@ -34,10 +34,36 @@ const (
 	ones       = 0x0101010101010101
 	foldRun    = 48 // columns: xxd -p has 60, PEM 64, OpenSSH 70, MIME 76; the first line may have less
 	foldIndent = 16 // blanks
+	sample     = 16 // bytes
 )
 
 // inLine says that c is neither a blank nor a control character.
 func inLine(c byte) bool { return c > ' ' }
+
+// lineEnd is the index of the first byte of p[i:] that is not in a line, or
+// len(p).
+func lineEnd(p []byte, i int) int {
+	// The lowest bit that is set is exact (Warren, Hacker's Delight, 6-1), and
+	// there is none only where no byte is less than '!'.
+	for ; i+32 <= len(p); i += 32 {
+		w := p[i : i+32]
+		x0, x1 := binary.LittleEndian.Uint64(w), binary.LittleEndian.Uint64(w[8:])
+		x2, x3 := binary.LittleEndian.Uint64(w[16:]), binary.LittleEndian.Uint64(w[24:])
+		if ((x0-'!'*ones)&^x0|(x1-'!'*ones)&^x1|(x2-'!'*ones)&^x2|(x3-'!'*ones)&^x3)&(0x80*ones) != 0 {
+			break
+		}
+	}
+	for ; i+8 <= len(p); i += 8 {
+		x := binary.LittleEndian.Uint64(p[i:])
+		if t := (x - '!'*ones) &^ x & (0x80 * ones); t != 0 {
+			return i + bits.TrailingZeros64(t)/8
+		}
+	}
+	for i < len(p) && inLine(p[i]) {
+		i++
+	}
+	return i
+}
 
 // write takes s.b[from:to], which follows prev if from is 0, and adds hits that
 // end in it.
@@ -76,15 +102,13 @@ func (f *fold) write(set *set, prev, s *text, from, to int, hits []Hit) []Hit {
 				hits = f.end(set, hits)
 			}
 		case foldText:
-			j, limit := i, len(p)
+			limit := len(p)
 			if f.lean { // ask now and then whether a needle crosses the break
 				if limit = min(limit, i+quiet-f.run%quiet); f.run < glance {
 					limit = min(limit, i+glance-f.run)
 				}
 			}
-			for j < limit && inLine(p[j]) {
-				j++
-			}
+			j := lineEnd(p[:limit], i)
 			f.add(s, i, j, f.cut)
 			f.cut = 0
 			f.run += j - i
@@ -127,20 +151,20 @@ func (f *fold) lineBreak(s *text, i int) int {
 // have, and backwards from there: so at few bytes of a text with blanks.
 func (f *fold) seek(p []byte, i int) int {
 	for i < len(p) {
-		j := i
-		for j < len(p) && inLine(p[j]) {
-			j++
-		}
+		j := lineEnd(p, i)
 		f.run += j - i
 		if j == len(p) || f.run >= f.min && (p[j] == '\r' || p[j] == '\n') {
 			return j
 		}
 		f.run = 0
-		for i = j + 1; f.min >= 16; {
-			// A run has one of these 8 bytes in it as a whole, wherever it begins.
+		for i = j + 1; f.min >= 2*sample; {
+			// A run has one of these samples in it as a whole, wherever it begins.
 			// Where each has a blank there is none; and none waits for the one before.
-			for at := i + f.min - 8; at+8 <= len(p); at += f.min - 8 {
-				if x := binary.LittleEndian.Uint64(p[at:]); (x-'!'*ones)&^x&(0x80*ones) == 0 {
+			// Two words at once, since words of eight letters are many.
+			for at := i + f.min - sample; at+sample <= len(p); at += f.min - sample {
+				w := p[at : at+sample]
+				x, y := binary.LittleEndian.Uint64(w), binary.LittleEndian.Uint64(w[8:])
+				if ((x-'!'*ones)&^x|(y-'!'*ones)&^y)&(0x80*ones) == 0 {
 					break
 				}
 				i = at
