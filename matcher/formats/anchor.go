@@ -1,0 +1,267 @@
+package formats
+
+import (
+	"regexp/syntax"
+)
+
+// byteSet is a set of byte values.
+type byteSet [4]uint64
+
+func (s *byteSet) add(c byte)      { s[c>>6] |= 1 << (c & 63) }
+func (s *byteSet) has(c byte) bool { return s[c>>6]>>(c&63)&1 != 0 }
+
+func (s *byteSet) size() int {
+	n := 0
+	for c := range 256 {
+		if s.has(byte(c)) {
+			n++
+		}
+	}
+	return n
+}
+
+func (s *byteSet) each(f func(c byte)) {
+	for c := range 256 {
+		if s.has(byte(c)) {
+			f(byte(c))
+		}
+	}
+}
+
+// anchor is what a match of a rule must contain: a sequence of bytes, each of
+// a set. The engines look for anchors and nothing else, so that they agree.
+type anchor struct {
+	rule int
+	sets []byteSet
+	// align is 0 for an anchor in plain text. 1 to 3: the anchor is looked for in
+	// base64, and sets are the characters that are wholly its own where its first
+	// byte is byte align-1 of a group of three.
+	align int
+}
+
+func (a *anchor) match(b []byte) bool {
+	if len(b) < len(a.sets) {
+		return false
+	}
+	for i := range a.sets {
+		if !a.sets[i].has(b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+const (
+	maxAnchor = 12 // bytes; what a stream holds back at most for a match that has not begun for sure
+	maxBranch = 64 // alternatives of one rule
+)
+
+// sequences says how a match of re begins: one of the returned sequences. done
+// says that they are all of it. It returns nil, false where nothing is known.
+func sequences(re *syntax.Regexp) (seqs [][]byteSet, done bool) {
+	empty := [][]byteSet{nil}
+	switch re.Op {
+	case syntax.OpLiteral:
+		var seq []byteSet
+		for _, r := range re.Rune {
+			if r >= 0x80 || len(seq) == maxAnchor {
+				return [][]byteSet{seq}, false
+			}
+			var s byteSet
+			s.add(byte(r))
+			if re.Flags&syntax.FoldCase != 0 && (r|0x20 >= 'a' && r|0x20 <= 'z') {
+				s.add(byte(r | 0x20))
+				s.add(byte(r &^ 0x20))
+			}
+			seq = append(seq, s)
+		}
+		return [][]byteSet{seq}, true
+	case syntax.OpCharClass:
+		var s byteSet
+		for i := 0; i < len(re.Rune); i += 2 {
+			if re.Rune[i+1] >= 0x80 && !foldOnly(re.Rune[i], re.Rune[i+1]) {
+				return empty, false
+			}
+			for c := re.Rune[i]; c <= min(re.Rune[i+1], 0x7f); c++ {
+				s.add(byte(c))
+			}
+		}
+		return [][]byteSet{{s}}, true
+	case syntax.OpEmptyMatch, syntax.OpBeginText, syntax.OpBeginLine, syntax.OpWordBoundary, syntax.OpNoWordBoundary:
+		return empty, true
+	case syntax.OpCapture:
+		return sequences(re.Sub[0])
+	case syntax.OpQuest:
+		seqs, done = sequences(re.Sub[0])
+		return append(seqs, nil), done
+	case syntax.OpPlus:
+		seqs, _ = sequences(re.Sub[0])
+		return seqs, false
+	case syntax.OpRepeat:
+		seqs, done = empty, true
+		for range re.Min {
+			if seqs, done = concat(seqs, re.Sub[0]); !done {
+				return seqs, false
+			}
+		}
+		return seqs, re.Min == re.Max
+	case syntax.OpConcat:
+		seqs = empty
+		for _, sub := range re.Sub {
+			if seqs, done = concat(seqs, sub); !done {
+				return seqs, false
+			}
+		}
+		return seqs, true
+	case syntax.OpAlternate:
+		done = true
+		for _, sub := range re.Sub {
+			more, d := sequences(sub)
+			seqs, done = append(seqs, more...), done && d
+		}
+		return seqs, done && len(seqs) <= maxBranch
+	}
+	return empty, false
+}
+
+// foldOnly says that a range of a case-insensitive class is one of the two
+// letters outside ASCII that fold to ASCII: no credential is spelled with them.
+func foldOnly(lo, hi rune) bool { return lo == hi && (lo == 0x17f || lo == 0x212a) }
+
+func concat(seqs [][]byteSet, re *syntax.Regexp) ([][]byteSet, bool) {
+	next, done := sequences(re)
+	if len(seqs)*len(next) > maxBranch {
+		return seqs, false
+	}
+	var all [][]byteSet
+	for _, a := range seqs {
+		for _, b := range next {
+			seq := append(append([]byteSet(nil), a...), b...)
+			if len(seq) >= maxAnchor {
+				seq, done = seq[:maxAnchor], false
+			}
+			all = append(all, seq)
+		}
+	}
+	return all, done
+}
+
+// longest is how many bytes a match of re has at most; -1: there is no limit.
+func longest(re *syntax.Regexp) int {
+	sum := func(n int, of int) int {
+		if n < 0 || of < 0 {
+			return -1
+		}
+		return n * of
+	}
+	switch re.Op {
+	case syntax.OpLiteral:
+		n := 0
+		for _, r := range re.Rune {
+			n += runeLen(r)
+		}
+		return n
+	case syntax.OpCharClass:
+		n := 0
+		for i := 1; i < len(re.Rune); i += 2 {
+			n = max(n, runeLen(re.Rune[i]))
+		}
+		return n
+	case syntax.OpAnyChar, syntax.OpAnyCharNotNL:
+		return 4
+	case syntax.OpCapture, syntax.OpQuest:
+		return longest(re.Sub[0])
+	case syntax.OpStar, syntax.OpPlus:
+		return -1
+	case syntax.OpRepeat:
+		return sum(re.Max, longest(re.Sub[0]))
+	case syntax.OpConcat:
+		n := 0
+		for _, sub := range re.Sub {
+			l := longest(sub)
+			if l < 0 {
+				return -1
+			}
+			n += l
+		}
+		return n
+	case syntax.OpAlternate:
+		n := 0
+		for _, sub := range re.Sub {
+			l := longest(sub)
+			if l < 0 {
+				return -1
+			}
+			n = max(n, l)
+		}
+		return n
+	}
+	return 0
+}
+
+func runeLen(r rune) int {
+	switch {
+	case r < 0x80:
+		return 1
+	case r < 0x800:
+		return 2
+	case r < 0x10000:
+		return 3
+	}
+	return 4
+}
+
+// weigh guesses how rare a window of sets is in text: the number of windows
+// that it stands for, each weighed by how common its bytes are.
+func weigh(sets []byteSet) float64 {
+	w := 1.0
+	for i := range sets {
+		sum := 0.0
+		sets[i].each(func(c byte) { sum += commonness[c|0x20] })
+		w *= sum
+	}
+	return w
+}
+
+// commonness of bytes, case folded, in source and text, per thousand. Rough:
+// it only serves to choose windows.
+var commonness = func() (t [256]float64) {
+	for i := range t {
+		t[i] = 0.5
+	}
+	for c, n := range map[byte]float64{' ': 150, 'e': 80, 't': 65, 'a': 50, 'o': 48, 'i': 48, 'n': 48, 's': 45, 'r': 45, 'l': 30, 'd': 25, 'c': 25, 'u': 22, 'm': 18, 'p': 18, 'f': 16, 'g': 14, 'h': 20, 'b': 12, 'y': 10,
+		'w': 9, 'v': 9, 'x': 7, 'k': 6, 'j': 3, 'q': 2, 'z': 2, '0': 15, '1': 10, '2': 8, '3': 6, '4': 6, '5': 5, '6': 5, '7': 4, '8': 5, '9': 4, '/': 8, '.': 10, ',': 10, '-': 8, '=': 8, ':': 6, '"': 10, '\'': 5, '(': 8, ')': 8, 0x7f: 6} {
+		t[c] = n
+	}
+	return t
+}()
+
+const gram = 4 // bytes that the Go engine hashes
+
+// maxGrams is how many windows one anchor may stand for.
+const maxGrams = 4096
+
+// window chooses the gram of a that is rarest; -1: none is rare enough.
+func (a *anchor) window() int {
+	best, at := 0.0, -1
+	for i := 0; i+gram <= len(a.sets); i++ {
+		n := 1
+		for j := range gram {
+			n *= folded(&a.sets[i+j]).size()
+		}
+		if n > maxGrams {
+			continue
+		}
+		if w := weigh(a.sets[i : i+gram]); at < 0 || w < best {
+			best, at = w, i
+		}
+	}
+	return at
+}
+
+// folded is what s becomes when every byte has bit 5 set.
+func folded(s *byteSet) *byteSet {
+	var f byteSet
+	s.each(func(c byte) { f.add(c | 0x20) })
+	return &f
+}
