@@ -218,7 +218,7 @@ func (l *looker) found(t *text, hits []matcher.Hit, found []formats.Finding, emi
 		f.File = l.s.mask(t.show)
 		f.Line, f.Column = t.at(from)
 		if l.s.o.Keep {
-			f.Secret = guard.NewSecret(bytes.Clone(t.bytes(from, to)))
+			f.Shown = shown(t.bytes(from, to))
 		}
 		out, order = append(out, f), append(order, from)
 	}
@@ -243,6 +243,11 @@ func (l *looker) found(t *text, hits []matcher.Hit, found []formats.Finding, emi
 		}
 	}
 	return nil
+}
+
+func shown(b []byte) func() []byte {
+	b = bytes.Clone(b)
+	return func() []byte { return b }
 }
 
 func covered(from, to int64, hits []matcher.Hit) bool {
@@ -395,7 +400,7 @@ func (l *looker) named(names []string, each func(i int, f Finding)) {
 		}
 		f.In = "name"
 		if l.s.o.Keep {
-			f.Secret = guard.NewSecret(bytes.Clone(text[from:min(to, starts[i]+int64(len(names[i])))]))
+			f.Shown = shown(text[from:min(to, starts[i]+int64(len(names[i])))])
 		}
 		each(i, f)
 	}

@@ -76,7 +76,9 @@ type Finding struct {
 	// "unreachable".
 	Reach string `json:"reach,omitempty"`
 
-	Secret guard.Secret `json:"-"` // with Options.Keep
+	// Shown is the secret itself, with Options.Keep: a function, so that neither
+	// formatting nor logging a finding shows it.
+	Shown func() []byte `json:"-"`
 }
 
 // Summary counts what was done and what was left out. All of it may be read
