@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -74,6 +75,12 @@ func machine(m *testing.M) {
 		os.MkdirAll(fs[1], 0o755)
 		if err := unix.Mount(fs[0], fs[1], fs[0], 0, ""); err != nil && err != unix.EBUSY {
 			fmt.Printf("mount %s: %v\n", fs[1], err)
+		}
+	}
+	modules, _ := filepath.Glob("/modules/*")
+	for _, m := range modules {
+		if err := loadModule(m); err != nil {
+			fmt.Printf("load %s: %v\n", m, err)
 		}
 	}
 	if err := loopbackUp(); err != nil {
@@ -373,4 +380,13 @@ func loopbackUp() error {
 	}
 	ifr.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
 	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr)
+}
+
+func loadModule(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return unix.FinitModule(int(f.Fd()), "", 0)
 }

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -68,6 +69,9 @@ func start(t testing.TB) (*exec.Cmd, *gob.Encoder, *bufio.Reader, uint64) {
 	return cmd, gob.NewEncoder(in), bufio.NewReader(out), st.Ino
 }
 
+// probed is what this kernel has; asking costs seconds in a virtual machine.
+var probed = sync.OnceValue(Probe)
+
 // canWatch skips where open would.
 func canWatch(t testing.TB) {
 	t.Helper()
@@ -90,7 +94,7 @@ func open(t testing.TB, o Options) *Detector {
 		t.Fatal(err)
 	}
 	var major, minor int
-	fmt.Sscanf(Probe().Kernel, "%d.%d", &major, &minor)
+	fmt.Sscanf(probed().Kernel, "%d.%d", &major, &minor)
 	if os.Getuid() == 0 && (major > 5 || major == 5 && minor >= 17) {
 		t.Fatalf("this kernel is new enough: %v", err)
 	}

@@ -33,27 +33,38 @@ func (p plant) String() string {
 
 // sink is where planted bytes go.
 type sink struct {
-	fd    int
-	max   int                    // takes no more in one call
-	read  func(b []byte) (n int) // what has arrived, without waiting
-	close func()
+	fd, other int // other: -1 for a file
+	max       int // takes no more in one call
+	close     func()
 }
 
-func nonblock(fd int) func([]byte) int {
-	return func(b []byte) int {
-		total := 0
-		for total < len(b) {
-			n, _, err := unix.Recvfrom(fd, b[total:], unix.MSG_DONTWAIT)
-			if errors.Is(err, unix.ENOTSOCK) {
-				unix.SetNonblock(fd, true)
-				n, err = unix.Read(fd, b[total:])
-			}
-			if err != nil || n == 0 {
-				break
-			}
-			total += n
+// arrived is what there is at the other end. A mark is sent after it and waited for:
+// terminals and the loopback deliver a little later.
+func (s sink) arrived() ([]byte, error) {
+	if s.other < 0 {
+		var st unix.Stat_t
+		if err := unix.Fstat(s.fd, &st); err != nil {
+			return nil, err
 		}
-		return total
+		b := make([]byte, st.Size)
+		_, err := unix.Pread(s.fd, b, 0)
+		return b, err
+	}
+	const mark = "~"
+	if _, err := unix.Write(s.fd, []byte(mark)); err != nil {
+		return nil, err
+	}
+	var all []byte
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := unix.Read(s.other, buf)
+		if err != nil || n == 0 {
+			return nil, fmt.Errorf("read back: %d, %w", n, err)
+		}
+		all = append(all, buf[:n]...)
+		if before, ok := bytes.CutSuffix(all, []byte(mark)); ok {
+			return before, nil
+		}
 	}
 }
 
@@ -70,10 +81,7 @@ func openSink(kind string) (s sink, err error) {
 		case "overlay":
 			fd, err = unix.Open(overlayDir+"/merged/out", unix.O_CREAT|unix.O_TRUNC|unix.O_RDWR, 0o600)
 		}
-		return sink{fd, 1 << 30, func(b []byte) int {
-			n, _ := unix.Pread(fd, b, 0)
-			return max(n, 0)
-		}, func() { unix.Close(fd) }}, err
+		return sink{fd, -1, 1 << 30, func() { unix.Close(fd) }}, err
 	case "pipe":
 		err = unix.Pipe2(fds[:], 0)
 		fds[0], fds[1] = fds[1], fds[0]
@@ -92,26 +100,11 @@ func openSink(kind string) (s sink, err error) {
 		if err != nil {
 			return sink{}, err
 		}
-		return sink{t.fd, 1000, func(b []byte) int {
-			n := 0
-			if p := []unix.PollFd{{Fd: int32(t.other), Events: unix.POLLIN}}; len(b) > 0 {
-				for n < len(b) {
-					if ready, _ := unix.Poll(p, 0); ready == 0 {
-						break
-					}
-					m, err := unix.Read(t.other, b[n:])
-					if err != nil || m == 0 {
-						break
-					}
-					n += m
-				}
-			}
-			return n
-		}, t.close}, nil
+		return sink{t.fd, t.other, 1000, t.close}, nil
 	default:
 		return sink{}, fmt.Errorf("no sink %q", kind)
 	}
-	return sink{fds[0], 30_000, nonblock(fds[1]), func() { unix.Close(fds[0]); unix.Close(fds[1]) }}, err
+	return sink{fds[0], fds[1], 30_000, func() { unix.Close(fds[0]); unix.Close(fds[1]) }}, err
 }
 
 // inet is a connected pair on the loopback.
@@ -261,9 +254,8 @@ func (p plant) once(s sink, b []byte, clean bool) error {
 	} else if !errors.Is(err, unix.EPERM) {
 		return fmt.Errorf("not refused: %d, %v", n, err)
 	}
-	got := make([]byte, len(b)+1)
-	if n := s.read(got); n != out || !bytes.Equal(got[:n], b[:out]) {
-		return fmt.Errorf("%d bytes of %d at the destination", n, out)
+	if got, err := s.arrived(); err != nil || !bytes.Equal(got, b[:out]) {
+		return fmt.Errorf("%d bytes of %d at the destination, %w", len(got), out, err)
 	}
 	return nil
 }
@@ -288,7 +280,6 @@ func (j job) flips() error {
 		}
 	}()
 	refused, escaped := 0, 0
-	got := make([]byte, len(buf))
 	for range j.N {
 		s, err := openSink(j.To)
 		if err != nil {
@@ -296,7 +287,9 @@ func (j job) flips() error {
 		}
 		if _, err := unix.Write(s.fd, buf); errors.Is(err, unix.EPERM) {
 			refused++
-		} else if bytes.Contains(got[:s.read(got)], value) {
+		} else if got, err := s.arrived(); err != nil {
+			return err
+		} else if bytes.Contains(got, value) {
 			escaped++
 		}
 		s.close()

@@ -19,7 +19,7 @@ func TestVerifierAcceptsEveryProgram(t *testing.T) {
 	}{
 		"detect": {loadDetect, Tracepoint}, "block": {loadBlock, LSM}, "fallback": {loadFallback, FmodRet},
 	} {
-		if err := Probe().Need(object.needs); err != nil && object.needs != Tracepoint {
+		if err := probed().Need(object.needs); err != nil && object.needs != Tracepoint {
 			t.Logf("%s: %v", name, err)
 			continue
 		}

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Unpacks Debian's cloud kernels (6.1 and 6.12 on Debian 12), for the tests that
 # boot them, and prints where they are, as GUARD_TEST_KERNELS wants them. They are
-# unpacked in .cache, never installed. Prints nothing where there is no apt-get.
+# unpacked in .cache, never installed: the image, and beside it the module for
+# overlayfs. Prints nothing where there is no apt-get or no network.
 set -eu
 cd "$(dirname "$0")/../.."
 command -v apt-get >/dev/null && command -v qemu-system-x86_64 >/dev/null && [ "$(uname -m)" = x86_64 ] || exit 0
@@ -9,15 +10,22 @@ mkdir -p .cache/kernels
 list=
 for series in 6.1 6.12; do
 	image=$(ls .cache/kernels/"$series"/boot/vmlinuz-* 2>/dev/null | tail -n 1 || true)
-	if [ -z "$image" ]; then
-		[ -n "$(apt-cache search --names-only '^linux-image-.*cloud-amd64-unsigned$')" ] || apt-get update >&2
+	if [ -z "$image" ] || [ ! -s ".cache/kernels/$series/boot/overlay.ko" ]; then
+		[ -n "$(apt-cache search --names-only '^linux-image-.*cloud-amd64-unsigned$')" ] || apt-get update >&2 || true
 		package=$(apt-cache search --names-only "^linux-image-$series[.].*cloud-amd64-unsigned\$" | cut -d' ' -f1 | sort -V | tail -n 1)
 		[ -n "$package" ] || { echo "kernels.sh: no Linux $series in Debian's packages" >&2; continue; }
 		dir=$(mktemp -d .cache/kernels/download.XXXXXX)
 		# apt drops root for downloads, and then cannot write here: let it be root.
-		if (cd "$dir" && apt-get -o APT::Sandbox::User=root download "$package" >&2) && dpkg -x "$dir"/*.deb ".cache/kernels/$series" >&2; then
+		if (cd "$dir" && apt-get -o APT::Sandbox::User=root download "$package" >&2) && dpkg -x "$dir"/*.deb "$dir/root" >&2; then
+			overlay=$(find "$dir/root" -path '*/fs/overlayfs/overlay.ko*' | head -n 1)
+			case "$overlay" in
+			*.xz) xz -dc "$overlay" >"$dir/root/boot/overlay.ko" ;;
+			*.ko) cp "$overlay" "$dir/root/boot/overlay.ko" ;;
+			esac
+			rm -rf ".cache/kernels/$series"
+			mkdir ".cache/kernels/$series"
+			mv "$dir/root/boot" ".cache/kernels/$series/boot"
 			image=$(ls .cache/kernels/"$series"/boot/vmlinuz-* | tail -n 1)
-			rm -rf ".cache/kernels/$series/lib/modules"
 		fi
 		rm -rf "$dir"
 	fi

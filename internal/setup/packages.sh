@@ -1,19 +1,17 @@
 #!/bin/sh
-# Installs the Debian packages that are missing for build, test, generate or vm.
+# Installs the Debian packages that are missing for build, test or generate.
 # Nothing is done where everything is there. Without root it says what to install.
 set -eu
 
 build="gcc libc6-dev pkg-config libhyperscan-dev"
-test="$build git curl openssl python3 postgresql dbus gnome-keyring libsecret-tools procps iproute2 tmux nodejs"
+test="$build qemu-system-x86 xz-utils git curl openssl python3 postgresql dbus gnome-keyring libsecret-tools procps iproute2 tmux nodejs"
 generate="$build clang llvm libbpf-dev"
-vm="$test qemu-system-x86"
 
 case "${1:-}" in
 build) want=$build ;;
 test) want=$test ;;
 generate) want=$generate ;;
-vm) want=$vm ;;
-*) echo "usage: packages.sh build|test|generate|vm" >&2; exit 2 ;;
+*) echo "usage: packages.sh build|test|generate" >&2; exit 2 ;;
 esac
 
 command -v go >/dev/null || { echo "Go 1.26 or newer is needed: https://go.dev/dl/" >&2; exit 1; }

@@ -27,13 +27,36 @@ type Options struct {
 	Kernel  string   // path of a vmlinuz
 	Init    string   // path of a static program; it must end by printing what Exit finds, and power off
 	Args    []string // of the program, without white space
+	Modules []string // paths of kernel modules, which are put into /modules for the program to load
 	Cmdline string   // more for the kernel, for instance "lsm=lockdown,bpf"
 	Memory  int      // MiB; 0: 1024
 	CPUs    int      // 0: 2
 }
 
-// ErrNoMachine: qemu is missing.
-var ErrNoMachine = errors.New("qemu-system-x86_64 is not installed (package qemu-system-x86)")
+var (
+	// ErrNoMachine: qemu is missing.
+	ErrNoMachine = errors.New("qemu-system-x86_64 is not installed (package qemu-system-x86)")
+	// ErrNoKernel: there is no kernel to boot.
+	ErrNoKernel = errors.New("no kernel to boot: internal/setup/kernels.sh downloads them, which needs Debian, qemu and a network")
+)
+
+// Kernels are what Run can boot: those that GUARD_TEST_KERNELS names (a list of
+// vmlinuz files, as in PATH), else what internal/setup/kernels.sh has unpacked
+// below root, the repository's folder. Without any, or without qemu, it is
+// ErrNoKernel or ErrNoMachine.
+func Kernels(root string) ([]string, error) {
+	kernels := filepath.SplitList(os.Getenv("GUARD_TEST_KERNELS"))
+	if len(kernels) == 0 {
+		kernels, _ = filepath.Glob(filepath.Join(root, ".cache/kernels/*/boot/vmlinuz-*"))
+	}
+	if len(kernels) == 0 {
+		return nil, ErrNoKernel
+	}
+	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
+		return nil, ErrNoMachine
+	}
+	return kernels, nil
+}
 
 // Run boots the machine and returns what it printed on its console until it
 // switched itself off or ctx ended. It needs no privileges.
@@ -52,7 +75,13 @@ func Run(ctx context.Context, o Options) (string, error) {
 		return "", err
 	}
 	initrd := filepath.Join(dir, "initrd")
-	if err := os.WriteFile(initrd, archive(init), 0o600); err != nil {
+	modules := map[string][]byte{}
+	for _, m := range o.Modules {
+		if modules[filepath.Base(m)], err = os.ReadFile(m); err != nil {
+			return "", err
+		}
+	}
+	if err := os.WriteFile(initrd, archive(init, modules), 0o600); err != nil {
 		return "", err
 	}
 	if o.Memory == 0 {
@@ -90,8 +119,8 @@ func Exit(console string) (int, error) {
 
 // archive is a cpio file in the "newc" format that the kernel unpacks
 // (Documentation/driver-api/early-userspace/buffer-format.rst): folders to mount
-// on, a console, and /init.
-func archive(init []byte) []byte {
+// on, a console, modules, and /init.
+func archive(init []byte, modules map[string][]byte) []byte {
 	var b bytes.Buffer
 	ino := 0
 	add := func(name string, mode, major, minor uint32, data []byte) {
@@ -108,10 +137,13 @@ func archive(init []byte) []byte {
 			b.WriteByte(0)
 		}
 	}
-	for _, d := range []string{"dev", "proc", "sys", "tmp"} {
+	for _, d := range []string{"dev", "proc", "sys", "tmp", "modules"} {
 		add(d, 0o040755, 0, 0, nil)
 	}
 	add("dev/console", 0o020600, 5, 1, nil)
+	for name, data := range modules {
+		add("modules/"+name, 0o100644, 0, 0, data)
+	}
 	add("init", 0o100755, 0, 0, init)
 	add("TRAILER!!!", 0, 0, 0, nil)
 	return b.Bytes()
