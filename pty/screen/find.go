@@ -1,0 +1,698 @@
+package screen
+
+import (
+	"unicode/utf8"
+
+	"guard"
+)
+
+// reach is how many cells before and after a change are looked at: no needle is
+// longer (matcher: 512 bytes).
+const reach = 600
+
+// place is a cell of a view: row -1 stands between two texts.
+type place struct{ row, col int32 }
+
+// checker looks for values in what the screen is about to be.
+type checker struct {
+	find  Find
+	judge func(Hit) guard.Decision
+	m     *model
+	fixed bool // cells that were drawn before can be overwritten
+
+	rows []*line // the view: history, then the screen
+	from []origin
+	seg  *segment
+	over struct { // cells [from, to) of row are not drawn over yet
+		row, from, to int
+		cells         []cell
+	}
+
+	buf    []byte
+	pos    []place
+	bounds [4][]int // reused
+	fixes  []fix
+	worst  guard.Decision
+	view   []*line // reused
+	orig   []origin
+}
+
+// origin says where the cells of a row of a view are now: in the columns [l, r)
+// in line in, at col+dc; elsewhere in line out.
+type origin struct {
+	in, out  *line
+	l, r, dc int
+}
+
+// fix is a cell that was drawn before and has to be overwritten.
+type fix struct {
+	ln  *line
+	col int
+	pen uint16
+}
+
+// segment is a stretch of printed characters in one row.
+type segment struct {
+	ln       *line
+	from, to int    // columns
+	old      []cell // what was there
+	masked   bool   // some of it was
+	mask     []bool // by column
+}
+
+func edge(c cell) bool { return c.r != half && (c.blank() || border(c.r)) }
+
+// cut says that l's cells before and at col were not printed in one go.
+func cut(l *line, col int) bool {
+	if col <= 0 {
+		return true
+	}
+	a, b := l.at(col-1), l.at(col)
+	return b.r != half && b.seq != a.seq+1
+}
+
+func (k *checker) cell(row, col int) cell {
+	if o := &k.over; row == o.row && col >= o.from && col < o.to {
+		return o.cells[col-o.from]
+	}
+	return k.rows[row].at(col)
+}
+
+// add appends the text of columns [l, r) of a row.
+func (k *checker) add(row, l, r int) {
+	for c := l; c < r; c++ {
+		x := k.cell(row, c)
+		n := len(k.buf)
+		switch {
+		case x.r == half:
+			continue
+		case x.r == 0:
+			k.buf = append(k.buf, ' ')
+		case x.r < utf8.RuneSelf:
+			k.buf = append(k.buf, byte(x.r))
+		default:
+			k.buf = utf8.AppendRune(k.buf, x.r)
+		}
+		for ; n < len(k.buf); n++ {
+			k.pos = append(k.pos, place{int32(row), int32(c)})
+		}
+	}
+}
+
+// next ends a text that began at from; one that is too short to hold a value is
+// taken back.
+func (k *checker) next(from int) {
+	if len(k.buf)-from < shortest {
+		k.buf, k.pos = k.buf[:from], k.pos[:from]
+		return
+	}
+	k.buf, k.pos = append(k.buf, 1), append(k.pos, place{-1, -1})
+}
+
+// shortest is the length of the shortest needle.
+const shortest = 8
+
+func (k *checker) width(row int) int {
+	if l := k.rows[row]; l != nil && l.short {
+		return max(1, k.m.cols/2)
+	}
+	return k.m.cols
+}
+
+// joined says that a row's text goes on in the row after it: it was wrapped, or
+// is full.
+func (k *checker) joined(row int) bool {
+	if row < 0 || row+1 >= len(k.rows) {
+		return false
+	}
+	l := k.rows[row]
+	if l == nil {
+		return false
+	}
+	if l.wrapped {
+		return true
+	}
+	last := k.cell(row, k.width(row)-1)
+	return !last.blank()
+}
+
+// text adds the row as it reads from left to right, with the rows that it is
+// joined to, as far as a value in columns [l, r) of it may reach.
+func (k *checker) text(row, l, r int) {
+	first, from := row, max(0, l-reach)
+	for n := l; first > 0 && n < reach && k.joined(first-1); n += k.m.cols {
+		first, from = first-1, 0
+	}
+	start := len(k.buf)
+	for i, n := first, -reach; i < len(k.rows); i++ {
+		to := k.width(i)
+		on := k.joined(i)
+		if i == row {
+			to = min(to, r+reach)
+		}
+		if on && k.rows[i].wrapped && to > 0 && k.cell(i, to-1).r == 0 {
+			to-- // a wide character did not fit
+		}
+		for ; !on && to > from && k.cell(i, to-1).r <= ' ' && k.cell(i, to-1).r != half; to-- {
+		}
+		k.add(i, from, to)
+		from = 0
+		if i >= row {
+			n += to
+			if n > 0 || !on {
+				break
+			}
+		}
+	}
+	k.next(start)
+}
+
+// starts lists the columns of a row where text begins: after an edge, or where
+// it was not printed in one go with what is before it.
+func (k *checker) starts(row int, out []int) []int {
+	l := k.rows[row]
+	if l == nil || len(l.c) == 0 {
+		return out
+	}
+	cuts := 0
+	for c := range l.c {
+		if edge(l.c[c]) || l.c[c].r == half {
+			continue
+		}
+		switch {
+		case c == 0 || edge(l.c[c-1]):
+			out = append(out, c)
+		case cut(l, c):
+			out = append(out, c)
+			cuts++
+		}
+	}
+	if cuts > maxCuts {
+		n := 0
+		for _, c := range out {
+			if c == 0 || edge(l.c[c-1]) {
+				out[n] = c
+				n++
+			}
+		}
+		out = out[:n]
+	}
+	return out
+}
+
+// ends lists the columns after those where text ends.
+func (k *checker) ends(row int, out []int) []int {
+	l := k.rows[row]
+	if l == nil || len(l.c) == 0 {
+		return out
+	}
+	cuts := 0
+	for c := 1; c <= len(l.c); c++ {
+		if edge(l.c[c-1]) {
+			continue
+		}
+		switch {
+		case c == len(l.c) || edge(l.c[c]):
+			out = append(out, c)
+		case cut(l, c):
+			out = append(out, c)
+			cuts++
+		}
+	}
+	if cuts > maxCuts {
+		n := 0
+		for _, c := range out {
+			if c == len(l.c) || edge(l.c[c]) {
+				out[n] = c
+				n++
+			}
+		}
+		out = out[:n]
+	}
+	return out
+}
+
+// maxCuts bounds what a row costs that was printed character by character: only
+// blanks and borders part its text then.
+const maxCuts = 24
+
+func (k *checker) isStart(row, col int) bool {
+	l := k.rows[row]
+	if l == nil || col >= len(l.c) || edge(l.c[col]) || l.c[col].r == half {
+		return false
+	}
+	return col == 0 || edge(l.c[col-1]) || cut(l, col)
+}
+
+// isEnd says that text ends before column col.
+func (k *checker) isEnd(row, col int) bool {
+	l := k.rows[row]
+	if l == nil || col <= 0 || col > len(l.c) || edge(l.c[col-1]) {
+		return false
+	}
+	return col == len(l.c) || edge(l.c[col]) || cut(l, col)
+}
+
+// end is where the text at col ends: at an edge, or, fine, at a cut.
+func (k *checker) end(row, col int, fine bool) int {
+	l := k.rows[row]
+	c := col + 1
+	for c < len(l.c) && !edge(l.c[c]) && !(fine && cut(l, c)) {
+		c++
+	}
+	return c
+}
+
+// begin is where the text that ends before col begins.
+func (k *checker) begin(row, col int) int {
+	l := k.rows[row]
+	c := col - 1
+	for c > 0 && !edge(l.c[c-1]) {
+		c--
+	}
+	return c
+}
+
+// chain adds the texts that begin in column col of row and of the rows below it.
+func (k *checker) chain(row, col int, fine bool) {
+	for n := 0; row < len(k.rows) && n < reach && k.isStart(row, col); row++ {
+		e := k.end(row, col, fine)
+		k.add(row, col, e)
+		n += e - col
+	}
+}
+
+// blocks adds what a value that is drawn below itself, in a column of other text
+// or between borders, may read as, where columns [l, r) of row have a part in it.
+func (k *checker) blocks(row, l, r int) {
+	here := k.starts(row, k.bounds[0][:0])
+	k.bounds[0] = here
+	hereEnds := k.ends(row, k.bounds[3][:0])
+	k.bounds[3] = hereEnds
+	var above, below []int
+	if row > 0 {
+		above = k.ends(row-1, k.bounds[1][:0])
+		k.bounds[1] = above
+	}
+	if row+1 < len(k.rows) {
+		below = k.starts(row+1, k.bounds[2][:0])
+		k.bounds[2] = below
+	}
+	if len(above) == 0 && len(below) == 0 {
+		return
+	}
+	for _, c := range here {
+		e := k.end(row, c, false)
+		if e < l-1 || c > r+1 {
+			continue
+		}
+		fine := k.end(row, c, true) != e
+		k.column(row, c, fine)
+		for _, up := range above {
+			if up <= c {
+				continue
+			}
+			if b := k.begin(row-1, up); b != c {
+				k.pair(row-1, b, up, c, fine)
+			}
+		}
+	}
+	for _, up := range hereEnds {
+		b := k.begin(row, up)
+		if up < l-1 || b > r+1 {
+			continue
+		}
+		for _, c := range below {
+			if c < up && c != b {
+				k.pair(row, b, up, c, true)
+			}
+		}
+	}
+}
+
+// pair adds columns [b, up) of row and what is below them in column c.
+func (k *checker) pair(row, b, up, c int, fine bool) {
+	start := len(k.buf)
+	k.add(row, max(b, up-reach), up)
+	k.chain(row+1, c, false)
+	n := len(k.buf) - start
+	k.next(start)
+	if fine {
+		start = len(k.buf)
+		k.add(row, max(b, up-reach), up)
+		k.chain(row+1, c, true)
+		if len(k.buf)-start == n {
+			k.buf, k.pos = k.buf[:start], k.pos[:start]
+			return
+		}
+		k.next(start)
+	}
+}
+
+// column adds what begins in column c of row and of the rows above and below it,
+// and what such a column may begin with further right.
+func (k *checker) column(row, c int, fine bool) {
+	top := row
+	for n := 0; top > 0 && n < reach && k.isStart(top-1, c); n++ {
+		top--
+	}
+	for _, f := range [2]bool{false, true} {
+		start := len(k.buf)
+		k.chain(top, c, f)
+		k.next(start)
+		if !fine && top == row {
+			break
+		}
+	}
+	// A column with an edge on the right as well: its first row begins anywhere.
+	var done [3]int
+	for i, e := range [3]int{k.end(row, c, false), k.end(row, c, true), k.above(row, c)} {
+		if e <= c || i > 0 && e == done[0] || i > 1 && e == done[1] {
+			continue
+		}
+		done[i] = e
+		k.block(row, c, e)
+	}
+}
+
+func (k *checker) above(row, c int) int {
+	if row == 0 || !k.isStart(row-1, c) {
+		return 0
+	}
+	return k.end(row-1, c, false)
+}
+
+// block adds rows whose columns [c, e) are full, above row, with the row above
+// them that ends at e, and row and those below.
+func (k *checker) block(row, c, e int) {
+	u := row - 1
+	for u >= 0 && row-u < reach && k.isStart(u, c) && k.isEnd(u, e) && k.filled(u, c, e) {
+		u--
+	}
+	if u == row-1 || u < 0 || !k.isEnd(u, e) {
+		return
+	}
+	start := len(k.buf)
+	k.add(u, max(k.begin(u, e), e-reach), e)
+	for u++; u < row; u++ {
+		k.add(u, c, e)
+	}
+	for n := 0; u < len(k.rows) && n < reach && k.isStart(u, c); u++ {
+		if k.filled(u, c, e) && k.isEnd(u, e) {
+			k.add(u, c, e)
+			n += e - c
+			continue
+		}
+		k.add(u, c, k.end(u, c, false))
+		break
+	}
+	k.next(start)
+}
+
+func (k *checker) filled(row, l, r int) bool {
+	for c := l; c < r; c++ {
+		if edge(k.rows[row].at(c)) {
+			return false
+		}
+	}
+	return true
+}
+
+// between adds what the row reads as while the segment is drawn over older text.
+func (k *checker) between(row int) {
+	s := k.seg
+	for c := s.from; c+1 < s.to; c++ {
+		o, n := s.old[c+1-s.from], s.ln.at(c+1)
+		if n.r == half || o.blank() || o.r == n.r {
+			continue
+		}
+		have := 0
+		for i := c; i >= 0 && have < shortest && !s.ln.at(i).blank(); i-- {
+			have++
+		}
+		for i := c + 1; i < s.to && have < shortest && !s.old[i-s.from].blank(); i++ {
+			have++
+		}
+		for i := s.to; have > 0 && have < shortest && i < len(s.ln.c) && !s.ln.c[i].blank(); i++ {
+			have++
+		}
+		if have < shortest {
+			continue
+		}
+		k.over.row, k.over.from, k.over.to, k.over.cells = row, c+1, s.to, s.old[c+1-s.from:]
+		k.text(row, c, c+1)
+		k.hits()
+		k.over.row = -1
+	}
+}
+
+// hits looks for values in the texts so far, and masks what it finds.
+func (k *checker) hits() (found bool) {
+	if len(k.buf) < shortest {
+		k.buf, k.pos = k.buf[:0], k.pos[:0]
+		return false
+	}
+	for _, h := range k.find(k.buf) {
+		if h.Start < 0 || h.End > len(k.pos) || h.Start >= h.End {
+			continue
+		}
+		if k.hit(h) {
+			found = true
+		}
+	}
+	k.buf, k.pos = k.buf[:0], k.pos[:0]
+	return found
+}
+
+// hit judges one, unless the stream of bytes had it in one piece, or it was
+// judged before. It says whether the screen is another one now.
+func (k *checker) hit(h Hit) bool {
+	cells := k.pos[h.Start:h.End]
+	inOne, before := true, true
+	var last cell
+	for i, p := range cells {
+		if p.row < 0 || i > 0 && p == cells[i-1] {
+			continue
+		}
+		c := k.cell(int(p.row), int(p.col))
+		if i > 0 || h.Start == 0 || k.pos[h.Start-1] != p {
+			if k.stale(c, k.buf[h.Start+i]) {
+				return false // masked since
+			}
+		}
+		before = before && c.f&passed != 0
+		inOne = inOne && (i == 0 || last.seq+1 == c.seq)
+		last = c
+	}
+	if inOne || before {
+		return false
+	}
+	d := k.judged(h)
+	for i, p := range cells {
+		if p.row < 0 || i > 0 && p == cells[i-1] || int(p.row) == k.over.row && int(p.col) >= k.over.from && int(p.col) < k.over.to {
+			continue
+		}
+		ln, col := k.now(int(p.row), int(p.col))
+		if ln == nil || col < 0 || col >= len(ln.c) {
+			continue
+		}
+		if d.Action == guard.Redact {
+			k.mask(ln, col)
+			if v := k.rows[p.row]; v != ln && ln.c[col].r == '*' {
+				v.c[p.col].r = '*'
+			}
+		} else {
+			ln.c[col].f |= passed
+			k.rows[p.row].c[p.col].f |= passed
+		}
+	}
+	return d.Action == guard.Redact
+}
+
+// stale says that c does not begin with b any more.
+func (k *checker) stale(c cell, b byte) bool {
+	switch {
+	case c.r == 0:
+		return b != ' '
+	case c.r < utf8.RuneSelf:
+		return byte(c.r) != b
+	}
+	var buf [utf8.UTFMax]byte
+	utf8.EncodeRune(buf[:], c.r)
+	return buf[0] != b
+}
+
+// now is where a cell of the view is at present.
+func (k *checker) now(row, col int) (*line, int) {
+	if k.from == nil || k.from[row].out == nil {
+		return k.rows[row], col
+	}
+	o := k.from[row]
+	if col >= o.l && col < o.r {
+		return o.in, col + o.dc
+	}
+	return o.out, col
+}
+
+// mask replaces a character, in the segment or on the screen.
+func (k *checker) mask(ln *line, col int) {
+	c := &ln.c[col]
+	if c.blank() || c.r == '*' {
+		return
+	}
+	n := 1
+	if col+1 < len(ln.c) && ln.c[col+1].r == half {
+		n = 2
+	}
+	inSeg := k.seg != nil && ln == k.seg.ln && col >= k.seg.from && col < k.seg.to
+	if !inSeg && (!k.fixed || k.old(ln)) {
+		return
+	}
+	if ln == k.m.lastLn && col == k.m.lastCol {
+		k.m.last, k.m.lastW = append(k.m.last[:0], '*'), 1
+		k.m.lastCol += n - 1
+	}
+	for i := col; i < col+n; i++ {
+		x := &ln.c[i]
+		if inSeg {
+			k.seg.masked = true
+			k.seg.mask[i-k.seg.from] = true
+		} else {
+			k.fixes = append(k.fixes, fix{ln, i, x.pen})
+		}
+		x.r, x.w = '*', 1
+		k.m.seq += 2
+		x.seq = k.m.seq
+	}
+}
+
+// old says that ln is history.
+func (k *checker) old(ln *line) bool {
+	for _, l := range k.m.all[:k.m.hist] {
+		if l == ln {
+			return true
+		}
+	}
+	return false
+}
+
+// again is how often a place is looked at until nothing is found in it.
+const again = 16
+
+// look checks columns [l, r) of a row of the view.
+func (k *checker) look(row, l, r int) {
+	for range again {
+		k.buf, k.pos = k.buf[:0], k.pos[:0]
+		k.text(row, l, r)
+		k.blocks(row, l, r)
+		if !k.hits() || k.worst.Action.Stops() {
+			return
+		}
+	}
+}
+
+// printed checks a segment that is in the model already.
+func (k *checker) printed(row int, s *segment) {
+	k.rows, k.from, k.seg = k.m.all, nil, s
+	k.over.row = -1
+	if s.to-s.from > 1 {
+		k.buf, k.pos = k.buf[:0], k.pos[:0]
+		k.between(row + k.m.hist)
+	}
+	k.look(row+k.m.hist, s.from, s.to)
+	k.seg = nil
+}
+
+// shifts looks at what moving part of the screen brings together.
+func (k *checker) shifts(m *model, x rect, dr, dc int) {
+	k.view = append(k.view[:0], m.all...)
+	k.rows, k.from, k.over.row = k.view, nil, -1
+	at := k.view[m.hist:]
+	if dr != 0 && m.full(x) {
+		if max(dr, -dr) >= x.b-x.t {
+			return
+		}
+		if dr > 0 {
+			copy(at[x.t:x.b], at[x.t+dr:x.b])
+			for i := x.b - dr; i < x.b; i++ {
+				at[i] = &line{}
+			}
+			if x.t > 0 {
+				k.look(m.hist+x.t, 0, m.cols)
+			}
+			return
+		}
+		copy(at[x.t-dr:x.b], at[x.t:x.b])
+		for i := x.t; i < x.t-dr; i++ {
+			at[i] = &line{}
+		}
+		if x.b < m.rows {
+			k.look(m.hist+x.b, 0, m.cols)
+		}
+		return
+	}
+	k.orig = append(k.orig[:0], make([]origin, len(k.view))...)
+	k.from = k.orig
+	now := m.lines()
+	for i := x.t; i < x.b; i++ {
+		n := now[i].clone()
+		c := n.need(m.cols)
+		o := origin{in: now[i], out: now[i], l: x.l, r: x.r, dc: dc}
+		src := []cell(nil)
+		if j := i + dr; j >= x.t && j < x.b {
+			o.in = now[j]
+			src = now[j].c
+		}
+		for col := x.l; col < x.r; col++ {
+			c[col] = cell{}
+			if f := col + dc; f >= x.l && f < x.r && f < len(src) {
+				c[col] = src[f]
+			}
+		}
+		n.wrapped = n.wrapped && dc == 0
+		at[i], k.orig[m.hist+i] = n, o
+	}
+	if dc == 0 {
+		k.look(m.hist+x.t, x.l, x.r)
+	}
+	for i := x.t; i < x.b; i++ {
+		k.look(m.hist+i, x.l, x.r)
+	}
+}
+
+// erases looks at what is left when part of the screen is blanked.
+func (k *checker) erases(m *model, x rect, keep bool) {
+	if x.l == 0 && x.r == m.cols && !keep {
+		return
+	}
+	for i := x.t; i < x.b; i++ {
+		ln := m.lines()[i]
+		some := false
+		for c := x.l; c < min(x.r, len(ln.c)) && !some; c++ {
+			some = !ln.c[c].blank()
+		}
+		if !some {
+			continue
+		}
+		k.view = append(k.view[:0], m.all...)
+		k.orig = append(k.orig[:0], make([]origin, len(k.view))...)
+		k.rows, k.from, k.over.row = k.view, k.orig, -1
+		n := ln.clone()
+		for c := x.l; c < min(x.r, len(n.c)); c++ {
+			if !keep || n.c[c].f&protected == 0 {
+				n.c[c] = cell{}
+			}
+		}
+		k.view[m.hist+i], k.orig[m.hist+i] = n, origin{in: ln, out: ln}
+		k.look(m.hist+i, max(x.l-1, 0), x.r+1)
+	}
+}
+
+// judged asks what is to be done about h, and remembers the strictest answer.
+func (k *checker) judged(h Hit) guard.Decision {
+	d := k.judge(h)
+	if d.Action < k.worst.Action {
+		k.worst = d
+	}
+	return d
+}

@@ -1,0 +1,453 @@
+package screen
+
+import (
+	"bytes"
+	"unicode/utf8"
+)
+
+// plain is the short way for output that a program prints line after line, which
+// is most of it. While the cursor is at the end of what is on the screen, text,
+// line ends, tabs and colours draw nothing next to older text. So the model is
+// not needed: it takes what matters of them when something else comes. What is
+// printed in a column, a part in each line, is no value in the stream of bytes,
+// and is looked for here.
+type plain struct {
+	on    bool
+	quiet int    // lines since anything but plain output, by which the screen scrolled
+	pend  []byte // what the model has not seen: the last of it
+
+	col    int
+	line   int
+	field  *column // that goes on; nil: between two
+	blanks int
+	same   int // lines like the one before
+	last   []byte
+	cols   map[int]*column
+	used   []*column // in this chunk
+}
+
+// column is the text that begins in one column, of lines below each other.
+type column struct {
+	buf    []byte
+	joints []int // where a line ends in buf
+	old    int   // bytes that were searched already
+	line   int
+}
+
+const (
+	maxPend   = 64 << 10
+	maxColumn = 512
+	maxSame   = 16
+)
+
+// special are the bytes that are not just text.
+var special = func() (t [256]bool) {
+	for i := range t {
+		t[i] = i <= ' ' || i >= 0x7f || i == '|'
+	}
+	return t
+}()
+
+func (p *plain) start() {
+	*p = plain{on: true, pend: p.pend[:0], last: p.last[:0]}
+	p.cols = map[int]*column{}
+}
+
+// scan takes the part of b that is plain and returns its length; cut says that
+// what follows it may be plain when it is complete.
+func (p *plain) scan(b []byte, width int) (n int, cut bool) {
+	i := 0
+	for i < len(b) {
+		c := b[i]
+		if !special[c] {
+			j := i + 1
+			for j < len(b) && !special[b[j]] {
+				j++
+			}
+			p.text(b[i:j], j-i)
+			i = j
+			continue
+		}
+		switch {
+		case c == ' ':
+			p.space()
+			i++
+		case c == '|':
+			p.field, p.blanks = nil, 0
+			p.col++
+			i++
+		case c == '\r':
+			if i+1 == len(b) {
+				return i, true
+			}
+			if b[i+1] != '\n' {
+				return i, false
+			}
+			i++
+		case c == '\n':
+			if p.col == 1 || p.col > 1 && i > 0 {
+				if k := p.repeat(b, i, width); k > i {
+					i = k
+					continue
+				}
+			}
+			p.newline(i == 0 || b[i-1] != '\r')
+			i++
+		case c == '\t':
+			p.field, p.blanks = nil, 0
+			p.col = p.col&^7 + 8
+			i++
+		case c == 7:
+			i++
+		case c == 0x1b:
+			k, ok := plainSeq(b[i:])
+			if k == 0 {
+				return i, !ok
+			}
+			i += k
+		case c >= utf8.RuneSelf:
+			if !utf8.FullRune(b[i:]) {
+				return i, true
+			}
+			r, k := utf8.DecodeRune(b[i:])
+			w := runeWidth(r)
+			if r == utf8.RuneError && k == 1 || r < 0xa0 || w == 0 {
+				return i, false
+			}
+			if border(r) {
+				p.field, p.blanks = nil, 0
+				p.col += w
+			} else {
+				p.text(b[i:i+k], w)
+			}
+			i += k
+		default:
+			return i, false
+		}
+	}
+	return i, false
+}
+
+// plainSeq is the length of a sequence that draws nothing and moves nothing. 0 and
+// ok: it is none; 0 and not ok: it is not complete.
+func plainSeq(b []byte) (n int, ok bool) {
+	if len(b) < 2 {
+		return 0, false
+	}
+	if b[1] != '[' {
+		return 0, true
+	}
+	for i := 2; i < len(b) && i < 64; i++ {
+		switch c := b[i]; {
+		case c >= '0' && c <= ';':
+		case c == 'm':
+			return i + 1, true
+		case c == 'K' && (i == 2 || i == 3 && b[2] == '0'):
+			return i + 1, true
+		default:
+			return 0, true
+		}
+	}
+	return 0, len(b) >= 64
+}
+
+func (p *plain) space() {
+	p.blanks++
+	p.col++
+	if p.field != nil && p.blanks == 1 {
+		p.field.buf = append(p.field.buf, ' ')
+	} else {
+		p.drop()
+	}
+}
+
+// drop ends the field at its last character.
+func (p *plain) drop() {
+	if f := p.field; f != nil {
+		if n := len(f.buf); n > 0 && f.buf[n-1] == ' ' {
+			f.buf = f.buf[:n-1]
+		}
+		p.field = nil
+	}
+}
+
+func (p *plain) text(b []byte, w int) {
+	if p.field == nil && p.col < maxColumn {
+		f := p.cols[p.col]
+		if f == nil {
+			f = &column{line: -2}
+			p.cols[p.col] = f
+		}
+		if len(f.buf) == f.old && len(f.joints) == 0 {
+			p.used = append(p.used, f)
+		}
+		if f.line == p.line-1 {
+			f.joints = append(f.joints, len(f.buf))
+		} else {
+			f.buf = append(f.buf, 1)
+			f.joints = append(f.joints, -1)
+		}
+		f.line = p.line
+		p.field = f
+	}
+	if p.field != nil {
+		p.field.buf = append(p.field.buf, b...)
+	}
+	p.col += w
+	p.blanks = 0
+}
+
+func (p *plain) newline(bare bool) {
+	p.drop()
+	p.blanks = 0
+	if !bare {
+		p.col = 0
+	}
+	p.line++
+}
+
+// repeat passes over lines that are like the one that ends at b[i], once there
+// were many of them, and returns where it stopped.
+func (p *plain) repeat(b []byte, i, width int) int {
+	from := bytes.LastIndexByte(b[:i], '\n') + 1
+	l := b[from : i+1]
+	if from == 0 || len(l) > 64 || !bytes.Equal(l, p.last) {
+		p.last, p.same = append(p.last[:0], l...), 0
+		return i
+	}
+	if p.same++; p.same < maxSame || i == 0 || b[i-1] != '\r' {
+		return i
+	}
+	p.newline(false)
+	k := i + 1
+	for len(b)-k >= len(l) && string(b[k:k+len(l)]) == string(l) {
+		k += len(l)
+		p.line++
+	}
+	return k
+}
+
+// found says that a value is drawn in a column.
+func (p *plain) found(find Find) bool {
+	hit := false
+	for _, f := range p.used {
+		joined := false
+		for _, j := range f.joints {
+			joined = joined || j >= 0
+		}
+		if joined && !hit && len(f.buf) >= shortest {
+			for _, h := range find(f.buf) {
+				if h.End <= f.old {
+					continue
+				}
+				for _, j := range f.joints {
+					hit = hit || j > h.Start && j < h.End
+				}
+			}
+		}
+		f.joints = f.joints[:0]
+		if n := len(f.buf) - reach; n > 0 {
+			f.buf = f.buf[:copy(f.buf, f.buf[n:])]
+		}
+		f.old = len(f.buf)
+	}
+	p.used = p.used[:0]
+	if f := p.field; f != nil { // goes on in the next chunk
+		f.joints = append(f.joints, -1)
+		p.used = append(p.used, f)
+	}
+	if len(p.cols) > maxColumn {
+		clear(p.cols)
+		p.field, p.used = nil, p.used[:0]
+	}
+	return hit
+}
+
+// keep remembers b for the model. It drops what has scrolled away by it.
+func (s *Screen) keep(b []byte) {
+	p := &s.plain
+	if len(p.pend)+len(b) > maxPend && len(p.pend) > 0 {
+		s.trim()
+	}
+	p.pend = append(p.pend, b...)
+	if len(p.pend) > 2*maxPend {
+		s.trim()
+	}
+}
+
+// trim drops all but the last screen of what is kept, or has the model take it.
+func (s *Screen) trim() {
+	p := &s.plain
+	at := len(p.pend)
+	for n := s.m.rows + history + 1; n > 0; n-- {
+		k := bytes.LastIndexByte(p.pend[:at], '\n')
+		if k < 0 {
+			s.sync()
+			return
+		}
+		at = k
+	}
+	for at > 0 && p.pend[at-1] != '\r' {
+		k := bytes.LastIndexByte(p.pend[:at], '\n')
+		if k < 0 {
+			s.sync()
+			return
+		}
+		at = k
+	}
+	gone := p.pend[:at+1]
+	// What the colours are then: what was set since they were last set to none.
+	from := max(bytes.LastIndex(gone, []byte("\x1b[0m")), bytes.LastIndex(gone, []byte("\x1b[m")), 0)
+	for b := gone[from:]; ; {
+		k := bytes.IndexByte(b, 0x1b)
+		if k < 0 {
+			break
+		}
+		b = b[k:]
+		n, _ := plainSeq(b)
+		if n == 0 {
+			break
+		}
+		s.m.plainSeq(&s.q, b[:n])
+		b = b[n:]
+	}
+	s.m.cur.row, s.m.cur.col, s.m.cur.pend = s.m.rows-1, 0, false
+	s.m.seq += 2
+	p.pend = p.pend[:copy(p.pend, p.pend[at+1:])]
+}
+
+// sync has the model take what is kept.
+func (s *Screen) sync() {
+	s.m.write(&s.q, s.plain.pend)
+	s.plain.pend = s.plain.pend[:0]
+}
+
+func (m *model) plainSeq(q *seq, b []byte) {
+	if b[len(b)-1] != 'm' {
+		return
+	}
+	q.start(true)
+	for _, c := range b[2 : len(b)-1] {
+		q.add(c)
+	}
+	q.end()
+	m.cur.pen.sgr(q.params)
+}
+
+// write takes plain output. Nothing of it is judged.
+func (m *model) write(q *seq, b []byte) {
+	sgr := 0
+	for i := 0; i < len(b); {
+		switch c := b[i]; {
+		case c == 0x1b:
+			n, _ := plainSeq(b[i:])
+			if n == 0 {
+				n = 1
+			}
+			m.plainSeq(q, b[i:i+n])
+			if sgr += n; sgr > maxBetween {
+				m.seq += 2
+			}
+			if b[i+n-1] == 'K' {
+				m.seq += 2
+			}
+			i += n
+		case c < 0x20:
+			m.control(nil, c)
+			i++
+		default:
+			r, n := utf8.DecodeRune(b[i:])
+			w := runeWidth(r)
+			m.putPlain(r, w, b[i:i+n])
+			sgr = 0
+			i += n
+		}
+	}
+}
+
+// putPlain prints a character on a screen that wraps and inserts nothing.
+func (m *model) putPlain(r rune, w int, b []byte) {
+	if w == 2 && m.cols < 2 {
+		r, w = ' ', 1
+	}
+	if m.cur.pend || m.cur.col+w > m.cols {
+		m.lines()[m.cur.row].wrapped = true
+		m.index(nil)
+		m.seq -= 2 * b2i(m.cur.row == m.bot-1)
+		m.lines()[m.cur.row].wrapped = false
+		m.cr()
+	}
+	ln := m.lines()[m.cur.row]
+	c := ln.need(m.cols)
+	m.seq++
+	x := cell{r: r, w: uint8(w), seq: m.seq, pen: m.pens.number(m.cur.pen)}
+	c[m.cur.col] = x
+	if w == 2 {
+		x.r, x.w = half, 0
+		c[m.cur.col+1] = x
+	}
+	m.mark(b, w, ln)
+	if m.cur.col += w; m.cur.col >= m.cols {
+		m.cur.col, m.cur.pend = m.cols-1, true
+	}
+}
+
+// mark remembers the character just printed.
+func (m *model) mark(b []byte, w int, ln *line) {
+	m.last, m.lastW = append(m.last[:0], b...), w
+	m.lastLn, m.lastCol, m.lastPen = ln, m.cur.col, m.pens.number(m.cur.pen)
+}
+
+func b2i(b bool) uint32 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// plainly takes the start of b if it is plain, and returns its length; cut as
+// for scan.
+func (s *Screen) plainly(b []byte) (n int, cut bool) {
+	p := &s.plain
+	if !p.on {
+		if !s.calm() {
+			return 0, false
+		}
+		p.start()
+		p.col = s.m.cur.col
+	}
+	n, cut = p.scan(b, s.m.cols)
+	hit := p.found(s.k.find)
+	if hit {
+		n, cut = 0, false
+	}
+	s.keep(b[:n])
+	if s.unsure && s.seen < s.m.rows {
+		s.seen += bytes.Count(b[:n], []byte{'\n'})
+	}
+	if hit || n < len(b) && !cut {
+		s.sync()
+		p.on, p.quiet = false, 0
+	}
+	return n, cut
+}
+
+// calm says that nothing but what comes now is of concern any more: what was
+// drawn has scrolled away, and nothing is where text is printed next.
+func (s *Screen) calm() bool {
+	m := s.m
+	if s.plain.quiet < m.rows || s.state != ground || len(s.maybe) > 0 || m.alt || m.insert || m.margins || !m.wrap || m.newline ||
+		m.cur.origin || m.cur.sets != [4]byte{} || m.cur.gl != 0 || m.cur.pen.protected || m.top != 0 || m.bot != m.rows || m.cur.row != m.rows-1 || m.cur.pend {
+		return false
+	}
+	ln := m.lines()[m.cur.row]
+	if ln.short {
+		return false
+	}
+	for c := m.cur.col; c < len(ln.c); c++ {
+		if ln.c[c].r != 0 {
+			return false
+		}
+	}
+	return true
+}
