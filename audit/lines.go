@@ -28,6 +28,21 @@ func CheckpointSize(msg []byte) (uint64, bool) {
 	return uint64(c.size), ok && err == nil
 }
 
+// RootAt returns the root (base64) that the log had with size records, as its hashes
+// say: another log, or this one put back and gone on with, has another.
+func RootAt(dir string, size uint64) (string, error) {
+	f, err := openOrMissing(dir, hashFile)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h, err := tlog.TreeHash(int64(size), hashesAt(f))
+	if err != nil {
+		return "", &TamperError{File: hashFile, What: fmt.Sprintf("it has no hashes of %d records", size), Err: err}
+	}
+	return h.String(), nil
+}
+
 // Lines reads the lines of the log, as they are hashed, from record from on.
 func Lines(dir string, from uint64, fn func(seq uint64, line []byte) error) error {
 	return readLines(dir, from, fn)

@@ -83,6 +83,28 @@ func VerifyAgainst(dir, pub string, size uint64, root string) (Report, error) {
 	return verifyWith(dir, pub, &head{int64(size), h})
 }
 
+// VerifyCheckpoint is VerifyAgainst with a checkpoint of this log that was kept
+// elsewhere, which must be signed by the same key.
+func VerifyCheckpoint(dir, pub string, msg []byte) (Report, error) {
+	key := pub
+	if key == "" {
+		b, err := os.ReadFile(filepath.Join(dir, keyFile))
+		if err != nil {
+			return Report{}, fmt.Errorf("audit: read the log's verifier key: %w", err)
+		}
+		key = strings.TrimSuffix(string(b), "\n")
+	}
+	v, err := note.NewVerifier(key)
+	if err != nil {
+		return Report{}, errors.New("audit: the given key is not a log's verifier key (guard-audit+HASH+KEY)")
+	}
+	c, err := openCheckpoint(msg, v)
+	if err != nil {
+		return Report{}, fmt.Errorf("audit: the checkpoint that was kept elsewhere: %w", err)
+	}
+	return verifyWith(dir, pub, &head{c.size, c.root})
+}
+
 type head struct {
 	size int64
 	root tlog.Hash

@@ -17,7 +17,7 @@ import (
 )
 
 var auditCommand = command{
-	name: "audit", args: "show | tail | verify | prove SEQ | find | export | schema | prune", short: "read, verify and prove the log",
+	name: "audit", args: "show | tail | verify | prove SEQ | find | export | ship TARGET... | schema | prune", short: "read, verify and prove the log",
 	example: "guard audit show --credential github-pat --since 24h\nguard audit verify\nguard audit find < leaked.txt",
 	exits:   "; find: 3 it is or was one of yours", run: runAudit,
 }
@@ -35,6 +35,12 @@ func runAudit(a *app, ctx context.Context, c *command, args []string) error {
 	until := f.String("until", "", "only records before then: a duration ago, or a date")
 	proof := f.String("proof", "", "of verify: check this proof (a file, or - for standard input) instead of the log; needs --key, or the vault")
 	keep := f.String("keep", "", "of prune: remove files of which every record is older, such as 2160h")
+	against := f.String("against", "", "of verify: also against this checkpoint, which was kept elsewhere")
+	var ship shipFlags
+	f.BoolVar(&ship.once, "once", false, "of ship: send what there is, and end")
+	f.StringArrayVar(&ship.headers, "header", nil, "of ship: an HTTP header for collectors, NAME=VALUE or NAME=@FILE")
+	f.StringArrayVar(&ship.ca, "ca", nil, "of ship: further roots for TLS, PEM")
+	f.StringVar(&ship.metrics, "metrics", "", "of ship: answer Prometheus at this address, such as 127.0.0.1:9464")
 	since := f.String("since", "", "only records since then: a duration such as 24h, or a date")
 	asJSON := f.Bool("json", false, "one JSON object a line")
 	dir := f.String("dir", "", "read the log in this folder instead of guard's own")
@@ -44,8 +50,8 @@ func runAudit(a *app, ctx context.Context, c *command, args []string) error {
 		return err
 	}
 	verb := f.Arg(0)
-	if want := map[string]int{"prove": 2}; f.NArg() != max(1, want[verb]) {
-		return usagef("audit wants one of show, tail, verify, prove SEQ, find, export, schema, prune")
+	if want := map[string]int{"prove": 2}; verb != "ship" && f.NArg() != max(1, want[verb]) {
+		return usagef("audit wants one of show, tail, verify, prove SEQ, find, export, ship, schema, prune")
 	}
 	if q.Last < 0 {
 		return usagef("--last %d: want a number of records", q.Last)
@@ -92,7 +98,7 @@ func runAudit(a *app, ctx context.Context, c *command, args []string) error {
 		return a.tailAudit(ctx, *dir, q, *asJSON)
 	case "verify":
 		w.Flush()
-		return a.verifyAudit(*dir, *key, own, *asJSON)
+		return a.verifyAudit(*dir, *key, *against, own, *asJSON)
 	case "prove":
 		seq, err := strconv.ParseUint(f.Arg(1), 10, 63)
 		if err != nil {
@@ -104,6 +110,8 @@ func runAudit(a *app, ctx context.Context, c *command, args []string) error {
 		}
 		_, err = w.Write(b)
 		return err
+	case "ship":
+		return a.shipAudit(ctx, *dir, f.Args()[1:], ship)
 	case "schema":
 		_, err := w.Write(audit.Schema())
 		return err
@@ -112,7 +120,7 @@ func runAudit(a *app, ctx context.Context, c *command, args []string) error {
 	case "prune":
 		return a.pruneAudit(*keep, own, *asJSON)
 	default:
-		return usagef("audit %q: want show, tail, verify, prove, find, export, schema or prune", verb)
+		return usagef("audit %q: want show, tail, verify, prove, find, export, ship, schema or prune", verb)
 	}
 }
 
@@ -142,7 +150,7 @@ func parseSince(s string) (time.Time, error) {
 
 // verifyAudit checks the log, and against what the vault remembers of it where
 // the vault opens without asking.
-func (a *app) verifyAudit(dir, key string, own, asJSON bool) error {
+func (a *app) verifyAudit(dir, key, against string, own, asJSON bool) error {
 	var v *vault.Vault
 	if own && key == "" {
 		var err error
@@ -168,6 +176,12 @@ func (a *app) verifyAudit(dir, key string, own, asJSON bool) error {
 			rep, err = audit.VerifyAgainst(dir, key, h.Size, h.Root)
 		}
 	}
+	if err == nil && against != "" {
+		var b []byte
+		if b, err = newestCheckpoint(against); err == nil {
+			rep, err = audit.VerifyCheckpoint(dir, key, b)
+		}
+	}
 	if err != nil {
 		if asJSON && errors.Is(err, audit.ErrTampered) {
 			_ = a.printJSON(map[string]any{"ok": false, "error": err.Error(), "report": rep})
@@ -181,13 +195,24 @@ func (a *app) verifyAudit(dir, key string, own, asJSON bool) error {
 		trust = "the given key"
 	}
 	if asJSON {
-		return a.printJSON(map[string]any{"ok": true, "report": rep, "trust": trust})
+		return a.printJSON(map[string]any{"ok": true, "report": rep, "trust": trust, "shipped": a.allShipped()})
 	}
 	removed := ""
 	if rep.First > 1 {
 		removed = fmt.Sprintf("records 1 to %d were removed by guard audit prune, as a record says; their hashes are there\n", rep.First-1)
 	}
 	fmt.Fprintf(a.stdout, "the log is whole: %d records, every one covered by a signed checkpoint\n%sverified with %s\n", rep.Records, removed, trust)
+	if against != "" {
+		fmt.Fprintf(a.stdout, "its first %d records are those of the checkpoint in %s\n", rep.AnchoredAt, against)
+	}
+	for _, x := range a.allShipped() {
+		if own {
+			fmt.Fprintf(a.stdout, "sent to %s: up to record %d, proven up to %d, %s\n", x.Target, x.Seq, x.Proven, x.At.Local().Format(time.DateTime))
+		}
+	}
+	if own && len(a.allShipped()) == 0 {
+		fmt.Fprintln(a.stdout, "nothing outside this machine knows how far it is: guard audit ship sends it")
+	}
 	return nil
 }
 
