@@ -34,7 +34,7 @@ static __always_inline void tell_file(struct file *file, u32 kind)
 	if (!count)
 		return;
 	now.inode = (u64)BPF_CORE_READ(file, f_inode);
-	now.dentry = (u64)BPF_CORE_READ(file, f_path.dentry);
+	now.file = (u64)file;
 	now.channel = channel;
 	now.fd = -1;
 	tell(&now, count, kind);

@@ -68,8 +68,7 @@ int BPF_PROG(sys_enter, void *regs, long nr)
 	struct args a;
 	struct task_struct *task;
 	struct inode *inode = 0;
-	struct file *file;
-	struct dentry *dentry = 0;
+	struct file *file = 0;
 	struct tail *tail;
 	u32 zero = 0, channel = CHANNEL_OTHER, mode = 0, shape;
 	struct stream key = {};
@@ -125,14 +124,8 @@ int BPF_PROG(sys_enter, void *regs, long nr)
 		file = file_of(task, a.a0);
 		if (file) {
 			inode = BPF_CORE_READ(file, f_inode);
-			dentry = BPF_CORE_READ(file, f_path.dentry);
 			mode = BPF_CORE_READ(inode, i_mode);
 			channel = channel_of(inode, mode);
-			if (channel == CHANNEL_SOCKET) {
-				struct socket *sock = BPF_CORE_READ(file, private_data);
-
-				now->sock = (u64)BPF_CORE_READ(sock, sk);
-			}
 		}
 	} else {
 		channel = channel_of_shape(shape);
@@ -143,7 +136,7 @@ int BPF_PROG(sys_enter, void *regs, long nr)
 	now->fd = has_fd ? (s32)a.a0 : -1;
 	now->nr = nr;
 	now->inode = (u64)inode;
-	now->dentry = (u64)dentry;
+	now->file = (u64)file;
 	now->channel = channel;
 
 	begin(&c, shape, &a);

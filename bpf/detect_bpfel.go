@@ -97,7 +97,7 @@ type detectScratch struct {
 		Left    uint64
 		Done    uint64
 		Inode   uint64
-		Dentry  uint64
+		File    uint64
 		Sock    uint64
 		Address uint64
 		Nmsgs   uint32

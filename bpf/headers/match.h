@@ -75,8 +75,8 @@ struct progress {
 	u64 done;    /* bytes of this call before base */
 	/* What it goes to, or 0: kernel addresses. */
 	u64 inode;
-	u64 dentry;
-	u64 sock;
+	u64 file;
+	u64 sock;    /* struct socket */
 	u64 address; /* sockaddr, in the kernel */
 	u32 nmsgs;
 	u32 niovs;

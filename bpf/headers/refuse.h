@@ -168,7 +168,7 @@ int BPF_PROG(file_permission, struct file *file, int mask, int ret)
 	now = &c.scratch->now;
 	now->fd = a.a0;
 	now->inode = (u64)inode;
-	now->dentry = (u64)BPF_CORE_READ(file, f_path.dentry);
+	now->file = (u64)file;
 
 	begin(&c, shape, &a);
 	key = stream_of(inode, mode, a.a0);
@@ -231,7 +231,7 @@ int BPF_PROG(socket_sendmsg, struct socket *sock, struct msghdr *msg, int size, 
 	file = BPF_CORE_READ(sock, file);
 	inode = BPF_CORE_READ(file, f_inode);
 	now->inode = (u64)inode;
-	now->sock = (u64)BPF_CORE_READ(sock, sk);
+	now->sock = (u64)sock;
 	now->address = (u64)BPF_CORE_READ(msg, msg_name);
 
 	COUNT(c.count->calls, 1);
@@ -279,7 +279,7 @@ int BPF_PROG(bprm_creds_for_exec, struct linux_binprm *bprm, int ret)
 	if (!open_call(&c, task, CHANNEL_EXEC, a.nr))
 		return -EPERM;
 	c.scratch->now.inode = (u64)BPF_CORE_READ(bprm, file, f_inode);
-	c.scratch->now.dentry = (u64)BPF_CORE_READ(bprm, file, f_path.dentry);
+	c.scratch->now.file = (u64)BPF_CORE_READ(bprm, file);
 	begin(&c, shape, &a);
 	SCAN(&c, 0, STEPS_PREEMPTIBLE, step_exec);
 	return verdict(&c);

@@ -140,9 +140,9 @@ static __noinline u64 segment_sum(struct call *c, u32 end, u32 len)
 }
 
 /* Who the socket's other end is: the address of this message, or of the connection. */
-static __always_inline void name_peer(struct progress *now, struct event *e)
+static __always_inline void name_peer(struct progress *now, struct event *e, struct socket *socket)
 {
-	struct sock *sk = (struct sock *)now->sock;
+	struct sock *sk = BPF_CORE_READ(socket, sk);
 	void *address = (void *)now->address;
 	struct pid *pid;
 
@@ -174,7 +174,8 @@ static __always_inline void describe(struct event *e, struct progress *now)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct inode *inode = (struct inode *)now->inode; /* BPF_CORE_READ would relocate now->inode too */
-	struct dentry *dentry = (struct dentry *)now->dentry;
+	struct file *file = (struct file *)now->file;
+	struct socket *sock = (struct socket *)now->sock;
 	const unsigned char *name;
 	struct file *exe;
 	u64 ids = bpf_get_current_pid_tgid();
@@ -191,8 +192,8 @@ static __always_inline void describe(struct event *e, struct progress *now)
 		e->inode = BPF_CORE_READ(inode, i_ino);
 		e->device = BPF_CORE_READ(inode, i_sb, s_dev);
 	}
-	if (dentry) {
-		name = BPF_CORE_READ(dentry, d_name.name);
+	if (file) {
+		name = BPF_CORE_READ(file, f_path.dentry, d_name.name);
 		bpf_probe_read_kernel_str(e->name, sizeof(e->name), name);
 	}
 	exe = BPF_CORE_READ(task, mm, exe_file);
@@ -200,8 +201,10 @@ static __always_inline void describe(struct event *e, struct progress *now)
 		e->exe_inode = BPF_CORE_READ(exe, f_inode, i_ino);
 		e->exe_device = BPF_CORE_READ(exe, f_inode, i_sb, s_dev);
 	}
-	if (now->sock)
-		name_peer(now, e);
+	if (!sock && file && now->channel == CHANNEL_SOCKET)
+		sock = BPF_CORE_READ(file, private_data);
+	if (sock)
+		name_peer(now, e, sock);
 	bpf_get_current_comm(e->comm, sizeof(e->comm));
 }
 
