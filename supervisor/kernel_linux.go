@@ -17,17 +17,23 @@ func kernelDevice(dev uint64) uint64 {
 	return uint64(unix.Major(dev))<<20 | uint64(unix.Minor(dev))
 }
 
-// keyOf is what the kernel calls an open file.
-func keyOf(f *os.File) (fileKey, bool) {
+// statKey is an open file's st_dev and st_ino.
+func statKey(f *os.File) ([2]uint64, bool) {
 	fi, err := f.Stat()
 	if err != nil {
-		return fileKey{}, false
+		return [2]uint64{}, false
 	}
 	st, ok := fi.Sys().(*syscall.Stat_t)
 	if !ok {
-		return fileKey{}, false
+		return [2]uint64{}, false
 	}
-	return fileKey{kernelDevice(uint64(st.Dev)), st.Ino}, true
+	return [2]uint64{uint64(st.Dev), st.Ino}, true
+}
+
+// keyOf is what the kernel calls an open file.
+func keyOf(f *os.File) (fileKey, bool) {
+	k, ok := statKey(f)
+	return fileKey{kernelDevice(k[0]), k[1]}, ok
 }
 
 // hostDevices are those of the file systems that guard's own mount namespace

@@ -8,11 +8,12 @@
 // moves their bytes), files under the working folder (Files), and whoever main
 // hands the line's OpenFilter to: the broker.
 //
-// What the kernel finds in writes (Kernel) comes in by watcher, in kernel.go.
+// What the kernel finds in writes (Kernel) comes in by watcher, in kernel.go; writes
+// that are judged before they are done (Writes) by writer, in writes.go.
 //
 // Goroutines: Run starts the copiers, the file watcher, the two that take the
-// kernel's finds, and what Config.Serve is, and returns when all of them have
-// ended.
+// kernel's finds, the workers of package notify, and what Config.Serve is, and
+// returns when all of them have ended.
 package supervisor
 
 import (
@@ -48,6 +49,9 @@ type Config struct {
 	// Kernel finds values in what the session's processes write, in the kernel.
 	// Nil: nobody does. Run stops it; it is the caller's to close.
 	Kernel Kernel
+	// Writes has writes to files and pipes judged before they are done. Nil: the
+	// agent does them by itself.
+	Writes *Writes
 	// Say reports what a person should know and no record says.
 	Say func(string)
 }
@@ -101,6 +105,19 @@ func Run(ctx context.Context, c Config) (Status, error) {
 			}
 		}
 		c.Sandbox.Before, kernelLost = watch.attach, watch.failed
+	}
+
+	var write *writer
+	var writesLost chan error
+	if c.Writes != nil {
+		write = newWriter(c.Writes, c.Line)
+		for _, p := range t.pipes {
+			if key, ok := statKey(p.from); ok {
+				write.leave[key] = true // the copiers judge those
+			}
+		}
+		c.Sandbox.Notify, c.Sandbox.NoZeroCopy, writesLost = write.take, true, write.failed
+		defer write.finish()
 	}
 
 	// Signals that come while the session starts are the agent's too.
@@ -184,6 +201,8 @@ func Run(ctx context.Context, c Config) (Status, error) {
 			running = false
 		case err := <-kernelLost:
 			failed, running = fmt.Errorf("the search in the kernel ended: %w", err), false
+		case err := <-writesLost:
+			failed, running = fmt.Errorf("writes are not judged any more: %w", err), false
 		case err := <-served:
 			// Fail closed: without the broker the session has no way out, and an
 			// agent that waits for one for ever helps nobody.

@@ -394,9 +394,10 @@ func (s *session) start(ctx context.Context, boundary string) (supervisor.Status
 	s.mu.Lock()
 	s.kernel = k
 	s.mu.Unlock()
+	c.NoZeroCopy = s.inKernel.power == kernelBlock
 	cfg := supervisor.Config{
 		Sandbox: c, In: s.app.stdin, Out: s.app.stdout, Err: s.app.stderr, Line: s.line, Files: files,
-		Say:   func(m string) { s.app.say("%s", m) },
+		Writes: s.writes(), Say: func(m string) { s.app.say("%s", m) },
 		Serve: func(ctx context.Context, sb *sandbox.Sandbox) error { return s.serve(ctx, sb, front) },
 		Started: func(sb *sandbox.Sandbox) {
 			s.mu.Lock()

@@ -13,6 +13,7 @@ import (
 	"guard"
 	"guard/bpf"
 	"guard/supervisor"
+	"guard/supervisor/notify"
 )
 
 // kernelPower is what a session has the kernel do about values in writes.
@@ -28,6 +29,8 @@ const (
 type kernelPlan struct {
 	power    kernelPower
 	required bool   // the user asked for it by name: without it there is no session
+	writes   bool   // guard does writes to files and pipes itself
+	lacks    string // why the kernel does not refuse
 	words    string // what the session has and why, for -v
 }
 
@@ -37,37 +40,81 @@ func (s *session) asksToRefuse() bool {
 	return s.policy.Leak(guard.Leak{Origin: guard.Origin{Channel: guard.ChannelFile}, Class: guard.Live}).Action.Stops()
 }
 
-// planKernel decides what this session asks of the kernel.
+// planKernel decides what this session asks of the kernel: the strongest that
+// --bpf names and this machine has. Where a write is to be refused and BPF LSM is
+// missing, guard does the writes itself (package notify), if it may.
 func (s *session) planKernel() (kernelPlan, error) {
-	why := kernelLacks()
 	refuse := s.flags.bpf == "block" || s.asksToRefuse()
+	p, err := s.planBPF(refuse)
+	if err != nil || !refuse || p.power == kernelBlock {
+		return p, err
+	}
+	err = notify.Supported()
+	if err == nil && (s.flags.boundary == "proxy" || s.flags.boundary == "none") {
+		err = fmt.Errorf("the boundary %s has no system call filter", s.flags.boundary)
+	}
+	switch {
+	case err == nil:
+		p.writes = true
+		p.words = "writes: block. guard does the session's writes to files and pipes itself, after it judged them (seccomp); " + p.words
+	case s.flags.bpf == "block":
+		return p, fmt.Errorf("--bpf block: %s; and %w", p.lacks, err)
+	default:
+		s.app.say("a value in a write to a file cannot be refused here, and is found after the fact: %v; %v", p.lacks, err)
+	}
+	return p, nil
+}
+
+// planBPF is the part of the plan that is package bpf's.
+func (s *session) planBPF(refuse bool) (kernelPlan, error) {
+	why := kernelLacks()
 	switch {
 	case s.flags.bpf == "off":
-		return kernelPlan{words: "kernel: off, as --bpf says: writes to files outside of the shared folders, and between processes, are not searched"}, nil
-	case s.flags.bpf == "detect":
-		if why != "" {
-			return kernelPlan{}, fmt.Errorf("--bpf detect: %s", why)
-		}
-		return kernelPlan{power: kernelDetect, required: true, words: detectWords}, nil
-	case why != "" && s.flags.bpf == "block":
-		return kernelPlan{}, fmt.Errorf("--bpf block: %s", why)
+		return kernelPlan{lacks: "--bpf off", words: "kernel: off, as --bpf says: what nobody judges is not searched"}, nil
+	case s.flags.bpf == "detect" && why != "":
+		return kernelPlan{}, fmt.Errorf("--bpf detect: %s", why)
 	case why != "":
-		return kernelPlan{words: "kernel: off, " + why}, nil
-	case refuse:
-		// Whether the kernel refuses is found out by trying, with nothing to look for.
-		d, err := bpf.OpenDetector(bpf.Options{PIDNamespace: ownPIDNamespace(), Refuse: true})
-		if err == nil {
-			return kernelPlan{power: kernelBlock, required: true, words: "kernel: block. A write that holds a known value fails with EPERM before a byte is out (BPF LSM)"}, d.Close()
-		}
-		if !errors.Is(err, bpf.ErrNotSupported) {
-			return kernelPlan{}, err
-		}
-		if s.flags.bpf == "block" {
-			return kernelPlan{}, fmt.Errorf("--bpf block: %w", err)
-		}
-		return kernelPlan{power: kernelDetect, words: detectWords + ". It cannot refuse: " + err.Error()}, nil
+		return kernelPlan{lacks: why, words: "kernel: off, " + why}, nil
+	case s.flags.bpf == "detect":
+		return kernelPlan{power: kernelDetect, required: true, lacks: "--bpf detect", words: detectWords}, nil
+	case !refuse:
+		return kernelPlan{power: kernelDetect, words: detectWords}, nil
 	}
-	return kernelPlan{power: kernelDetect, words: detectWords}, nil
+	// Whether the kernel refuses is found out by trying, with nothing to look for.
+	d, err := bpf.OpenDetector(bpf.Options{PIDNamespace: ownPIDNamespace(), Refuse: true})
+	if err == nil {
+		return kernelPlan{power: kernelBlock, required: true, words: "kernel: block. What holds a known value fails with EPERM before a byte is out"}, d.Close()
+	}
+	if !errors.Is(err, bpf.ErrNotSupported) {
+		return kernelPlan{}, err
+	}
+	return kernelPlan{power: kernelDetect, lacks: err.Error(), words: detectWords + ". It cannot refuse: " + err.Error()}, nil
+}
+
+// writes is what the supervisor is told of them; nil: nothing.
+func (s *session) writes() *supervisor.Writes {
+	if !s.inKernel.writes {
+		return nil
+	}
+	return &supervisor.Writes{
+		// --bpf block means that a write fails, unless --on-leak says how it goes on.
+		Refuse: s.flags.bpf == "block" && s.flags.onLeak == "",
+		Done: func(st map[guard.Channel]notify.Counters) {
+			s.recordCoverage(supervisor.SourceWrites, writesCoverage(st))
+		},
+	}
+}
+
+func writesCoverage(st map[guard.Channel]notify.Counters) []coverage {
+	var out []coverage
+	for ch, c := range st {
+		out = append(out, coverage{string(ch), c.Judged + c.Left + c.Unreadable, []count{
+			{"calls", c.Calls}, {"scanned", c.Judged}, {"unreadable", c.Unreadable}, {"left", c.Left}, {"refused", c.Refused},
+			{"no_access", c.NoAccess}, {"blind", c.Blind},
+		}})
+	}
+	slices.SortFunc(out, func(a, b coverage) int { return strings.Compare(a.channel, b.channel) })
+	return out
 }
 
 const detectWords = "kernel: detect. Values in what the session's processes write are found and reported (BPF tracepoint), not stopped"

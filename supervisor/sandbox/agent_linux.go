@@ -19,6 +19,7 @@ import (
 const (
 	agentConfigFD = 3
 	agentStatusFD = 4
+	agentNotifyFD = 5 // with agentConfig.Notify
 )
 
 // statusGo is written when all restrictions are in place; statusFailed, and a
@@ -68,7 +69,7 @@ func become(status *os.File) *failure {
 			return failed("set no_new_privs", lacking(err))
 		}
 		var err error
-		if filter, err = seccompFilter(filterOptions{noZeroCopy: c.NoZeroCopy, restricted: c.Restrict != nil, reserved: c.Reserved}); err != nil {
+		if filter, err = seccompFilter(filterOptions{noZeroCopy: c.NoZeroCopy, restricted: c.Restrict != nil, reserved: c.Reserved, notify: c.Notify}); err != nil {
 			return failed("make the system call filter", lacking(err))
 		}
 		if err := landlock(c.Restrict); err != nil {
@@ -88,8 +89,16 @@ func become(status *os.File) *failure {
 	setSignals(0)
 	unix.CloseRange(agentConfigFD, ^uint(0), unix.CLOSE_RANGE_CLOEXEC)
 	if filter != nil {
-		if err := loadFilter(filter); err != nil {
+		listener, err := loadFilter(filter, c.Notify)
+		if err != nil {
 			return failed("load the system call filter", lacking(err))
+		}
+		if c.Notify {
+			// From here on a write of this thread waits for whoever gets the listener.
+			if err := unix.Sendmsg(agentNotifyFD, []byte{statusGo}, unix.UnixRights(listener), nil, 0); err != nil {
+				return failed("hand over writes", err)
+			}
+			closeAll([]int{listener, agentNotifyFD})
 		}
 	}
 	if _, err := status.Write([]byte{statusGo}); err != nil {

@@ -83,8 +83,16 @@ type Config struct {
 
 	// NoZeroCopy refuses sendfile, splice, tee, vmsplice and copy_file_range
 	// with EINVAL, so that programs fall back to read and write, whose bytes can
-	// be judged.
+	// be judged; likewise cloning of files, and SO_ZEROCOPY.
 	NoZeroCopy bool
+
+	// Notify gets the listener of a filter that hands over every write, pwrite64,
+	// writev, pwritev and pwritev2 of the session, to be done by whoever holds it
+	// (package notify). It is called before the agent's first instruction, and must
+	// have the calls served when it returns: the start goes on with one. uid and gid
+	// are the agent's on the host. In tiers below Restricted there is no filter, so
+	// it is not called, and Notes says so.
+	Notify func(listener *os.File, uid, gid int) error
 
 	// Before is called once the session's first process is there, and before it
 	// has started anything or runs a program that is not guard's. pid is in the

@@ -21,6 +21,7 @@ type filterOptions struct {
 	noZeroCopy bool // see Config.NoZeroCopy
 	restricted bool // no network namespace: nothing but TCP, which Landlock judges
 	reserved   bool // stage 1 has process ids up to reservedPids, and nobody else has
+	notify     bool // writes are handed over: see Config.Notify
 }
 
 // denied are calls that are refused whatever their arguments.
@@ -47,6 +48,9 @@ var denied = map[uint32]unix.Errno{
 
 // sysOpenTreeAttr is open_tree_attr(2) of Linux 6.15: the same on all systems.
 const sysOpenTreeAttr = 467
+
+// handedOver are the calls that Config.Notify is about.
+var handedOver = []uint32{unix.SYS_WRITE, unix.SYS_PWRITE64, unix.SYS_WRITEV, unix.SYS_PWRITEV, unix.SYS_PWRITEV2}
 
 var zeroCopy = []uint32{unix.SYS_SENDFILE, unix.SYS_SPLICE, unix.SYS_TEE, unix.SYS_VMSPLICE, unix.SYS_COPY_FILE_RANGE}
 
@@ -101,12 +105,26 @@ func seccompFilter(o filterOptions) ([]unix.SockFilter, error) {
 		p = append(p, when(0xffffffff, allow)...)
 		p = append(p, bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: 0x40000000, SkipFalse: 1}, kill)
 	}
-	p = append(p, when(unix.SYS_IOCTL, concatBPF(
+	if o.notify { // first: these are the most frequent
+		for _, nr := range handedOver {
+			p = append(p, when(nr, bpf.RetConstant{Val: unix.SECCOMP_RET_USER_NOTIF})...)
+		}
+	}
+	ioctls := concatBPF(
 		[]bpf.Instruction{arg(1)},
 		when(unix.TIOCSTI, retErrno(unix.EPERM)),
 		when(unix.TIOCLINUX, retErrno(unix.EPERM)),
-		[]bpf.Instruction{allow},
-	)...)...)
+	)
+	if o.noZeroCopy {
+		ioctls = concatBPF(ioctls, when(unix.FICLONE, retErrno(unix.EOPNOTSUPP)), when(unix.FICLONERANGE, retErrno(unix.EOPNOTSUPP)))
+		// The answer of a kernel without it. Without the option MSG_ZEROCOPY copies.
+		p = append(p, when(unix.SYS_SETSOCKOPT, concatBPF(
+			[]bpf.Instruction{arg(1), bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.SOL_SOCKET, SkipFalse: 3}, arg(2)},
+			when(unix.SO_ZEROCOPY, retErrno(unix.ENOPROTOOPT)),
+			[]bpf.Instruction{allow},
+		)...)...)
+	}
+	p = append(p, when(unix.SYS_IOCTL, concatBPF(ioctls, []bpf.Instruction{allow})...)...)
 	p = append(p, when(unix.SYS_SOCKET, socketRules(o)...)...)
 	p = append(p, when(unix.SYS_MOUNT, mountRules()...)...)
 	if !o.restricted {
@@ -224,12 +242,22 @@ func concatBPF(parts ...[]bpf.Instruction) []bpf.Instruction {
 	return all
 }
 
-// loadFilter applies f to this thread. no_new_privs must be set.
-func loadFilter(f []unix.SockFilter) error {
+// loadFilter applies f to this thread. no_new_privs must be set. With notify it
+// returns the descriptor by which calls are handed over.
+func loadFilter(f []unix.SockFilter, notify bool) (listener int, err error) {
 	prog := unix.SockFprog{Len: uint16(len(f)), Filter: &f[0]}
-	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&prog)))
-	if errno != 0 {
-		return fmt.Errorf("seccomp: %w", errno)
+	flags := uintptr(0)
+	if notify {
+		// Once a call was received, only death takes its thread away from it: else a
+		// signal could have it done twice.
+		flags = unix.SECCOMP_FILTER_FLAG_NEW_LISTENER | unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
 	}
-	return nil
+	fd, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&prog)))
+	if errno != 0 {
+		return -1, fmt.Errorf("seccomp: %w", errno)
+	}
+	if !notify {
+		return -1, nil
+	}
+	return int(fd), nil
 }

@@ -8,12 +8,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-type filterOptions struct{ noZeroCopy, restricted, reserved bool }
+type filterOptions struct{ noZeroCopy, restricted, reserved, notify bool }
 
 func seccompFilter(filterOptions) ([]unix.SockFilter, error) {
 	return nil, unsupported("no system call filter for %s", runtime.GOARCH)
 }
 
-func loadFilter([]unix.SockFilter) error {
-	return unsupported("no system call filter for %s", runtime.GOARCH)
+func loadFilter([]unix.SockFilter, bool) (int, error) {
+	return -1, unsupported("no system call filter for %s", runtime.GOARCH)
 }

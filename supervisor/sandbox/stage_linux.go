@@ -63,6 +63,7 @@ type agentConfig struct {
 	Reserved   bool // stage 1 and its threads have process ids up to reservedPids
 	Probe      bool // try what there is, run no agent
 	Open       bool // no restriction at all: the tiers below Restricted
+	Notify     bool // hand over writes, by the socket at agentNotifyFD
 	// Restrict asks for Landlock's file and network rules, for the restricted tier.
 	Restrict *landlockRules
 }
@@ -108,10 +109,14 @@ func stage1() int {
 	if err != nil || m.Op != "start" || m.Config == nil || len(given) != len(m.FDs) {
 		return 1
 	}
-	in := &inner{w: w, c: m.Config}
+	in := &inner{w: w, c: m.Config, notify: -1}
 	trees := map[string]int{}
 	for i, name := range m.FDs {
 		trees[name] = given[i]
+	}
+	if fd, ok := trees[fdNotify]; ok {
+		in.notify = fd
+		delete(trees, fdNotify)
 	}
 	if in.c.Agent.Probe {
 		in.probe()
@@ -142,8 +147,10 @@ type inner struct {
 	tty   *tty
 	tree  *tree // nil without namespaces
 	agent int   // process id of the agent, and of its process group
-	names []string
-	notes []string
+	// notify is where stage 2 sends the filter's listener; -1: nowhere.
+	notify int
+	names  []string
+	notes  []string
 }
 
 // prepare makes the tree, the network and the terminal. It returns what the
@@ -219,6 +226,9 @@ func (in *inner) startAgent() *failure {
 		attr.Sys.Foreground, attr.Sys.Ctty = true, in.tty.slave
 	}
 	attr.Files = append(attr.Files, cfgRead.Fd(), write.Fd())
+	if in.notify >= 0 {
+		attr.Files = append(attr.Files, uintptr(in.notify))
+	}
 	if !in.c.Plain {
 		attr.Sys.Cloneflags = unix.CLONE_NEWUSER | unix.CLONE_NEWNS
 		attr.Sys.UidMappings = []syscall.SysProcIDMap{{ContainerID: in.c.UID, HostID: 0, Size: 1}}
@@ -232,6 +242,9 @@ func (in *inner) startAgent() *failure {
 	cfgRead.Close()
 	write.Close()
 	closeAll([]int{initFD + 1, initFD + 2, initFD + 3})
+	if in.notify >= 0 {
+		unix.Close(in.notify) // else its other end would never see that nothing comes
+	}
 	if err != nil {
 		cfgWrite.Close()
 		return failed("start in a second user namespace", lackingNamespaces(err))

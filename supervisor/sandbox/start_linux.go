@@ -155,8 +155,25 @@ func start(ctx context.Context, c Config, tier Tier) (_ *Sandbox, err error) {
 		}
 	}
 	p.dedupe()
+	var hand *handover
+	if c.Notify != nil && p.Agent.Open {
+		notes = append(notes, "writes to files and pipes are not judged before they are done: this tier has no system call filter")
+	} else if c.Notify != nil {
+		var peer int
+		if hand, peer, err = newHandover(c.Notify, uid, gid); err != nil {
+			closeAll(fds)
+			return fail("hand over writes", err)
+		}
+		names, fds = append(names, fdNotify), append(fds, peer)
+		p.Agent.Notify = true
+	}
 	err = s.wire.send(message{Op: "start", Config: &p, FDs: names}, fds...)
 	closeAll(fds)
+	defer func() {
+		if err != nil {
+			_ = hand.end(true)
+		}
+	}()
 	if err != nil {
 		return fail("configure the sandbox", s.death(err))
 	}
@@ -177,6 +194,9 @@ func start(ctx context.Context, c Config, tier Tier) (_ *Sandbox, err error) {
 	sb := &Sandbox{Tier: tier, Notes: append(notes, m.Notes...), s: s}
 	if err = sb.adopt(m.FDs, fds); err != nil {
 		return fail("take over the sandbox's sockets", err)
+	}
+	if err = hand.end(false); err != nil {
+		return fail("hand over writes", err)
 	}
 	if s.agent, err = s.findAgent(); err != nil {
 		return fail("find the agent", err)
