@@ -1,36 +1,71 @@
-// Package bpf asks the Linux kernel what a session's processes are about to
-// write. It is the only user of cilium/ebpf.
+// Package bpf asks the Linux kernel what processes are about to write. It is the
+// only user of cilium/ebpf.
 //
 // # Detect
 //
 // OpenDetector attaches one program to every system call's entry (tp_btf/sys_enter).
-// For the tasks in scope (a pid namespace and those below it, or a cgroup and
-// those below it) it searches what write, pwrite64, writev, pwritev, pwritev2,
-// sendto, sendmsg, sendmmsg and vmsplice are given, inside the kernel, and puts
-// an event into a ring buffer for each needle that it finds. It never holds up
-// or changes a call, and ships no bytes.
+// For the tasks in scope it searches, inside the kernel, what write, pwrite64,
+// writev, pwritev, pwritev2, sendto, sendmsg, sendmmsg, vmsplice, msgsnd and mq_timedsend are
+// given, the arguments and environment of execve and execveat, the values of extended
+// attributes, the targets of symbolic links, and what munmap and msync end or
+// sync of a file that is mapped shared. It puts an event into a ring buffer for each
+// needle that it finds. It never holds up or changes a call, and ships no bytes.
 //
 // It sees attempts: a call that fails afterwards was searched too. It reads
 // before the kernel copies, so a second thread that changes the buffer in
 // between is not seen (the agent would have to know that it holds a secret). It
-// does not see io_uring, sendfile, splice, tee, copy_file_range, stores through
-// a shared mapping, process_vm_writev, message queues, names, arguments, or
-// calls of a foreign ABI (32-bit, x32): the sandbox takes those away. A page
-// that is not in memory cannot be read from a tracepoint and is counted as
-// unreadable. Stats says how many bytes and calls were seen, scanned,
+// does not see io_uring, io_submit, sendfile, splice, tee, copy_file_range, stores
+// to a shared mapping that ends with its process, process_vm_writev, names of
+// files, or calls of a foreign ABI (32-bit, x32): the sandbox takes those away
+// that it can. A page that is not in memory cannot be read from a tracepoint and is
+// counted as unreadable. Stats says how many bytes and calls were seen, scanned,
 // unreadable and too many; seen is always the sum of the other three.
 //
 // # Refuse
 //
-// With Options.Refuse the same search runs in lsm/file_permission instead, and a
-// write that holds a needle fails with EPERM before a byte of it is out. The
-// bytes are found by the registers that the call came in with
-// (bpf_task_pt_regs). It covers write, pwrite64, writev, pwritev and pwritev2,
-// to files, pipes and sockets. A terminal is left to the pty, which redacts.
-// sendto, sendmsg and sendmmsg do not pass this hook. A first part of a value
-// that was written before the rest came is out. A second thread that changes
-// the buffer after the search gets its bytes past it; so does a page that is
-// not in memory, unless Options.Strict. Both detectors may run at the same time.
+// With Options.Refuse the same search is made by BPF LSM, and what holds a needle
+// fails with EPERM before a byte of it is out:
+//
+//	lsm/file_permission       write, pwrite64, writev, pwritev, pwritev2 to files, pipes,
+//	                          memfds and devices; to terminals with Options.Terminals
+//	lsm.s/socket_sendmsg      write, writev, sendto, sendmsg, sendmmsg to sockets of every family
+//	lsm.s/bprm_creds_for_exec arguments and environment
+//	lsm/inode_*               names of files, folders, devices, links and Unix sockets;
+//	                          targets of symbolic links; extended attributes
+//
+// file_permission has no buffer among its arguments: the bytes are found by the
+// registers that the call came in with (bpf_task_pt_regs), and a page that is not in
+// memory is unreadable there. The hooks marked .s may wait for it. What the kernel
+// has copied already (names, attributes, iovecs of a message) cannot be changed under the
+// search; buffers and arguments can, by a second thread: 0 or 1 of 2000 writes got a value
+// out in the test that tries. A first part of a value that was written before the rest came is out.
+//
+// What moves bytes that no hook can look at is taken away: sendfile, splice and
+// copy_file_range fail with EINVAL (programs then read and write), io_submit with a write and io_uring
+// on rings from before too, new rings with ENOSYS, FICLONE and FICLONERANGE with
+// EOPNOTSUPP, TIOCSTI and TIOCLINUX with EPERM, SO_ZEROCOPY and MSG_ZEROCOPY with EINVAL, AF_PACKET
+// and AF_XDP sockets with EAFNOSUPPORT. tee and vmsplice pass no hook (what they leave in a pipe
+// gets out by read alone): leave them to seccomp, as message queues, process_vm_writev and foreign ABIs.
+//
+// A file that is mapped shared is stored to without a call. With Options.Rescans
+// user space is told of such mappings and of their end, whatever ended them, and of calls
+// that passed without having been searched whole, so that it can search the
+// file itself. Options.Strict refuses the latter instead.
+//
+// Where bpf is not in lsm= the same hooks are had by way of fmod_ret (Detector.Via says so).
+// The kernel skips such a program while another task is inside of it on the same
+// processor; Stats.Missed counts that. None of them may wait for pages, and there are no events about mappings.
+//
+// Partial writes: a hook does not know how much of a call the kernel will take. Where a socket
+// takes a part and the program sends the rest again, a value that
+// lies across the end of the first call may be missed; it is found if it lies whole in either.
+//
+// # Scope
+//
+// A pid namespace (nothing leaves it), a cgroup of the v2 hierarchy (who was seen in
+// it once stays in scope), processes and their descendants, or all. Only cgroups need
+// cgroup v2; it may be mounted beside v1. What a task hands to a process
+// out of scope, by a socket or a pipe, is searched on the way there.
 //
 // # The search
 //
@@ -42,9 +77,9 @@
 // bitmap, and where the bit is set, a slot of a table and a keyed hash of the
 // whole segment decide. That is the filter of Wu and Manber ("A fast algorithm
 // for multi-pattern searching", 1994) with the multiply-shift hashing of
-// Dietzfelbinger et al. (1997). A needle needs 15 bytes (MinNeedle): a shorter
-// one is refused with ErrTooShort, since it would need a smaller stride, and a
-// value that short is found by accident too often to stop a write for it.
+// Dietzfelbinger et al. (1997). That takes a needle of 15 bytes (FastNeedle). While there
+// is a shorter one, the search is made at a stride of 4, 2 or 1, and takes two, four or eight
+// times as long; one of less than 8 bytes (MinNeedle) is refused with ErrTooShort.
 //
 // The last 128 bytes of each stream are kept, so that a needle split over calls,
 // iovecs or pages is found, and found once. A stream is an inode: bytes that
@@ -53,13 +88,15 @@
 // position): what is written one after the other counts as adjacent. Two
 // processors that write to one stream in the same microsecond may lose its tail.
 //
+// Needles are replaced as a whole: a table is built aside and swapped by one store.
+//
 // # What is in the maps
 //
 // No needle and no window: keyed hashes, under a key that is new for each table.
 // The key is in the same map, so this keeps values out of dumps and crash files;
 // it does not keep root, who can read every process's memory, from trying out
-// guesses. The tails and the per-processor scratch do hold the last bytes that
-// were written (of every stream), which only root can read.
+// guesses. The tails and the scratch memory (per processor, or per task that writes) do hold
+// the last bytes that were written (of every stream), which only root can read.
 //
 // # Goroutines
 //
