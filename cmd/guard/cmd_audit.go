@@ -41,6 +41,7 @@ func runAudit(a *app, ctx context.Context, c *command, args []string) error {
 	f.StringArrayVar(&ship.headers, "header", nil, "of ship: an HTTP header for collectors, NAME=VALUE or NAME=@FILE")
 	f.StringArrayVar(&ship.ca, "ca", nil, "of ship: further roots for TLS, PEM")
 	f.StringVar(&ship.metrics, "metrics", "", "of ship: answer Prometheus at this address, such as 127.0.0.1:9464")
+	live := f.Bool("live", false, "of tail: a screen that shows sessions, uses, leaks and rotations as they happen")
 	since := f.String("since", "", "only records since then: a duration such as 24h, or a date")
 	asJSON := f.Bool("json", false, "one JSON object a line")
 	dir := f.String("dir", "", "read the log in this folder instead of guard's own")
@@ -95,6 +96,9 @@ func runAudit(a *app, ctx context.Context, c *command, args []string) error {
 		}
 		return audit.Read(*dir, q, x.Write)
 	case "tail":
+		if *live {
+			return a.runLive(ctx, *dir, q)
+		}
 		return a.tailAudit(ctx, *dir, q, *asJSON)
 	case "verify":
 		w.Flush()

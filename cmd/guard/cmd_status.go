@@ -12,7 +12,7 @@ import (
 )
 
 var statusCommand = command{
-	name: "status", args: "[--json]", short: "say what there is and what is open",
+	name: "status", args: "[--live | --json]", short: "say what there is and what is open",
 	example: "guard status", run: runStatus,
 }
 
@@ -31,8 +31,15 @@ type status struct {
 func runStatus(a *app, ctx context.Context, c *command, args []string) error {
 	f := a.flags(c)
 	asJSON := f.Bool("json", false, "one JSON object")
+	live := f.Bool("live", false, "a screen that shows sessions, uses, leaks and rotations as they happen")
 	if err := parse(f, args); err != nil {
 		return err
+	}
+	if *live {
+		if _, err := os.Stat(a.auditDir()); err != nil {
+			return fmt.Errorf("there is no log in %s", a.auditDir())
+		}
+		return a.runLive(ctx, a.auditDir(), audit.Filter{})
 	}
 	s := status{Home: a.home(), Vault: vault.Exists(a.home()), Unlock: []string{}, Sessions: []string{}}
 	if s.Vault {

@@ -61,6 +61,7 @@ func shellStatus(p *os.ProcessState) int {
 //	quiet            until the terminal echoes nothing
 //	hidden           fails if it echoes now
 //	resize ROWSxCOLS
+//	sh COMMAND       runs COMMAND in a shell, elsewhere
 //	hangup           closes the terminal
 func termProgram() {
 	fail := func(format string, v ...any) {
@@ -105,6 +106,10 @@ func termProgram() {
 		verb, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
 		switch verb {
 		case "", "#":
+		case "sh":
+			if out, err := exec.Command("sh", "-c", rest).CombinedOutput(); err != nil {
+				fail("sh %s: %v\n%s", rest, err, out)
+			}
 		case "wait":
 			re, err := regexp.Compile(rest)
 			if err != nil {
