@@ -16,10 +16,12 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	blockMapBlank                  = "blank"
 	blockMapEvents                 = "events"
 	blockMapMapped                 = "mapped"
 	blockMapMembers                = "members"
 	blockMapScratches              = "scratches"
+	blockMapSpares                 = "spares"
 	blockMapStats                  = "stats"
 	blockMapTables                 = "tables"
 	blockMapTails                  = "tails"
@@ -120,10 +122,12 @@ type blockProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type blockMapSpecs struct {
+	Blank     *ebpf.MapSpec `ebpf:"blank"`
 	Events    *ebpf.MapSpec `ebpf:"events"`
 	Mapped    *ebpf.MapSpec `ebpf:"mapped"`
 	Members   *ebpf.MapSpec `ebpf:"members"`
 	Scratches *ebpf.MapSpec `ebpf:"scratches"`
+	Spares    *ebpf.MapSpec `ebpf:"spares"`
 	Stats     *ebpf.MapSpec `ebpf:"stats"`
 	Tables    *ebpf.MapSpec `ebpf:"tables"`
 	Tails     *ebpf.MapSpec `ebpf:"tails"`
@@ -164,10 +168,12 @@ func (o *blockObjects) Close() error {
 //
 // It can be passed to loadBlockObjects or ebpf.CollectionSpec.LoadAndAssign.
 type blockMaps struct {
+	Blank     *ebpf.Map `ebpf:"blank"`
 	Events    *ebpf.Map `ebpf:"events"`
 	Mapped    *ebpf.Map `ebpf:"mapped"`
 	Members   *ebpf.Map `ebpf:"members"`
 	Scratches *ebpf.Map `ebpf:"scratches"`
+	Spares    *ebpf.Map `ebpf:"spares"`
 	Stats     *ebpf.Map `ebpf:"stats"`
 	Tables    *ebpf.Map `ebpf:"tables"`
 	Tails     *ebpf.Map `ebpf:"tails"`
@@ -175,10 +181,12 @@ type blockMaps struct {
 
 func (m *blockMaps) Close() error {
 	return _BlockClose(
+		m.Blank,
 		m.Events,
 		m.Mapped,
 		m.Members,
 		m.Scratches,
+		m.Spares,
 		m.Stats,
 		m.Tables,
 		m.Tails,

@@ -4,6 +4,7 @@ package bpf
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -37,12 +38,8 @@ func canRefuse(t *testing.T) {
 // refused has the child do j, which must fail with EPERM.
 func (w *watch) refused(j job) {
 	w.t.Helper()
-	if err := w.jobs.Encode(j); err != nil {
-		w.t.Fatal(err)
-	}
-	line, err := w.reply.ReadString('\n')
-	if err != nil || !strings.HasPrefix(line, "-") || !strings.Contains(line, unix.EPERM.Error()) {
-		w.t.Fatalf("%s to %s: child says %q, %v", j.Op, j.To, line, err)
+	if line := w.ask(j); !strings.HasPrefix(line, "-") || !strings.Contains(line, unix.EPERM.Error()) {
+		w.t.Fatalf("%s to %s: child says %q", j.Op, j.To, line)
 	}
 }
 
@@ -306,9 +303,20 @@ func TestRefuseUnderLoad(t *testing.T) {
 		needles = append(needles, needle(uint32(i+2), random(20+i%100)))
 	}
 	w := newWatch(t, append(needles, needle(1, secret)), Options{Refuse: true, RingBytes: 1 << 20})
-	w.order(job{Op: "storm", N: 100, Path: path, Want: w.d.Via(), Calls: [][][]byte{{secret}}})
-	if s := w.stats(); w.d.Via() == LSM && s.Missed != 0 {
-		t.Errorf("%d calls missed", s.Missed)
+	storm := job{Op: "storm", N: 300, Path: path, Want: w.d.Via(), Calls: [][][]byte{{secret}}}
+	if w.d.Via() == LSM {
+		w.order(storm)
+		if s := w.stats(); s.Missed != 0 {
+			t.Errorf("%d calls missed", s.Missed)
+		}
+	} else {
+		// What the package says of fmod_ret: it is skipped, and counts that.
+		var escaped uint64
+		_, err := fmt.Sscanf(w.ask(storm), "-missed: %d", &escaped)
+		if s := w.stats(); err == nil && s.Missed < escaped {
+			t.Errorf("%d values got past, %d calls missed", escaped, s.Missed)
+		}
+		t.Logf("%d values got past, %d calls missed", escaped, w.stats().Missed)
 	}
 	w.order(job{Op: "clean", N: 100_000, Calls: [][][]byte{{buildLog(t)}}})
 	w.order(job{Op: "flip", To: "file", N: 2000, Calls: [][][]byte{{secret}}})

@@ -16,9 +16,11 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	fallbackMapBlank                  = "blank"
 	fallbackMapEvents                 = "events"
 	fallbackMapMembers                = "members"
 	fallbackMapScratches              = "scratches"
+	fallbackMapSpares                 = "spares"
 	fallbackMapStats                  = "stats"
 	fallbackMapTables                 = "tables"
 	fallbackMapTails                  = "tails"
@@ -115,9 +117,11 @@ type fallbackProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type fallbackMapSpecs struct {
+	Blank     *ebpf.MapSpec `ebpf:"blank"`
 	Events    *ebpf.MapSpec `ebpf:"events"`
 	Members   *ebpf.MapSpec `ebpf:"members"`
 	Scratches *ebpf.MapSpec `ebpf:"scratches"`
+	Spares    *ebpf.MapSpec `ebpf:"spares"`
 	Stats     *ebpf.MapSpec `ebpf:"stats"`
 	Tables    *ebpf.MapSpec `ebpf:"tables"`
 	Tails     *ebpf.MapSpec `ebpf:"tails"`
@@ -158,9 +162,11 @@ func (o *fallbackObjects) Close() error {
 //
 // It can be passed to loadFallbackObjects or ebpf.CollectionSpec.LoadAndAssign.
 type fallbackMaps struct {
+	Blank     *ebpf.Map `ebpf:"blank"`
 	Events    *ebpf.Map `ebpf:"events"`
 	Members   *ebpf.Map `ebpf:"members"`
 	Scratches *ebpf.Map `ebpf:"scratches"`
+	Spares    *ebpf.Map `ebpf:"spares"`
 	Stats     *ebpf.Map `ebpf:"stats"`
 	Tables    *ebpf.Map `ebpf:"tables"`
 	Tails     *ebpf.Map `ebpf:"tails"`
@@ -168,9 +174,11 @@ type fallbackMaps struct {
 
 func (m *fallbackMaps) Close() error {
 	return _FallbackClose(
+		m.Blank,
 		m.Events,
 		m.Members,
 		m.Scratches,
+		m.Spares,
 		m.Stats,
 		m.Tables,
 		m.Tails,

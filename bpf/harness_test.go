@@ -132,14 +132,23 @@ func random(n int) []byte {
 	return b
 }
 
-func (w *watch) order(j job) {
+// ask has the child do j, and returns what it says of it: "+", or "-" and an error.
+func (w *watch) ask(j job) string {
 	w.t.Helper()
 	if err := w.jobs.Encode(j); err != nil {
 		w.t.Fatal(err)
 	}
 	line, err := w.reply.ReadString('\n')
-	if err != nil || !strings.HasPrefix(line, "+") {
+	if err != nil {
 		w.t.Fatalf("%s to %s: child says %q, %v", j.Op, j.To, line, err)
+	}
+	return line
+}
+
+func (w *watch) order(j job) {
+	w.t.Helper()
+	if line := w.ask(j); !strings.HasPrefix(line, "+") {
+		w.t.Fatalf("%s to %s: child says %q", j.Op, j.To, line)
 	}
 }
 

@@ -226,6 +226,8 @@ func (p plant) try(noise, value []byte) error {
 	return nil
 }
 
+var errNotRefused = errors.New("not refused")
+
 func (p plant) once(s sink, b []byte, clean bool) error {
 	if clean && p.Size > s.max {
 		return nil
@@ -252,7 +254,7 @@ func (p plant) once(s sink, b []byte, clean bool) error {
 		}
 		out = len(b)
 	} else if !errors.Is(err, unix.EPERM) {
-		return fmt.Errorf("not refused: %d, %v", n, err)
+		return fmt.Errorf("%w: %d, %v", errNotRefused, n, err)
 	}
 	if got, err := s.arrived(); err != nil || !bytes.Equal(got, b[:out]) {
 		return fmt.Errorf("%d bytes of %d at the destination, %w", len(got), out, err)

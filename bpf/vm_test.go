@@ -37,9 +37,9 @@ func TestOtherKernels(t *testing.T) {
 			t.Parallel()
 			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 			defer cancel()
-			// One processor: qemu's emulation of several loses the kernel's changes to its
+			// preempt=full: tasks meet in the search. One processor: qemu's emulation of several loses the kernel's changes to its
 			// own code (static keys, tracing) now and then, and the kernel panics or locks up.
-			o := vm.Options{Kernel: kernel, Init: init, CPUs: 1, Cmdline: "lsm=" + lsm, Args: append([]string{"-test.v"}, args...)}
+			o := vm.Options{Kernel: kernel, Init: init, CPUs: 1, Cmdline: "preempt=full lsm=" + lsm, Args: append([]string{"-test.v"}, args...)}
 			if overlay := filepath.Join(filepath.Dir(kernel), "overlay.ko"); exists(overlay) {
 				o.Modules = []string{overlay}
 			}

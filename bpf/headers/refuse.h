@@ -35,19 +35,57 @@ struct {
 	__type(value, struct scratch);
 } scratches SEC(".maps");
 
+/*
+ * A task that was interrupted while it looked for its scratch keeps all others on
+ * its processor from finding theirs (6.1; later, from making theirs). Those
+ * get one of these, by thread.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 64);
+	__type(key, u64);
+	__type(value, struct scratch);
+} spares SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct scratch);
+} blank SEC(".maps");
+
+static __always_inline struct scratch *spare(void)
+{
+	u64 id = bpf_get_current_pid_tgid();
+	u32 zero = 0;
+	struct scratch *empty = bpf_map_lookup_elem(&blank, &zero);
+
+	if (!empty)
+		return 0;
+	bpf_map_update_elem(&spares, &id, empty, BPF_ANY);
+	return bpf_map_lookup_elem(&spares, &id);
+}
+
 /* Fills c; 0 if that cannot be: then the answer is no. */
 static __always_inline int open_call(struct call *c, struct task_struct *task, u32 channel, u64 nr)
 {
 	u32 zero = 0;
 	void *inner;
 
-	c->scratch = bpf_task_storage_get(&scratches, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	inner = bpf_map_lookup_elem(&tables, &zero);
-	if (!c->scratch || !inner)
+	if (!inner)
 		return 0;
 	c->table = bpf_map_lookup_elem(inner, &zero);
 	c->count = bpf_map_lookup_elem(&stats, &channel);
 	if (!c->table || !c->count)
+		return 0;
+	c->spare = 0;
+	c->scratch = bpf_task_storage_get(&scratches, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!c->scratch) {
+		c->scratch = spare();
+		c->spare = 1;
+	}
+	if (!c->scratch)
 		return 0;
 	__builtin_memset(&c->scratch->now, 0, sizeof(c->scratch->now));
 	c->scratch->now.nr = nr;
@@ -81,6 +119,15 @@ static __always_inline int verdict(struct call *c)
 	if (rescans && c->scratch->now.gap)
 		tell(&c->scratch->now, c->count, KIND_UNSEARCHED);
 	return 0;
+}
+
+static __always_inline int close_call(struct call *c, int answer)
+{
+	u64 id = bpf_get_current_pid_tgid();
+
+	if (c->spare)
+		bpf_map_delete_elem(&spares, &id);
+	return answer;
 }
 
 /* Bytes that nobody can look at: error, or 0 to let them pass. */
@@ -130,6 +177,7 @@ int BPF_PROG(file_permission, struct file *file, int mask, int ret)
 	struct stream key;
 	struct tail *tail;
 	u32 channel, mode, shape;
+	int answer;
 
 	if (ret || !(mask & (MAY_WRITE | MAY_READ)))
 		return ret;
@@ -174,10 +222,10 @@ int BPF_PROG(file_permission, struct file *file, int mask, int ret)
 	key = stream_of(inode, mode, a.a0);
 	tail = bpf_map_lookup_elem(&tails, &key);
 	SCAN(&c, tail, STEPS, step);
-	if (verdict(&c))
-		return -EPERM;
-	keep(&c, &key, tail);
-	return 0;
+	answer = verdict(&c);
+	if (!answer)
+		keep(&c, &key, tail);
+	return close_call(&c, answer);
 }
 
 /* Every family, every call. The kernel has copied the message's header and the
@@ -196,6 +244,7 @@ int BPF_PROG(socket_sendmsg, struct socket *sock, struct msghdr *msg, int size, 
 	struct tail *tail;
 	u64 offset, count, iov;
 	u8 type;
+	int answer;
 
 	if (ret)
 		return ret;
@@ -249,10 +298,10 @@ int BPF_PROG(socket_sendmsg, struct socket *sock, struct msghdr *msg, int size, 
 		key.where = (u64)sock;
 	tail = bpf_map_lookup_elem(&tails, &key);
 	SCAN(&c, tail, STEPS_PREEMPTIBLE, step_message);
-	if (verdict(&c))
-		return -EPERM;
-	keep(&c, &key, tail);
-	return 0;
+	answer = verdict(&c);
+	if (!answer)
+		keep(&c, &key, tail);
+	return close_call(&c, answer);
 }
 
 /* Arguments and environment, in the memory of who calls execve: the new
@@ -282,7 +331,7 @@ int BPF_PROG(bprm_creds_for_exec, struct linux_binprm *bprm, int ret)
 	c.scratch->now.file = (u64)BPF_CORE_READ(bprm, file);
 	begin(&c, shape, &a);
 	SCAN(&c, 0, STEPS_PREEMPTIBLE, step_exec);
-	return verdict(&c);
+	return close_call(&c, verdict(&c));
 }
 
 /* Things that the kernel has copied already: a string, or (len) bytes; then more. */
@@ -305,11 +354,12 @@ static __noinline int judge_copy(u32 channel, u64 inode, u64 base, u64 len, stru
 	}
 	SCAN(&c, 0, STEPS, step_kernel);
 	answer = verdict(&c);
-	if (answer || !more)
-		return answer;
-	begin_buf(&c, more->base, more->len);
-	SCAN(&c, 0, STEPS, step_kernel);
-	return verdict(&c);
+	if (!answer && more) {
+		begin_buf(&c, more->base, more->len);
+		SCAN(&c, 0, STEPS, step_kernel);
+		answer = verdict(&c);
+	}
+	return close_call(&c, answer);
 }
 
 static __always_inline int judge_name(struct inode *dir, struct dentry *dentry)

@@ -120,6 +120,7 @@ struct call {
 	struct table *table;
 	struct scratch *scratch;
 	struct counters *count;
+	u32 spare; /* scratch must be given back */
 };
 
 /* Hash of the len bytes up to end, 8 at a time, the last 8 overlapping. */
