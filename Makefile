@@ -7,7 +7,7 @@ PREFIX ?= /usr/local
 TAGS = $(shell pkg-config --exists libhs 2>/dev/null && echo hyperscan)
 GOFLAGS_BUILD = -trimpath -tags "$(TAGS)"
 
-.PHONY: demo test test-vm test-long bench lint build install clean setup-build setup-test generate fuzz
+.PHONY: demo test test-vm test-collector test-long bench lint build install clean setup-build setup-test generate fuzz
 
 build: setup-build
 	$(GO) build $(GOFLAGS_BUILD) -o bin/guard ./cmd/guard
@@ -37,6 +37,12 @@ test: setup-test lint build
 # emulation); they are part of test.
 test-vm: setup-test
 	$(GO) test -count 1 -tags "$(TAGS)" -timeout 30m -run TestOtherKernels -v ./bpf
+
+# The log on its way to an OpenTelemetry collector, built from its Go modules (a few
+# minutes the first time).
+test-collector: setup-build
+	cd internal/testutil/otelcol && $(GO) build -o ../../../.cache/otelcol .
+	GUARD_TEST_COLLECTOR=$(CURDIR)/.cache/otelcol $(GO) test -count 1 -run TestRealCollector -v ./audit/export
 
 # What takes long: the race detector over everything, and each
 # fuzz target for a minute.
