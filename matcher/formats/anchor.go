@@ -56,16 +56,20 @@ const (
 	maxBranch = 64 // alternatives of one rule
 )
 
-// sequences says how a match of re begins: one of the returned sequences. done
-// says that they are all of it. It returns nil, false where nothing is known.
-func sequences(re *syntax.Regexp) (seqs [][]byteSet, done bool) {
-	empty := [][]byteSet{nil}
+// sequence is how a match may begin.
+type sequence struct {
+	sets []byteSet
+	done bool // it is all of the match
+}
+
+// sequences says how a match of re begins: as one of the returned ones does.
+func sequences(re *syntax.Regexp) []sequence {
 	switch re.Op {
 	case syntax.OpLiteral:
-		var seq []byteSet
+		var sets []byteSet
 		for _, r := range re.Rune {
-			if r >= 0x80 || len(seq) == maxAnchor {
-				return [][]byteSet{seq}, false
+			if r >= 0x80 || len(sets) == maxAnchor {
+				return []sequence{{sets, false}}
 			}
 			var s byteSet
 			s.add(byte(r))
@@ -73,77 +77,96 @@ func sequences(re *syntax.Regexp) (seqs [][]byteSet, done bool) {
 				s.add(byte(r | 0x20))
 				s.add(byte(r &^ 0x20))
 			}
-			seq = append(seq, s)
+			sets = append(sets, s)
 		}
-		return [][]byteSet{seq}, true
+		return []sequence{{sets, true}}
 	case syntax.OpCharClass:
 		var s byteSet
 		for i := 0; i < len(re.Rune); i += 2 {
 			if re.Rune[i+1] >= 0x80 && !foldOnly(re.Rune[i], re.Rune[i+1]) {
-				return empty, false
+				return []sequence{{}}
 			}
 			for c := re.Rune[i]; c <= min(re.Rune[i+1], 0x7f); c++ {
 				s.add(byte(c))
 			}
 		}
-		return [][]byteSet{{s}}, true
+		return []sequence{{[]byteSet{s}, true}}
 	case syntax.OpEmptyMatch, syntax.OpBeginText, syntax.OpBeginLine, syntax.OpWordBoundary, syntax.OpNoWordBoundary:
-		return empty, true
+		return []sequence{{nil, true}}
 	case syntax.OpCapture:
 		return sequences(re.Sub[0])
 	case syntax.OpQuest:
-		seqs, done = sequences(re.Sub[0])
-		return append(seqs, nil), done
+		return append(sequences(re.Sub[0]), sequence{nil, true})
 	case syntax.OpPlus:
-		seqs, _ = sequences(re.Sub[0])
-		return seqs, false
+		return open(sequences(re.Sub[0]))
 	case syntax.OpRepeat:
-		seqs, done = empty, true
-		for range re.Min {
-			if seqs, done = concat(seqs, re.Sub[0]); !done {
-				return seqs, false
-			}
+		seqs := []sequence{{nil, true}}
+		for range min(re.Min, maxAnchor) {
+			seqs = concat(seqs, re.Sub[0])
 		}
-		return seqs, re.Min == re.Max
+		if re.Min == re.Max && re.Min <= maxAnchor {
+			return seqs
+		}
+		return open(seqs)
 	case syntax.OpConcat:
-		seqs = empty
+		seqs := []sequence{{nil, true}}
 		for _, sub := range re.Sub {
-			if seqs, done = concat(seqs, sub); !done {
-				return seqs, false
-			}
+			seqs = concat(seqs, sub)
 		}
-		return seqs, true
+		return seqs
 	case syntax.OpAlternate:
-		done = true
+		var seqs []sequence
 		for _, sub := range re.Sub {
-			more, d := sequences(sub)
-			seqs, done = append(seqs, more...), done && d
+			seqs = append(seqs, sequences(sub)...)
 		}
-		return seqs, done && len(seqs) <= maxBranch
+		return seqs
 	}
-	return empty, false
+	return []sequence{{}}
+}
+
+// open says that more may follow.
+func open(seqs []sequence) []sequence {
+	for i := range seqs {
+		seqs[i].done = false
+	}
+	return seqs
 }
 
 // foldOnly says that a range of a case-insensitive class is one of the two
 // letters outside ASCII that fold to ASCII: no credential is spelled with them.
 func foldOnly(lo, hi rune) bool { return lo == hi && (lo == 0x17f || lo == 0x212a) }
 
-func concat(seqs [][]byteSet, re *syntax.Regexp) ([][]byteSet, bool) {
-	next, done := sequences(re)
-	if len(seqs)*len(next) > maxBranch {
-		return seqs, false
-	}
-	var all [][]byteSet
-	for _, a := range seqs {
-		for _, b := range next {
-			seq := append(append([]byteSet(nil), a...), b...)
-			if len(seq) >= maxAnchor {
-				seq, done = seq[:maxAnchor], false
-			}
-			all = append(all, seq)
+// concat lets re follow those of seqs that are done.
+func concat(seqs []sequence, re *syntax.Regexp) []sequence {
+	todo := 0
+	for _, s := range seqs {
+		if s.done {
+			todo++
 		}
 	}
-	return all, done
+	if todo == 0 {
+		return seqs
+	}
+	next := sequences(re)
+	if len(seqs)-todo+todo*len(next) > maxBranch {
+		return open(seqs)
+	}
+	var all []sequence
+	for _, a := range seqs {
+		if !a.done {
+			all = append(all, a)
+			continue
+		}
+		for _, b := range next {
+			sets := append(append([]byteSet(nil), a.sets...), b.sets...)
+			if len(sets) > maxAnchor {
+				all = append(all, sequence{sets[:maxAnchor], false})
+				continue
+			}
+			all = append(all, sequence{sets, b.done})
+		}
+	}
+	return all
 }
 
 // longest is how many bytes a match of re has at most; -1: there is no limit.

@@ -24,6 +24,9 @@ var builtin = sync.OnceValues(func() ([]Rule, error) {
 		}
 		defer f.Close()
 		rules, err := LoadTOML(f, path)
+		for i := range rules {
+			rules[i].builtin = true
+		}
 		list = append(list, rules...)
 		return err
 	})

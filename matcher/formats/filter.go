@@ -132,6 +132,9 @@ func isPassword(b []byte) bool {
 		}
 	}
 	// A word, or words, are a name more often than a password.
+	if len(strings.TrimLeft(strings.TrimRight(lower, "0123456789"), "abcdefghijklmnopqrstuvwxyz_-")) == 0 && len(b) < 16 {
+		return false // words and a number
+	}
 	digit, upper, low := 0, 0, 0
 	for _, c := range b {
 		switch {
@@ -164,7 +167,18 @@ var public = sync.OnceValue(func() map[[8]byte]bool {
 	return m
 })
 
+// isPublic says that secret is in the list. Of a PEM block its base64 counts,
+// however it is broken into lines.
 func isPublic(secret []byte) bool {
+	if i := bytes.Index(secret, []byte("-----BEGIN ")); i >= 0 {
+		var body []byte
+		for line := range bytes.Lines(unescapeBreaks(secret[i:])) {
+			if line = bytes.TrimSpace(line); !bytes.Contains(line, []byte("-----")) && !bytes.Contains(line, []byte(":")) {
+				body = append(body, line...)
+			}
+		}
+		secret = body
+	}
 	sum := sha256.Sum256(secret)
 	return public()[[8]byte(sum[:8])]
 }

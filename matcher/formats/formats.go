@@ -53,7 +53,7 @@ type Finding struct {
 // Options are what New takes. The zero value is the built-in rules alone.
 type Options struct {
 	// Rules are added to the built-in ones. A rule with the ID of a built-in one
-	// takes its place.
+	// takes its place, unless it is from a Gitleaks file: then both are there.
 	Rules []Rule
 	// CacheDir is where a compiled database is kept, if the engine has one to keep;
 	// it is made, 0700, if it is not there. "": nothing is kept.
@@ -100,7 +100,7 @@ func New(o Options) (*Set, error) {
 	out := map[string]bool{}
 	for _, r := range o.Rules {
 		if r.ID != "" {
-			out[r.ID] = true
+			out[r.ID] = out[r.ID] || !r.cells
 			continue
 		}
 		for _, id := range r.Disabled {
@@ -126,7 +126,7 @@ func New(o Options) (*Set, error) {
 			switch {
 			case r.ID == "" || i == 0 && out[r.ID]:
 				continue
-			case seen[r.ID]:
+			case seen[r.ID] && !(r.cells && i == 1):
 				return nil, fmt.Errorf("rule %q is there twice", r.ID)
 			}
 			seen[r.ID] = true

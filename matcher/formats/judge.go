@@ -56,6 +56,8 @@ func (s *search) judge(r *rule, b []byte, loc []int, encoding string) (Finding, 
 	switch {
 	case !verified && !r.Plain && len(body) >= 8 && isPlaceholder(body):
 		return Finding{}, false
+	case r.check == nil && !r.Plain && bytes.Contains(bytes.ToUpper(body), []byte("EXAMPLE")):
+		return Finding{}, false
 	case r.Entropy > 0 && entropy(secret) < r.Entropy:
 		return Finding{}, false
 	case r.Password && !isPassword(secret):

@@ -67,7 +67,8 @@ type Rule struct {
 	Disabled  []string // these built-in rules are left out,
 	NoBuiltin bool     // or all of them.
 
-	cells bool // always searched for in cells
+	cells   bool // always searched for in cells
+	builtin bool
 }
 
 // Rules is what a file defines.
@@ -89,12 +90,14 @@ type rule struct {
 	Rule
 	syntax         *syntax.Regexp
 	regexp         func() *regexp.Regexp // compiled when it is first needed
+	reader         func() *regexp.Regexp // for asked: with a first group, which keeps package regexp from its other engines
 	path           *regexp.Regexp
 	allow          []*allow
 	back           byteSet
 	left, right    byteSet
 	max            int
 	blob           bool   // Regex has no limit, and what reaches max is something else
+	asserts        bool   // Regex asks what comes next without taking it
 	cell           bool   // searched for in cells
 	lead           string // what every match begins with
 	near, keywords [][]byte
@@ -178,6 +181,7 @@ func compile(r Rule, now time.Time) (*rule, []anchor, error) {
 	} else if c.max == 0 {
 		c.max, c.blob = defaultMax, true
 	}
+	c.asserts = asserts(c.syntax, r.builtin)
 	anchors, err := c.anchors()
 	if err != nil {
 		return fail("anchor", err)
@@ -188,9 +192,10 @@ func compile(r Rule, now time.Time) (*rule, []anchor, error) {
 		c.max = min(c.max, cellAfter)
 	}
 	c.regexp = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
+	c.reader = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(\A)(?:` + r.Regex + `)`) })
 	c.prefix = literalPrefix(c.syntax)
-	if seqs, _ := sequences(c.syntax); len(seqs) == 1 && !c.cell {
-		for _, set := range seqs[0] {
+	if seqs := sequences(c.syntax); len(seqs) == 1 && !c.cell {
+		for _, set := range seqs[0].sets {
 			if set.size() != 1 || len(c.lead) >= c.prefix {
 				break
 			}
@@ -198,6 +203,23 @@ func compile(r Rule, now time.Time) (*rule, []anchor, error) {
 		}
 	}
 	return c, anchors, nil
+}
+
+// asserts says that re asks whether a word, a line or the text ends. Where a
+// built-in rule asks for the end of the text, any other byte would do as well.
+func asserts(re *syntax.Regexp, builtin bool) bool {
+	switch re.Op {
+	case syntax.OpWordBoundary, syntax.OpNoWordBoundary, syntax.OpEndLine, syntax.OpBeginLine:
+		return true
+	case syntax.OpEndText:
+		return !builtin
+	}
+	for _, sub := range re.Sub {
+		if asserts(sub, builtin) {
+			return true
+		}
+	}
+	return false
 }
 
 // anchors finds out where c is to be looked for.
@@ -229,9 +251,8 @@ func (c *rule) anchors() ([]anchor, error) {
 		if err != nil {
 			return nil, err
 		}
-		seqs, _ := sequences(re)
-		for _, sets := range seqs {
-			a := anchor{sets: pad(sets)}
+		for _, q := range sequences(re) {
+			a := anchor{sets: pad(q.sets)}
 			if a.window() < 0 {
 				// Nothing rare to look for: every cell, then.
 				if c.At != "" {
@@ -266,11 +287,11 @@ func class(expr, fallback string) (s byteSet, err error) {
 	if err != nil {
 		return s, err
 	}
-	seqs, _ := sequences(re)
-	if len(seqs) != 1 || len(seqs[0]) != 1 {
+	seqs := sequences(re)
+	if len(seqs) != 1 || len(seqs[0].sets) != 1 || !seqs[0].done {
 		return s, fmt.Errorf("%q is not a character class", expr)
 	}
-	return seqs[0][0], nil
+	return seqs[0].sets[0], nil
 }
 
 // literalPrefix is how many bytes all matches of re begin with, whichever

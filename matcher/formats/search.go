@@ -15,7 +15,7 @@ import (
 // A rule is strong, weak, in cells, or of a finder. Strong candidates are settled
 // from left to right, and one that begins inside a finding is dropped; of those at the same place the best
 // is taken. A weak one is settled when every strong one before its end is, and dropped
-// where it meets a finding. The others stand by themselves.
+// where it meets a finding; so, later, one in a cell. Those of finders stand by themselves.
 type search struct {
 	set      *Set
 	path     string
@@ -27,6 +27,7 @@ type search struct {
 	strong   []cand
 	weak     []cand
 	other    []cand // of finders
+	seen     []cand // the last of them
 	cells    []cell
 	nextCell int64 // of rules without keywords
 	reach    int64 // where the last strong finding ends
@@ -148,8 +149,9 @@ func (s *search) find() {
 func (s *search) candidates(rules []int, at int) {
 	for _, r := range rules {
 		c := cand{at: s.base + int64(at), rule: r}
-		if !slices.Contains(s.other[max(0, len(s.other)-8):], c) {
+		if !slices.Contains(s.seen, c) {
 			s.other = append(s.other, c)
+			s.seen = append(s.seen[max(0, len(s.seen)-31):], c)
 		}
 	}
 }
@@ -244,10 +246,13 @@ func (s *search) settleOthers() {
 }
 
 func (s *search) settleCells() {
-	end := s.base + int64(len(s.b))
+	end, front := s.base+int64(len(s.b)), s.frontier()
+	if len(s.weak) > 0 {
+		front = min(front, s.weak[0].at)
+	}
 	s.cells = slices.DeleteFunc(s.cells, func(c cell) bool {
 		from, to := c.n*cellSize, (c.n+1)*cellSize
-		if to+cellAfter > end && !s.last {
+		if to+cellAfter > front && !s.last {
 			return false
 		}
 		r := s.set.rules[c.rule]
@@ -264,7 +269,9 @@ func (s *search) settleCells() {
 			}
 			if f, ok := s.judge(r, w, loc, "raw"); ok {
 				f.Start, f.End = s.base+int64(l)+f.Start, s.base+int64(l)+f.End
-				s.found = append(s.found, f)
+				if !s.meets(f) {
+					s.found = append(s.found, f)
+				}
 			}
 		}
 		return true
@@ -362,27 +369,37 @@ func (r *rule) find(b []byte, last bool) ([]int, status) {
 		}
 		return loc, yes
 	}
+	if r.asserts {
+		return nil, more
+	}
 	// Read it rune by rune: where the expression does not ask for more than there is,
 	// more would change nothing.
 	in := &asked{b: b}
-	loc := r.regexp().FindReaderSubmatchIndex(in)
+	loc := r.reader().FindReaderSubmatchIndex(in)
 	if in.more {
 		return nil, more
 	}
 	if loc == nil {
 		return nil, no
 	}
-	return loc, yes
+	return append(loc[:2], loc[4:]...), yes
 }
 
-// asked is an io.RuneReader that knows whether it was asked for more than it has.
+// asked is an io.RuneReader that knows whether an expression went on behind
+// what it has. The automaton of package regexp reads two runes ahead of the one
+// it is at, to know whether a word or the text ends there; built-in expressions do not ask that.
 type asked struct {
-	b    []byte
-	more bool
+	b     []byte
+	ahead int
+	more  bool
 }
 
 func (a *asked) ReadRune() (rune, int, error) {
 	if len(a.b) == 0 || a.b[0] >= utf8.RuneSelf && !utf8.FullRune(a.b) {
+		if a.ahead < 2 {
+			a.ahead++
+			return utf8.RuneError, 1, nil
+		}
 		a.more = true
 		return 0, 0, errMore
 	}

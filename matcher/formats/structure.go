@@ -148,6 +148,11 @@ func parseJWT(b []byte) (payload []byte, what string, ok bool) {
 	if !isObject(payload) || len(parts[2]) < 20 || isPlaceholder(parts[2]) {
 		return nil, "", false
 	}
+	for _, w := range []string{"John Doe", "Jane Doe", "supabase-demo", `"some":"payload"`} { // of jwt.io, and of manuals
+		if bytes.Contains(payload, []byte(w)) {
+			return nil, "", false
+		}
+	}
 	for _, c := range header.Alg {
 		if c < '-' || c > 'z' {
 			return nil, "", false
