@@ -3,4 +3,3 @@
 package bpf
 
 func legacySearched() map[uint32]call { return nil }
-func legacyNamed() map[uint32]string  { return nil }

@@ -34,6 +34,12 @@ func searched() map[uint32]call {
 		unix.SYS_LSETXATTR:    {"lsetxattr", detectShapeSHAPE_XATTR},
 		unix.SYS_FSETXATTR:    {"fsetxattr", detectShapeSHAPE_XATTR},
 		unix.SYS_SYMLINKAT:    {"symlinkat", detectShapeSHAPE_TARGET},
+		unix.SYS_OPENAT:       {"openat", detectShapeSHAPE_OPENAT},
+		unix.SYS_MKDIRAT:      {"mkdirat", detectShapeSHAPE_NAME1},
+		unix.SYS_MKNODAT:      {"mknodat", detectShapeSHAPE_NAME1},
+		unix.SYS_LINKAT:       {"linkat", detectShapeSHAPE_NAME3},
+		unix.SYS_RENAMEAT:     {"renameat", detectShapeSHAPE_NAME3},
+		unix.SYS_RENAMEAT2:    {"renameat2", detectShapeSHAPE_NAME3},
 		unix.SYS_MSGSND:       {"msgsnd", detectShapeSHAPE_QUEUE},
 		unix.SYS_MQ_TIMEDSEND: {"mq_timedsend", detectShapeSHAPE_QUEUE},
 		unix.SYS_MUNMAP:       {"munmap", detectShapeSHAPE_UNMAP},
@@ -54,25 +60,10 @@ func away() map[uint32]call {
 	}
 }
 
-// named are calls that come to the hooks about names.
-func named() map[uint32]string {
-	return map[uint32]string{
-		unix.SYS_OPENAT:    "openat",
-		unix.SYS_OPENAT2:   "openat2",
-		unix.SYS_MKDIRAT:   "mkdirat",
-		unix.SYS_MKNODAT:   "mknodat",
-		unix.SYS_LINKAT:    "linkat",
-		unix.SYS_RENAMEAT2: "renameat2",
-		unix.SYS_BIND:      "bind",
-	}
-}
-
 // calls are the shapes for the programs and the names for events.
 func calls(refuse bool) (shapes [512]uint8, names map[uint32]string) {
-	names = named()
-	for nr, name := range legacyNamed() {
-		names[nr] = name
-	}
+	// These come to the hooks about names only.
+	names = map[uint32]string{unix.SYS_OPENAT2: "openat2", unix.SYS_BIND: "bind"}
 	all := searched()
 	for nr, c := range legacySearched() {
 		all[nr] = c

@@ -32,7 +32,7 @@ type job struct {
 	Calls [][][]byte // one call each: its parts
 	Same  bool       // all calls on one descriptor; else one descriptor each
 	N     int        // of "clean": lines
-	Want  string     // the error that every step of "away" or "names" must give
+	Want  string     // of "away" and "names": "" all must be refused; "open", "seen": must not; of "storm": Via
 
 	Plants []plant // of "plant"
 	Path   string  // a file that holds the value, or that may be mapped

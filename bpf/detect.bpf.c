@@ -101,6 +101,8 @@ int BPF_PROG(sys_enter, void *regs, long nr)
 		a.a3 = r->regs[3];
 	}
 
+	if ((shape == SHAPE_OPEN && !(a.a1 & O_CREAT)) || (shape == SHAPE_OPENAT && !(a.a2 & O_CREAT)))
+		return 0;
 	has_fd = shape <= SHAPE_MMSG;
 	if (shape == SHAPE_UNMAP) {
 		/* Most mappings are private ones; and a range may span several, of

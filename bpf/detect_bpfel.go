@@ -134,9 +134,14 @@ const (
 	detectShapeSHAPE_XATTR  detectShape = 7
 	detectShapeSHAPE_QUEUE  detectShape = 8
 	detectShapeSHAPE_TARGET detectShape = 9
-	detectShapeSHAPE_UNMAP  detectShape = 10
-	detectShapeSHAPE_AWAY   detectShape = 11
-	detectShapeSHAPE_RING   detectShape = 12
+	detectShapeSHAPE_NAME0  detectShape = 10
+	detectShapeSHAPE_NAME1  detectShape = 11
+	detectShapeSHAPE_NAME3  detectShape = 12
+	detectShapeSHAPE_OPEN   detectShape = 13
+	detectShapeSHAPE_OPENAT detectShape = 14
+	detectShapeSHAPE_UNMAP  detectShape = 15
+	detectShapeSHAPE_AWAY   detectShape = 16
+	detectShapeSHAPE_RING   detectShape = 17
 )
 
 type detectStream struct {

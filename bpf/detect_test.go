@@ -411,6 +411,7 @@ func TestScope(t *testing.T) {
 }
 
 func TestScopeOfCgroup(t *testing.T) {
+	canWatch(t)
 	root, err := cgroup2()
 	if err != nil {
 		t.Fatalf("no cgroup v2 to test with: %v", err)

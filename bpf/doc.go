@@ -6,17 +6,17 @@
 // OpenDetector attaches one program to every system call's entry (tp_btf/sys_enter).
 // For the tasks in scope it searches, inside the kernel, what write, pwrite64,
 // writev, pwritev, pwritev2, sendto, sendmsg, sendmmsg, vmsplice, msgsnd and mq_timedsend are
-// given, the arguments and environment of execve and execveat, the values of extended
-// attributes, the targets of symbolic links, and what munmap and msync end or
-// sync of a file that is mapped shared. It puts an event into a ring buffer for each
+// given, the arguments and environment of execve and execveat, the paths of what is made
+// or renamed, the values of extended attributes, the targets of symbolic links, and
+// what munmap and msync end or sync of a file that is mapped shared. It puts an event into a ring buffer for each
 // needle that it finds. It never holds up or changes a call, and ships no bytes.
 //
 // It sees attempts: a call that fails afterwards was searched too. It reads
 // before the kernel copies, so a second thread that changes the buffer in
 // between is not seen (the agent would have to know that it holds a secret). It
 // does not see io_uring, io_submit, sendfile, splice, tee, copy_file_range, stores
-// to a shared mapping that ends with its process, process_vm_writev, names of
-// files, or calls of a foreign ABI (32-bit, x32): the sandbox takes those away
+// to a shared mapping that ends with its process, process_vm_writev, the paths of openat2, bind and
+// symbolic links, or calls of a foreign ABI (32-bit, x32): the sandbox takes those away
 // that it can. A page that is not in memory cannot be read from a tracepoint and is
 // counted as unreadable. Stats says how many bytes and calls were seen, scanned,
 // unreadable and too many; seen is always the sum of the other three.

@@ -41,6 +41,7 @@ const markerID = 1 << 31
 
 func start(t testing.TB) (*exec.Cmd, *gob.Encoder, *bufio.Reader, uint64) {
 	t.Helper()
+	canWatch(t)
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), childEnv+"=1")
 	cmd.Stderr = os.Stderr
@@ -75,7 +76,11 @@ var probed = sync.OnceValue(Probe)
 // canWatch skips where open would.
 func canWatch(t testing.TB) {
 	t.Helper()
-	open(t, Options{PIDNamespace: 1}).Close()
+	if os.Getuid() != 0 {
+		if missing := probed().Need(needs(Tracepoint)...); missing != nil {
+			t.Skip(missing)
+		}
+	}
 }
 
 // open skips only where the kernel is too old or the tests do not run as root.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -86,13 +87,14 @@ func TestScopeOfNamespaceHoldsDaemons(t *testing.T) {
 
 // Who moves out of the cgroup stays in scope, and so does what he starts there.
 func TestLeavingACgroup(t *testing.T) {
+	canWatch(t)
 	root, err := cgroup2()
 	if err != nil {
 		t.Fatalf("no cgroup v2 to test with: %v", err)
 	}
 	dir, err := os.MkdirTemp(root, "guard-test-*")
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	w := outside(t)
 	move := func(to string) {
@@ -142,6 +144,28 @@ func TestMappings(t *testing.T) {
 	if n := s.Channels[ChannelMapping]; err != nil || n.Calls != 2 || n.Seen != n.Scanned+n.Unreadable {
 		t.Fatalf("%+v, %v", n, err)
 	}
+}
+
+// Arguments, environments, names, attributes and targets are seen from the
+// tracepoint too, where they are arguments of the call.
+func TestNamesAndArguments(t *testing.T) {
+	secret := random(30)
+	w := newWatch(t, []Needle{needle(1, secret)}, Options{})
+	check := func(op string, want ...string) {
+		t.Helper()
+		var got []string
+		for _, e := range w.do(job{Op: op, Want: "seen", Calls: [][][]byte{{secret}}}) {
+			if e.Refused || e.FD != -1 {
+				t.Errorf("%+v", e)
+			}
+			got = append(got, string(e.Channel)+" "+e.Syscall)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: got %q, want %q", op, got, want)
+		}
+	}
+	check("args", slices.Repeat([]string{"exec execve"}, 5)...)
+	check("names", "name openat", "name mkdirat", "name mknodat", "name linkat", "name renameat", "link symlinkat", "xattr setxattr")
 }
 
 // Values that are too short for the full stride, at every place.

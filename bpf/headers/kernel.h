@@ -55,6 +55,9 @@ enum bpf_map_type {
 #define MAY_READ 4
 #define FMODE_WRITE 2
 
+/* include/uapi/asm-generic/fcntl.h */
+#define O_CREAT 0100
+
 /* include/uapi/linux/stat.h, include/linux/kdev_t.h */
 #define S_IFMT 00170000
 #define S_IFSOCK 0140000

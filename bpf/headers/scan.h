@@ -581,7 +581,18 @@ static __always_inline void begin(struct call *c, u32 shape, struct args *a)
 		now->more = a->a3;
 		break;
 	case SHAPE_TARGET:
+	case SHAPE_NAME0:
+	case SHAPE_OPEN:
 		now->base = a->a0;
+		now->string = 1;
+		break;
+	case SHAPE_NAME1:
+	case SHAPE_OPENAT:
+		now->base = a->a1;
+		now->string = 1;
+		break;
+	case SHAPE_NAME3:
+		now->base = a->a3;
 		now->string = 1;
 		break;
 	}

@@ -23,6 +23,11 @@ enum shape {
 	SHAPE_XATTR,   /* path or fd, name, value, size */
 	SHAPE_QUEUE,   /* queue, buf, len */
 	SHAPE_TARGET,  /* string: of a symbolic link */
+	SHAPE_NAME0,   /* the path of what is made is the first argument, ... */
+	SHAPE_NAME1,
+	SHAPE_NAME3,
+	SHAPE_OPEN,    /* path, flags */
+	SHAPE_OPENAT,  /* fd, path, flags */
 	SHAPE_UNMAP,   /* address, len: of a mapping that ends or is synced */
 	SHAPE_AWAY,    /* moves bytes from file to file that nobody can look at: taken away */
 	SHAPE_RING,    /* may write bytes that its arguments do not name: then taken away */
@@ -173,6 +178,12 @@ static __always_inline u32 channel_of_shape(u32 shape)
 		return CHANNEL_QUEUE;
 	case SHAPE_TARGET:
 		return CHANNEL_LINK;
+	case SHAPE_NAME0:
+	case SHAPE_NAME1:
+	case SHAPE_NAME3:
+	case SHAPE_OPEN:
+	case SHAPE_OPENAT:
+		return CHANNEL_NAME;
 	case SHAPE_UNMAP:
 		return CHANNEL_MAPPING;
 	}
