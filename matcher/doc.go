@@ -85,23 +85,35 @@
 //
 // # Engines
 //
-// Two engines give the same answers. The default is plain Go: it hashes one
-// window of 8 bytes in 8 (of 4 bytes in 5 for needles under 15 bytes), looks in
-// a bitmap, and compares only on a hit. The other is Hyperscan in block mode,
-// which needs cgo, Debian's libhyperscan-dev (5.4) and a build tag:
+// Two engines give the same answers. The one that [New] takes is plain Go: it
+// hashes a window of the text (4 to 8 bytes) at a stride (5 to 16 bytes, what the
+// shortest needle allows), looks in a bitmap, and compares only on a hit. The
+// other, which [NewWith] takes, is Hyperscan in block mode. It needs cgo, Debian's
+// libhyperscan-dev (5.4) and a build tag:
 //
 //	apt-get install libhyperscan-dev pkg-config
 //	go build -tags hyperscan ./...
 //
-// [Matcher.Engine] says which one is at work. Each compiled set must find a
-// random canary and every one of its needles before it is used.
+// docs/BENCHMARKS.md has both, by how much there is to look for. [Matcher.Engine]
+// says which one is at work. Each compiled set must find a random canary and every
+// one of its needles before it is used.
+//
+// # Changes
+//
+// [Matcher.Add] compiles what is new by itself, in a small layer that is searched
+// next to the main one, so that a value is live within milliseconds whatever else
+// there is. Who makes that layer grow beyond some 1,000 needles, or removes a
+// value, compiles the main one before the call returns; streams and other calls of
+// Add go on meanwhile, and what was looked for stays. More than 64 MiB of needles
+// is refused ([ErrTooMany]).
 //
 // # Where the values are
 //
 // Searching needs plaintext: needles, the tables of the Go engine and the
-// Hyperscan database hold it. Go memory is overwritten as soon as a value is
-// removed or the matcher closed; the memory of Hyperscan's database and
-// compiler is freed but cannot be overwritten from here. A stream retains its
-// last 511 bytes at least, and overwrites them on Close. No error and no Hit
-// holds bytes of a value.
+// Hyperscan database hold it. Nothing of that is ever written to a file: a set is
+// compiled anew at each start, and no compiled one is kept. Go memory is
+// overwritten as soon as a value was removed, or the matcher closed, and no search
+// is under way with it any more; the memory of Hyperscan's database and compiler is
+// freed but cannot be overwritten from here. A stream retains its last 511 bytes at
+// least, and overwrites them on Close. No error and no Hit holds bytes of a value.
 package matcher
