@@ -312,8 +312,11 @@ func (r *scanRun) end(err error) error {
 		return err
 	}
 	r.app.say("%s", r.counts(sum))
-	if sum.Findings > 0 {
+	switch {
+	case sum.Findings > 0:
 		return exitError{code: 3}
+	case sum.Failed > 0:
+		return fmt.Errorf("%s could not be searched because of a bug of guard's: this is no clean result", plural(sum.Failed, "file"))
 	}
 	return nil
 }

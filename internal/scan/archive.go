@@ -22,7 +22,7 @@ const (
 	maxDepth     = 8        // archives in archives
 	maxNested    = 32 << 20 // a zip in another archive has to be held in memory
 	maxDirectory = 16 << 20 // of a zip
-	leastBudget  = 64 << 20
+	leastBudget  = 16 << 20
 	bombRatio    = 250 // gzip reaches 1032
 	maxWindow    = 64 << 20
 	nameBatch    = 512

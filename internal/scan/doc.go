@@ -18,7 +18,7 @@
 // tar, zip (jar, whl, docx, ...), gzip, zstd, bzip2 and brotli (by its name) are
 // recognised by their contents and opened, in each other up to 8 deep. A finding
 // in one has "a.zip!inner/path" as its file. What an outermost archive may expand
-// to is bounded: to 250 times its size, at least 64 MiB, at most
+// to is bounded: to 250 times its size, at least 16 MiB, at most
 // [Options.MaxArchive]. An archive that is damaged, encrypted, of another kind or
 // larger is searched as it is, and counted. Nothing is ever written.
 //

@@ -5,12 +5,14 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/maphash"
 	"io"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -19,6 +21,7 @@ const (
 	sliceObjects = 16 << 10
 	sliceBytes   = 256 << 20
 	maxNames     = 1 << 20 // names of trees that are remembered, for each job
+	maxBlobNames = 1 << 20
 )
 
 // spotted is a finding in an object.
@@ -49,6 +52,9 @@ func (s *Scanner) History(ctx context.Context, dir string, emit func(Finding) er
 		return err
 	}
 	if err := s.locate(ctx, st, found); err != nil {
+		return err
+	}
+	if found, err = s.again(ctx, st, found); err != nil {
 		return err
 	}
 	for _, f := range s.group(found, show) {
@@ -87,8 +93,20 @@ func findRepo(dir string) (*repo, string, error) {
 	return r, show, nil
 }
 
-// objects looks into all of them.
+// objects looks into all of them: trees first, since they have the names that
+// blobs are judged by.
 func (s *Scanner) objects(ctx context.Context, st *store) ([]*spotted, error) {
+	names := &blobNames{of: map[uint64]string{}, same: map[string]string{}}
+	found, err := s.pass(ctx, st, names, func(o object) bool { return o.kind == "tree" })
+	if err != nil {
+		return nil, err
+	}
+	rest, err := s.pass(ctx, st, names, func(o object) bool { return o.kind != "tree" })
+	return append(found, rest...), err
+}
+
+// pass looks into the objects that which wants.
+func (s *Scanner) pass(ctx context.Context, st *store, names *blobNames, which func(object) bool) ([]*spotted, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	slices := make(chan []object)
@@ -118,6 +136,9 @@ func (s *Scanner) objects(ctx context.Context, st *store) ([]*spotted, error) {
 			}
 		}
 		err := st.list(ctx, func(o object) error {
+			if !which(o) {
+				return nil
+			}
 			next, size = append(next, o), size+o.size
 			if len(next) == sliceObjects || size > sliceBytes {
 				return send()
@@ -133,7 +154,7 @@ func (s *Scanner) objects(ctx context.Context, st *store) ([]*spotted, error) {
 	})
 	for _, l := range s.spare {
 		all.Go(func() {
-			g := &objectReader{l: l, st: st, seed: maphash.MakeSeed(), seen: map[uint64]struct{}{}}
+			g := &objectReader{l: l, st: st, names: names, seed: maphash.MakeSeed(), seen: map[uint64]struct{}{}}
 			for part := range slices {
 				if err := g.slice(ctx, part); err != nil {
 					fail(err)
@@ -148,13 +169,43 @@ func (s *Scanner) objects(ctx context.Context, st *store) ([]*spotted, error) {
 	return found, failed
 }
 
+// blobNames has one name, without folders, of each blob: of several the first in
+// order, so that it does not matter which tree was read first.
+type blobNames struct {
+	mu   sync.Mutex
+	of   map[uint64]string
+	same map[string]string // each name once
+}
+
+func (n *blobNames) add(id, name []byte) {
+	k := binary.BigEndian.Uint64(id)
+	old, there := n.of[k]
+	if there && old <= string(name) || !there && len(n.of) >= maxBlobNames {
+		return
+	}
+	s, there := n.same[string(name)]
+	if !there {
+		s = string(name)
+		n.same[s] = s
+	}
+	n.of[k] = s
+}
+
+func (n *blobNames) get(id objectID) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.of[binary.BigEndian.Uint64([]byte(id))]
+}
+
 // objectReader reads slices of objects, one after the other.
 type objectReader struct {
 	l     *looker
 	st    *store
+	names *blobNames
 	seed  maphash.Seed
 	seen  map[uint64]struct{} // names of trees' entries
 	found []*spotted
+	each  func(context.Context, object, io.Reader) error // nil: object
 }
 
 // slice reads the objects of part. Where git ends at a damaged one, that is noted,
@@ -202,7 +253,13 @@ func (g *objectReader) run(ctx context.Context, part []object, done *int) error 
 				return errors.New("git does not have it")
 			}
 			body := &io.LimitedReader{R: r, N: o.size}
-			if err := g.object(ctx, o, body); err != nil {
+			each := g.object
+			if g.each != nil {
+				each = g.each
+			}
+			if err := g.l.safely(func() error { return each(ctx, o, body) }); errors.Is(err, errPanic) {
+				g.l.s.count.unread(o.kind+" "+o.id.String(), err)
+			} else if err != nil {
 				return err
 			}
 			if _, err := io.Copy(io.Discard, body); err != nil {
@@ -225,8 +282,12 @@ func (g *objectReader) object(ctx context.Context, o object, body io.Reader) err
 	if o.kind == "tree" {
 		return g.tree(o, body)
 	}
-	// Where a blob is is looked up for findings only: until then it has no name.
-	return g.l.content(ctx, input{label: o.kind + " " + o.id.String(), r: body}, func(f Finding) error {
+	// Where a blob is is looked up for findings only: until then it has no folder.
+	in := input{label: o.kind + " " + o.id.String(), r: body}
+	if o.kind == "blob" {
+		in.path = g.names.get(o.id)
+	}
+	return g.l.content(ctx, in, func(f Finding) error {
 		sp := &spotted{Finding: f, id: o.id, kind: o.kind, path: f.File}
 		switch o.kind {
 		case "commit", "tag":
@@ -247,13 +308,18 @@ func (g *objectReader) tree(o object, body io.Reader) error {
 	}
 	width := len(o.id)
 	var names []string
+	g.names.mu.Lock()
+	defer g.names.mu.Unlock()
 	for len(b) > 0 {
 		mode := bytes.IndexByte(b, ' ')
 		end := bytes.IndexByte(b, 0)
-		if mode < 0 || end < mode || len(b) < end+1+width {
+		if mode < 2 || end < mode || len(b) < end+1+width {
 			break // no tree of git's
 		}
 		name := b[mode+1 : end]
+		if b[0] == '1' && b[1] != '6' { // a file or a link
+			g.names.add(b[end+1:], name)
+		}
 		b = b[end+1+width:]
 		h := maphash.Bytes(g.seed, name)
 		if _, old := g.seen[h]; old {
@@ -263,6 +329,9 @@ func (g *objectReader) tree(o object, body io.Reader) error {
 			g.seen[h] = struct{}{}
 		}
 		names = append(names, string(name))
+	}
+	if len(names) == 0 {
+		return nil
 	}
 	g.l.named(names, func(i int, f Finding) {
 		g.found = append(g.found, &spotted{Finding: f, id: o.id, kind: "tree", name: names[i]})
@@ -296,4 +365,39 @@ func (s *Scanner) group(found []*spotted, show string) []Finding {
 		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
 	return out
+}
+
+// again looks once more at blobs in which a format was found, now that it is known
+// in which folder they are: some rules ask for that.
+func (s *Scanner) again(ctx context.Context, st *store, found []*spotted) ([]*spotted, error) {
+	paths := map[objectID]string{}
+	var part []object
+	for _, sp := range found {
+		if _, there := paths[sp.id]; !there && sp.Rule != "" && sp.kind == "blob" && sp.path == "" && strings.Contains(sp.place.path, "/") {
+			paths[sp.id] = sp.place.path
+			part = append(part, object{id: sp.id, kind: "blob"})
+		}
+	}
+	type key struct {
+		id           objectID
+		rule         string
+		line, column int
+	}
+	still := map[key]bool{}
+	g := &objectReader{l: s.spare[0], st: st}
+	g.each = func(ctx context.Context, o object, body io.Reader) error {
+		return g.l.content(ctx, input{path: paths[o.id], r: body}, func(f Finding) error {
+			still[key{o.id, f.Rule, f.Line, f.Column}] = true
+			return nil
+		})
+	}
+	files, size, objects := s.count.files.Load(), s.count.bytes.Load(), s.count.objects.Load()
+	err := g.slice(ctx, part)
+	s.count.files.Store(files) // they were counted before
+	s.count.bytes.Store(size)
+	s.count.objects.Store(objects)
+	return slices.DeleteFunc(found, func(sp *spotted) bool {
+		_, looked := paths[sp.id]
+		return looked && sp.Rule != "" && sp.path == "" && !still[key{sp.id, sp.Rule, sp.Line, sp.Column}]
+	}), err
 }

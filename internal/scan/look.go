@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -64,10 +65,28 @@ func (l *looker) job(ctx context.Context, j *job) {
 	}
 	defer f.Close()
 	l.s.count.files.Add(1)
-	if err := l.content(ctx, input{show: j.show, r: f, file: f}, emit); err != nil && ctx.Err() == nil {
+	if err := l.safely(func() error { return l.content(ctx, input{show: j.show, r: f, file: f}, emit) }); err != nil && ctx.Err() == nil {
 		l.s.count.unread(j.show, err)
 	}
 }
+
+// safely turns a panic into an error: what somebody else made must not keep the
+// other files from being read. It is a bug all the same, and makes the scan fail in
+// the end.
+func (l *looker) safely(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			l.s.count.failed.Add(1)
+			err = errPanic
+			if re, ok := p.(runtime.Error); ok { // anything else could hold what was read
+				err = fmt.Errorf("%w (%v)", errPanic, re)
+			}
+		}
+	}()
+	return f()
+}
+
+var errPanic = errors.New("guard has a bug that this file shows")
 
 // Reader looks into r as a file of that name, and calls emit for each finding as
 // soon as it is there.
@@ -95,6 +114,7 @@ type input struct {
 	live   bool     // what comes is to be searched as it comes
 	prefix string   // of the names of what is in it, if that is not show and "!"
 	label  string   // what problems are said of, before show
+	path   string   // what rules about paths look at, if that is not show
 	budget *budget  // of the archive that it is in
 }
 
@@ -115,10 +135,10 @@ func (l *looker) content(ctx context.Context, in input, emit sink) error {
 	whole := errors.Is(err, io.EOF)
 	if err != nil && !whole {
 		// What was read before the error is searched all the same.
-		return errors.Join(l.block(in.show, l.buf[:n], emit), err)
+		return errors.Join(l.block(&in, l.buf[:n], emit), err)
 	}
 	head := l.buf[:n]
-	if k := kindOf(head, in.show); k != plain {
+	if k := kindOf(head, cmp.Or(in.path, in.show)); k != plain {
 		opened, err := l.archive(ctx, k, &in, head, whole, emit)
 		if opened || err != nil {
 			return err
@@ -134,7 +154,7 @@ func (l *looker) content(ctx context.Context, in input, emit sink) error {
 		}
 	}
 	if whole {
-		return l.block(in.show, head, emit)
+		return l.block(&in, head, emit)
 	}
 	return l.stream(ctx, in, head, emit)
 }
@@ -153,7 +173,7 @@ func fill(r io.Reader, p []byte, least int) (n int, err error) {
 }
 
 // block looks into b, which is all of a file.
-func (l *looker) block(show string, b []byte, emit sink) error {
+func (l *looker) block(in *input, b []byte, emit sink) error {
 	l.s.count.bytes.Add(int64(len(b)))
 	if len(b) == 0 {
 		return nil
@@ -164,12 +184,12 @@ func (l *looker) block(show string, b []byte, emit sink) error {
 		hits = l.s.o.Values.Scan(b)
 	}
 	if l.s.o.Formats != nil {
-		found = l.s.o.Formats.Scan(b, show)
+		found = l.s.o.Formats.Scan(b, cmp.Or(in.path, in.show))
 	}
 	if len(hits)+len(found) == 0 {
 		return nil
 	}
-	return l.found(&text{show: show, b: b, line: 1, binary: isBinary(b)}, hits, found, emit)
+	return l.found(&text{show: in.show, b: b, line: 1, binary: isBinary(b)}, hits, found, emit)
 }
 
 func isBinary(b []byte) bool {

@@ -86,7 +86,9 @@ type Finding struct {
 type Summary struct {
 	Files, Bytes, Findings, Allowed                     int64
 	Ignored, Links, Special, Oversize, Unopened, Unread int64
-	Objects, Elsewhere/* findings that only unreachable objects have */ int64
+	Objects                                             int64
+	Elsewhere                                           int64 // findings that only unreachable objects have
+	Failed                                              int64 // of Unread, by a bug of guard's
 	// Problems are the first of what was not or not wholly read, and why.
 	Problems []Problem
 }
@@ -99,7 +101,7 @@ const maxProblems = 20
 type counters struct {
 	files, bytes, findings, allowed             atomic.Int64
 	ignored, links, special, oversize, unopened atomic.Int64
-	objects, elsewhere, notRead                 atomic.Int64
+	objects, elsewhere, notRead, failed         atomic.Int64
 
 	mu       sync.Mutex
 	problems []Problem
@@ -164,7 +166,7 @@ func (s *Scanner) Summary() Summary {
 	return Summary{
 		Files: c.files.Load(), Bytes: c.bytes.Load(), Findings: c.findings.Load(), Allowed: c.allowed.Load(),
 		Ignored: c.ignored.Load(), Links: c.links.Load(), Special: c.special.Load(), Oversize: c.oversize.Load(),
-		Unopened: c.unopened.Load(), Unread: c.notRead.Load(), Objects: c.objects.Load(), Elsewhere: c.elsewhere.Load(),
+		Unopened: c.unopened.Load(), Unread: c.notRead.Load(), Objects: c.objects.Load(), Elsewhere: c.elsewhere.Load(), Failed: c.failed.Load(),
 		Problems: problems,
 	}
 }
