@@ -1,6 +1,7 @@
 package formats
 
 import (
+	"math/bits"
 	"regexp/syntax"
 )
 
@@ -11,19 +12,13 @@ func (s *byteSet) add(c byte)      { s[c>>6] |= 1 << (c & 63) }
 func (s *byteSet) has(c byte) bool { return s[c>>6]>>(c&63)&1 != 0 }
 
 func (s *byteSet) size() int {
-	n := 0
-	for c := range 256 {
-		if s.has(byte(c)) {
-			n++
-		}
-	}
-	return n
+	return bits.OnesCount64(s[0]) + bits.OnesCount64(s[1]) + bits.OnesCount64(s[2]) + bits.OnesCount64(s[3])
 }
 
 func (s *byteSet) each(f func(c byte)) {
-	for c := range 256 {
-		if s.has(byte(c)) {
-			f(byte(c))
+	for i, w := range s {
+		for ; w != 0; w &= w - 1 {
+			f(byte(i<<6 | bits.TrailingZeros64(w)))
 		}
 	}
 }
@@ -37,6 +32,7 @@ type anchor struct {
 	// base64, and sets are the characters that are wholly its own where its first
 	// byte is byte align-1 of a group of three.
 	align int
+	win   int // which gram the Go engine looks for
 }
 
 func (a *anchor) match(b []byte) bool {
@@ -266,11 +262,15 @@ const maxGrams = 4096
 
 // window chooses the gram of a that is rarest; -1: none is rare enough.
 func (a *anchor) window() int {
+	var sets [maxAnchor]byteSet
+	for i := range a.sets {
+		sets[i] = folded(&a.sets[i])
+	}
 	best, at := 0.0, -1
 	for i := 0; i+gram <= len(a.sets); i++ {
 		n := 1
 		for j := range gram {
-			n *= folded(&a.sets[i+j]).size()
+			n *= sets[i+j].size()
 		}
 		if n > maxGrams {
 			continue
@@ -283,8 +283,8 @@ func (a *anchor) window() int {
 }
 
 // folded is what s becomes when every byte has bit 5 set.
-func folded(s *byteSet) *byteSet {
-	var f byteSet
-	s.each(func(c byte) { f.add(c | 0x20) })
-	return &f
+func folded(s *byteSet) byteSet {
+	low, high := s[0]|s[0]<<32, s[1]|s[1]<<32
+	const odd = 0xffffffff << 32
+	return byteSet{low & odd, high & odd, (s[2] | s[2]<<32) & odd, (s[3] | s[3]<<32) & odd}
 }

@@ -47,7 +47,9 @@ func encodedAnchors(a anchor) []anchor {
 			e.sets = append(e.sets, s)
 		}
 		if n := len(lit)*8/6 - 1; n >= 2 && len(e.sets) >= gram && (len(bits)-firstChar[off]*6)/6 >= gram {
-			out = append(out, e)
+			if e.win = e.window(); e.win >= 0 {
+				out = append(out, e)
+			}
 		}
 	}
 	return out

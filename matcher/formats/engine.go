@@ -53,11 +53,12 @@ func newGoEngine(anchors []anchor) *goEngine {
 	var entries []entry
 	for i := range anchors {
 		a := &anchors[i]
-		w := a.window()
+		w := a.win
 		keys := []uint32{0}
 		for j := range gram {
 			var next []uint32
-			folded(&a.sets[w+j]).each(func(c byte) {
+			f := folded(&a.sets[w+j])
+			f.each(func(c byte) {
 				for _, k := range keys {
 					next = append(next, k|uint32(c)<<(8*j))
 				}

@@ -253,7 +253,7 @@ func (c *rule) anchors() ([]anchor, error) {
 		}
 		for _, q := range sequences(re) {
 			a := anchor{sets: pad(q.sets)}
-			if a.window() < 0 {
+			if a.win = a.window(); a.win < 0 {
 				// Nothing rare to look for: every cell, then.
 				if c.At != "" {
 					return nil, fmt.Errorf("%q is too common", c.At)
