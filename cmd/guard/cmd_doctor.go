@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"guard/bpf"
 	"guard/supervisor/sandbox"
 )
 
@@ -31,8 +32,9 @@ func runDoctor(a *app, ctx context.Context, c *command, args []string) error {
 		return usagef("--attack is not built yet; the same attacks run in the project's tests")
 	}
 	rep := sandbox.Probe()
-	chans := channels(rep)
-	kernel := kernelChecks()
+	inKernel := bpf.Probe()
+	chans := append(channels(rep), writeChannels(inKernel, rep.Tier)...)
+	kernel := kernelChecks(inKernel)
 	if *asJSON {
 		return a.printJSON(map[string]any{"tier": rep.Tier, "channels": chans, "boundary": rep.Checks, "kernel": kernel, "landlock_abi": rep.LandlockABI})
 	}

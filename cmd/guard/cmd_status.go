@@ -26,6 +26,8 @@ type status struct {
 	Leaks24h  int      `json:"leaks_24h"`
 	Uses24h   int      `json:"uses_24h"`
 	Rotations int      `json:"rotations_open"`
+	// Searched is what sessions that ended in the last 24 hours searched in writes.
+	Searched []searched `json:"searched_24h"`
 }
 
 func runStatus(a *app, ctx context.Context, c *command, args []string) error {
@@ -50,6 +52,7 @@ func runStatus(a *app, ctx context.Context, c *command, args []string) error {
 		s.Unlock = slots
 	}
 	open := map[string]bool{}
+	sum := searchedSum{}
 	day := time.Now().Add(-24 * time.Hour)
 	if _, err := os.Stat(a.auditDir()); err != nil {
 		if !errors.Is(err, os.ErrNotExist) {
@@ -70,6 +73,10 @@ func runStatus(a *app, ctx context.Context, c *command, args []string) error {
 			if r.Time.After(day) {
 				s.Uses24h++
 			}
+		case typeCoverage:
+			if r.Time.After(day) {
+				sum.add(r)
+			}
 		}
 		return nil
 	}); err != nil {
@@ -82,6 +89,7 @@ func runStatus(a *app, ctx context.Context, c *command, args []string) error {
 	if s.Rotations, err = openRotations(a.rotateDir()); err != nil {
 		return err
 	}
+	s.Searched = sum.list()
 	if *asJSON {
 		return a.printJSON(s)
 	}
@@ -89,12 +97,16 @@ func runStatus(a *app, ctx context.Context, c *command, args []string) error {
 	if s.Vault {
 		v = fmt.Sprintf("%s, opened by %v", s.Home, s.Unlock)
 	}
-	return a.table([][]string{
+	rows := [][]string{
 		{"vault", v}, {"audit", fmt.Sprintf("%d records", s.Records)},
 		{"sessions", fmt.Sprintf("%d without an end in the log", len(s.Sessions))},
 		{"last 24 h", fmt.Sprintf("%d uses, %d leaks", s.Uses24h, s.Leaks24h)},
 		{"rotations open", fmt.Sprint(s.Rotations)},
-	})
+	}
+	for _, x := range s.Searched {
+		rows = append(rows, []string{"writes, " + x.Source + " " + x.Channel, x.String()})
+	}
+	return a.table(rows)
 }
 
 // openRotations counts the journals of rotations that are not finished.

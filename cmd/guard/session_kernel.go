@@ -105,18 +105,6 @@ func (s *session) writes() *supervisor.Writes {
 	}
 }
 
-func writesCoverage(st map[guard.Channel]notify.Counters) []coverage {
-	var out []coverage
-	for ch, c := range st {
-		out = append(out, coverage{string(ch), c.Judged + c.Left + c.Unreadable, []count{
-			{"calls", c.Calls}, {"scanned", c.Judged}, {"unreadable", c.Unreadable}, {"left", c.Left}, {"refused", c.Refused},
-			{"no_access", c.NoAccess}, {"blind", c.Blind},
-		}})
-	}
-	slices.SortFunc(out, func(a, b coverage) int { return strings.Compare(a.channel, b.channel) })
-	return out
-}
-
 const detectWords = "kernel: detect. Values in what the session's processes write are found and reported (BPF tracepoint), not stopped"
 
 // kernel is bpf's detector as the supervisor's Kernel, for one start of a
@@ -307,59 +295,6 @@ func (k *kernel) close() {
 	}
 	if k.group != "" {
 		removeCgroup(k.group)
-	}
-}
-
-// coverage is what a source did about one channel's bytes in a session.
-type coverage struct {
-	channel string
-	seen    uint64 // bytes
-	counts  []count
-}
-
-type count struct {
-	name string
-	n    uint64
-}
-
-// String is how the log has it: name=number, in a fixed order.
-func (c coverage) String() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "seen=%d", c.seen)
-	for _, x := range c.counts {
-		fmt.Fprintf(&b, " %s=%d", x.name, x.n)
-	}
-	return b.String()
-}
-
-func bpfCoverage(st bpf.Stats) []coverage {
-	var out []coverage
-	for ch, c := range st.Channels {
-		out = append(out, coverage{string(ch), c.Seen, []count{
-			{"calls", c.Calls}, {"scanned", c.Scanned}, {"unreadable", c.Unreadable}, {"oversize", c.Oversize},
-			{"unreadable_calls", c.UnreadableCalls}, {"oversize_calls", c.OversizeCalls}, {"hits", c.Hits}, {"dropped", c.Dropped},
-			{"tails_lost", c.TailsLost}, {"refused", c.Refused}, {"taken_away", c.TakenAway}, {"unjudged", c.Unjudged},
-		}})
-	}
-	if st.Missed > 0 {
-		out = append(out, coverage{"missed", 0, []count{{"calls", st.Missed}}})
-	}
-	slices.SortFunc(out, func(a, b coverage) int { return strings.Compare(a.channel, b.channel) })
-	return out
-}
-
-// typeCoverage is the type of records that say what a source searched, one for
-// each channel, written when a session ends.
-const typeCoverage = "coverage"
-
-func (s *session) recordCoverage(source string, all []coverage) {
-	for _, c := range all {
-		r := s.record(typeCoverage)
-		r.Channel, r.Resource, r.Result, r.Bytes = c.channel, source, c.String(), int64(c.seen)
-		if _, err := s.append(r); err != nil {
-			s.app.say("what was searched could not be recorded: %v", err)
-			return
-		}
 	}
 }
 
