@@ -32,6 +32,7 @@ import (
 
 	"guard"
 	"guard/pty"
+	"guard/pty/screen"
 	"guard/supervisor/sandbox"
 )
 
@@ -249,6 +250,7 @@ type stdio struct {
 	input    *redirect   // standard input that is not the terminal
 	theirs   []*os.File  // the agent's ends, closed once it runs
 	session  *pty.Session
+	screen   *screen.Screen
 
 	mu  sync.Mutex
 	err error // what a copier met
@@ -347,8 +349,9 @@ func (t *stdio) copy(ctx, inputCtx context.Context, sb *sandbox.Sandbox, line *L
 	if sb.PTY != nil && t.in == nil {
 		// Input comes from elsewhere: the terminal stays as it is, and its signals
 		// come to guard, which passes them on.
+		f := t.openScreen(line, sb)
 		wg.Go(func() {
-			_ = pty.Copy(t.show, sb.PTY, line.Open(guard.Origin{Channel: guard.ChannelTerminal, Source: "pty", PID: sb.Pid()}), hold, long)
+			_ = pty.Copy(t.show, sb.PTY, f, hold, long)
 		})
 	} else if sb.PTY != nil {
 		if err := t.terminal.Raw(); err != nil {
@@ -356,8 +359,11 @@ func (t *stdio) copy(ctx, inputCtx context.Context, sb *sandbox.Sandbox, line *L
 		}
 		t.session = &pty.Session{
 			Master: sb.PTY, Terminal: t.terminal, Hold: hold, LongHold: long,
-			Out:    line.Open(guard.Origin{Channel: guard.ChannelTerminal, Source: "pty", PID: sb.Pid()}),
-			Resize: sb.Resize,
+			Out: t.openScreen(line, sb),
+			Resize: func(rows, cols uint16) error {
+				t.screen.Resize(int(rows), int(cols))
+				return sb.Resize(rows, cols)
+			},
 		}
 		wg.Go(func() {
 			// The master answers EIO once the last process of the session is gone.
@@ -389,6 +395,17 @@ func (t *stdio) copy(ctx, inputCtx context.Context, sb *sandbox.Sandbox, line *L
 	return &wg, nil
 }
 
+// openScreen opens the stream of what the terminal displays.
+func (t *stdio) openScreen(line *Line, sb *sandbox.Sandbox) guard.Filter {
+	rows, cols, err := t.terminal.Size()
+	if err != nil {
+		rows, cols = 24, 80
+	}
+	f, s := line.OpenScreen(guard.Origin{Channel: guard.ChannelTerminal, Source: "pty", PID: sb.Pid()}, int(rows), int(cols))
+	t.screen = s
+	return f
+}
+
 // fail keeps the first error of a copier.
 func (t *stdio) fail(err error) {
 	t.mu.Lock()
@@ -409,6 +426,7 @@ func (t *stdio) suspend() {
 
 func (t *stdio) resume() {
 	if t.session != nil {
+		t.screen.Lost() // the shell wrote to the terminal meanwhile
 		_ = t.session.Resume()
 	}
 }

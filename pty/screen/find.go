@@ -1,6 +1,7 @@
 package screen
 
 import (
+	"slices"
 	"unicode/utf8"
 
 	"guard"
@@ -28,13 +29,15 @@ type checker struct {
 		cells         []cell
 	}
 
-	buf    []byte
-	pos    []place
-	bounds [4][]int // reused
-	fixes  []fix
-	worst  guard.Decision
-	view   []*line // reused
-	orig   []origin
+	buf     []byte
+	pos     []place
+	bounds  [4][]int // reused
+	moments []moment // of the texts, the first of them
+	row     int      // of the segment, in the view
+	fixes   []fix
+	worst   guard.Decision
+	view    []*line // reused
+	orig    []origin
 }
 
 // origin says where the cells of a row of a view are now: in the columns [l, r)
@@ -46,9 +49,8 @@ type origin struct {
 
 // fix is a cell that was drawn before and has to be overwritten.
 type fix struct {
-	ln  *line
-	col int
-	pen uint16
+	row, col int
+	pen      uint16
 }
 
 // segment is a stretch of printed characters in one row.
@@ -99,6 +101,10 @@ func (k *checker) add(row, l, r int) {
 	}
 }
 
+// apart stands between two texts: no form of a value has it, and no search takes
+// it for nothing.
+const apart = '\f'
+
 // next ends a text that began at from; one that is too short to hold a value is
 // taken back.
 func (k *checker) next(from int) {
@@ -106,7 +112,7 @@ func (k *checker) next(from int) {
 		k.buf, k.pos = k.buf[:from], k.pos[:from]
 		return
 	}
-	k.buf, k.pos = append(k.buf, 1), append(k.pos, place{-1, -1})
+	k.buf, k.pos = append(k.buf, apart), append(k.pos, place{-1, -1})
 }
 
 // shortest is the length of the shortest needle.
@@ -168,66 +174,67 @@ func (k *checker) text(row, l, r int) {
 }
 
 // starts lists the columns of a row where text begins: after an edge, or where
-// it was not printed in one go with what is before it.
-func (k *checker) starts(row int, out []int) []int {
+// it was not printed in one go with what is before it. With pane, one blank is no
+// edge.
+func (k *checker) starts(row, from, to int, pane bool, out []int) []int {
 	l := k.rows[row]
-	if l == nil || len(l.c) == 0 {
+	if l == nil {
 		return out
 	}
 	cuts := 0
-	for c := range l.c {
-		if edge(l.c[c]) || l.c[c].r == half {
+	for c := max(from, 0); c < min(to, len(l.c)); c++ {
+		x := l.c[c]
+		if x.r == 0 || x.r == half || edge(x) {
 			continue
 		}
-		switch {
-		case c == 0 || edge(l.c[c-1]):
+		if c == 0 {
 			out = append(out, c)
-		case cut(l, c):
-			out = append(out, c)
-			cuts++
+			continue
 		}
-	}
-	if cuts > maxCuts {
-		n := 0
-		for _, c := range out {
-			if c == 0 || edge(l.c[c-1]) {
-				out[n] = c
-				n++
+		before := l.c[c-1]
+		isCut := x.seq != before.seq+1
+		switch {
+		case edge(before):
+			if !pane || isCut || c == 1 || border(before.r) || edge(l.c[c-2]) {
+				out = append(out, c)
+			}
+		case isCut:
+			if cuts++; cuts <= maxCuts {
+				out = append(out, c)
 			}
 		}
-		out = out[:n]
 	}
 	return out
 }
 
-// ends lists the columns after those where text ends.
-func (k *checker) ends(row int, out []int) []int {
+// ends lists the columns after those where text ends, as starts does.
+func (k *checker) ends(row, from, to int, pane bool, out []int) []int {
 	l := k.rows[row]
-	if l == nil || len(l.c) == 0 {
+	if l == nil {
 		return out
 	}
 	cuts := 0
-	for c := 1; c <= len(l.c); c++ {
-		if edge(l.c[c-1]) {
+	for c := max(from, 1); c <= min(to, len(l.c)); c++ {
+		x := l.c[c-1]
+		if x.r == 0 || edge(x) {
 			continue
 		}
-		switch {
-		case c == len(l.c) || edge(l.c[c]):
+		if c == len(l.c) {
 			out = append(out, c)
-		case cut(l, c):
-			out = append(out, c)
-			cuts++
+			continue
 		}
-	}
-	if cuts > maxCuts {
-		n := 0
-		for _, c := range out {
-			if c == len(l.c) || edge(l.c[c]) {
-				out[n] = c
-				n++
+		next := l.c[c]
+		isCut := next.seq != x.seq+1
+		switch {
+		case edge(next):
+			if !pane || isCut || c+1 == len(l.c) || border(next.r) || edge(l.c[c+1]) {
+				out = append(out, c)
+			}
+		case isCut && next.r != half:
+			if cuts++; cuts <= maxCuts {
+				out = append(out, c)
 			}
 		}
-		out = out[:n]
 	}
 	return out
 }
@@ -285,49 +292,64 @@ func (k *checker) chain(row, col int, fine bool) {
 // blocks adds what a value that is drawn below itself, in a column of other text
 // or between borders, may read as, where columns [l, r) of row have a part in it.
 func (k *checker) blocks(row, l, r int) {
-	here := k.starts(row, k.bounds[0][:0])
-	k.bounds[0] = here
-	hereEnds := k.ends(row, k.bounds[3][:0])
-	k.bounds[3] = hereEnds
-	var above, below []int
-	if row > 0 {
-		above = k.ends(row-1, k.bounds[1][:0])
-		k.bounds[1] = above
+	lo := l
+	for lo > 0 && !edge(k.rows[row].at(lo-1)) {
+		lo--
 	}
-	if row+1 < len(k.rows) {
-		below = k.starts(row+1, k.bounds[2][:0])
-		k.bounds[2] = below
-	}
-	if len(above) == 0 && len(below) == 0 {
-		return
-	}
-	for _, c := range here {
-		e := k.end(row, c, false)
-		if e < l-1 || c > r+1 {
-			continue
+	if lo > 0 { // what became an edge has a part in it as well
+		for lo--; lo > 0 && !edge(k.rows[row].at(lo-1)); lo-- {
 		}
-		fine := k.end(row, c, true) != e
-		k.column(row, c, fine)
-		for _, up := range above {
-			if up <= c {
+	}
+	hi := r + 1
+	for hi < k.m.cols && !edge(k.rows[row].at(hi)) {
+		hi++
+	}
+	here := k.starts(row, lo, hi, false, k.bounds[0][:0])
+	k.bounds[0] = here
+	if row > 0 {
+		above := k.ends(row-1, lo, k.m.cols, true, k.bounds[1][:0])
+		k.bounds[1] = above
+		for _, c := range here {
+			fine := k.end(row, c, true) != k.end(row, c, false)
+			k.column(row, c, fine)
+			if len(above) == 0 || !k.paneStart(row, c) {
 				continue
 			}
-			if b := k.begin(row-1, up); b != c {
-				k.pair(row-1, b, up, c, fine)
+			for _, up := range above {
+				if up <= c {
+					continue
+				}
+				if b := k.begin(row-1, up); b != c {
+					k.pair(row-1, b, up, c, fine)
+				}
 			}
 		}
 	}
-	for _, up := range hereEnds {
-		b := k.begin(row, up)
-		if up < l-1 || b > r+1 {
-			continue
+	if row+1 < len(k.rows) {
+		below := k.starts(row+1, 0, hi, true, k.bounds[2][:0])
+		k.bounds[2] = below
+		if len(below) == 0 {
+			return
 		}
-		for _, c := range below {
-			if c < up && c != b {
-				k.pair(row, b, up, c, true)
+		hereEnds := k.ends(row, lo, hi, true, k.bounds[3][:0])
+		k.bounds[3] = hereEnds
+		for _, up := range hereEnds {
+			b := k.begin(row, up)
+			for _, c := range below {
+				if c < up && c != b {
+					k.pair(row, b, up, c, true)
+				}
 			}
 		}
 	}
+}
+
+func (k *checker) paneStart(row, c int) bool {
+	l := k.rows[row]
+	if c < 2 || !edge(l.c[c-1]) || border(l.c[c-1].r) || edge(l.c[c-2]) {
+		return true
+	}
+	return cut(l, c)
 }
 
 // pair adds columns [b, up) of row and what is below them in column c.
@@ -439,28 +461,44 @@ func (k *checker) between(row int) {
 		if have < shortest {
 			continue
 		}
-		k.over.row, k.over.from, k.over.to, k.over.cells = row, c+1, s.to, s.old[c+1-s.from:]
+		k.drawing(row, c+1)
 		k.text(row, c, c+1)
-		k.hits()
+		k.moments = append(k.moments, moment{len(k.buf), c + 1})
 		k.over.row = -1
 	}
 }
 
+// drawing shows the row as it is before the cells from column c on are drawn.
+func (k *checker) drawing(row, c int) {
+	s := k.seg
+	k.over.row, k.over.from, k.over.to, k.over.cells = row, c, s.to, s.old[c-s.from:]
+}
+
+// moment says that the text that ends at end is of the time when the segment was
+// drawn up to column from.
+type moment struct{ end, from int }
+
 // hits looks for values in the texts so far, and masks what it finds.
 func (k *checker) hits() (found bool) {
 	if len(k.buf) < shortest {
-		k.buf, k.pos = k.buf[:0], k.pos[:0]
+		k.buf, k.pos, k.moments = k.buf[:0], k.pos[:0], k.moments[:0]
 		return false
 	}
 	for _, h := range k.find(k.buf) {
 		if h.Start < 0 || h.End > len(k.pos) || h.Start >= h.End {
 			continue
 		}
-		if k.hit(h) {
-			found = true
+		for _, m := range k.moments {
+			if h.Start < m.end {
+				k.drawing(int(k.pos[h.Start].row), m.from)
+				k.over.row = k.row
+				break
+			}
 		}
+		found = k.hit(h) || found
+		k.over.row = -1
 	}
-	k.buf, k.pos = k.buf[:0], k.pos[:0]
+	k.buf, k.pos, k.moments = k.buf[:0], k.pos[:0], k.moments[:0]
 	return found
 }
 
@@ -545,7 +583,8 @@ func (k *checker) mask(ln *line, col int) {
 		n = 2
 	}
 	inSeg := k.seg != nil && ln == k.seg.ln && col >= k.seg.from && col < k.seg.to
-	if !inSeg && (!k.fixed || k.old(ln)) {
+	row := slices.Index(k.m.lines(), ln)
+	if !inSeg && (!k.fixed || row < 0) { // history stays as it is
 		return
 	}
 	if ln == k.m.lastLn && col == k.m.lastCol {
@@ -558,22 +597,12 @@ func (k *checker) mask(ln *line, col int) {
 			k.seg.masked = true
 			k.seg.mask[i-k.seg.from] = true
 		} else {
-			k.fixes = append(k.fixes, fix{ln, i, x.pen})
+			k.fixes = append(k.fixes, fix{row, i, x.pen})
 		}
 		x.r, x.w = '*', 1
 		k.m.seq += 2
 		x.seq = k.m.seq
 	}
-}
-
-// old says that ln is history.
-func (k *checker) old(ln *line) bool {
-	for _, l := range k.m.all[:k.m.hist] {
-		if l == ln {
-			return true
-		}
-	}
-	return false
 }
 
 // again is how often a place is looked at until nothing is found in it.
@@ -582,7 +611,10 @@ const again = 16
 // look checks columns [l, r) of a row of the view.
 func (k *checker) look(row, l, r int) {
 	for range again {
-		k.buf, k.pos = k.buf[:0], k.pos[:0]
+		k.buf, k.pos, k.moments = k.buf[:0], k.pos[:0], k.moments[:0]
+		if k.seg != nil && r-l > 1 {
+			k.between(row)
+		}
 		k.text(row, l, r)
 		k.blocks(row, l, r)
 		if !k.hits() || k.worst.Action.Stops() {
@@ -595,9 +627,14 @@ func (k *checker) look(row, l, r int) {
 func (k *checker) printed(row int, s *segment) {
 	k.rows, k.from, k.seg = k.m.all, nil, s
 	k.over.row = -1
-	if s.to-s.from > 1 {
-		k.buf, k.pos = k.buf[:0], k.pos[:0]
-		k.between(row + k.m.hist)
+	k.row = row + k.m.hist
+	same := true
+	for i, o := range s.old {
+		same = same && s.ln.c[s.from+i].r == o.r
+	}
+	if same { // a program drew what was there
+		k.seg = nil
+		return
 	}
 	k.look(row+k.m.hist, s.from, s.to)
 	k.seg = nil

@@ -124,6 +124,9 @@ func drawn(rows []string, v string, cols int) bool {
 				var b strings.Builder
 				for _, r := range rows {
 					c := []rune(r)
+					if len(c) <= x || strings.TrimSpace(string(c[x:min(len(c), x+w)])) == "" {
+						b.WriteByte(' ')
+					}
 					for i := x; i < x+w; i++ {
 						if i < len(c) && c[i] != ' ' {
 							b.WriteRune(c[i])
@@ -137,7 +140,10 @@ func drawn(rows []string, v string, cols int) bool {
 		}
 		var b strings.Builder
 		for _, r := range rows {
-			b.WriteString(strings.TrimSpace(r))
+			if r = strings.TrimSpace(r); r == "" {
+				r = " "
+			}
+			b.WriteString(r)
 		}
 		if strings.Contains(b.String(), v) {
 			return true

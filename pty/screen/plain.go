@@ -24,6 +24,10 @@ type plain struct {
 	last   []byte
 	cols   map[int]*column
 	used   []*column // in this chunk
+	text1  []byte    // reused
+	marks  []int
+	resets []int // where in pend the colours were set to none, once a chunk
+	reset  int   // in this chunk; -1: nowhere
 }
 
 // column is the text that begins in one column, of lines below each other.
@@ -32,6 +36,7 @@ type column struct {
 	joints []int // where a line ends in buf
 	old    int   // bytes that were searched already
 	line   int
+	word   int // where the last word of the field begins, if it is not its first
 }
 
 const (
@@ -49,13 +54,14 @@ var special = func() (t [256]bool) {
 }()
 
 func (p *plain) start() {
-	*p = plain{on: true, pend: p.pend[:0], last: p.last[:0]}
+	*p = plain{on: true, pend: p.pend[:0], last: p.last[:0], resets: p.resets[:0], text1: p.text1, marks: p.marks}
 	p.cols = map[int]*column{}
 }
 
 // scan takes the part of b that is plain and returns its length; cut says that
 // what follows it may be plain when it is complete.
 func (p *plain) scan(b []byte, width int) (n int, cut bool) {
+	p.reset = -1
 	i := 0
 	for i < len(b) {
 		c := b[i]
@@ -103,6 +109,9 @@ func (p *plain) scan(b []byte, width int) (n int, cut bool) {
 			k, ok := plainSeq(b[i:])
 			if k == 0 {
 				return i, !ok
+			}
+			if k == 3 && b[i+2] == 'm' || k == 4 && b[i+2] == '0' && b[i+3] == 'm' {
+				p.reset = i
 			}
 			i += k
 		case c >= utf8.RuneSelf:
@@ -154,19 +163,26 @@ func plainSeq(b []byte) (n int, ok bool) {
 func (p *plain) space() {
 	p.blanks++
 	p.col++
-	if p.field != nil && p.blanks == 1 {
-		p.field.buf = append(p.field.buf, ' ')
-	} else {
-		p.drop()
+	if p.field == nil {
+		return
 	}
+	if p.blanks > 1 {
+		p.drop()
+		return
+	}
+	// Of text with blanks the first word and the last one are what may go on in other
+	// lines.
+	f := p.field
+	if f.word > 0 {
+		f.buf = f.buf[:f.word]
+	}
+	f.buf = append(f.buf, apart)
+	f.word = len(f.buf)
 }
 
 // drop ends the field at its last character.
 func (p *plain) drop() {
 	if f := p.field; f != nil {
-		if n := len(f.buf); n > 0 && f.buf[n-1] == ' ' {
-			f.buf = f.buf[:n-1]
-		}
 		p.field = nil
 	}
 }
@@ -184,10 +200,11 @@ func (p *plain) text(b []byte, w int) {
 		if f.line == p.line-1 {
 			f.joints = append(f.joints, len(f.buf))
 		} else {
-			f.buf = append(f.buf, 1)
+			f.buf = append(f.buf, apart)
 			f.joints = append(f.joints, -1)
 		}
 		f.line = p.line
+		f.word = 0
 		p.field = f
 	}
 	if p.field != nil {
@@ -229,27 +246,34 @@ func (p *plain) repeat(b []byte, i, width int) int {
 
 // found says that a value is drawn in a column.
 func (p *plain) found(find Find) bool {
-	hit := false
+	p.text1, p.marks = p.text1[:0], p.marks[:0]
 	for _, f := range p.used {
 		joined := false
 		for _, j := range f.joints {
 			joined = joined || j >= 0
 		}
-		if joined && !hit && len(f.buf) >= shortest {
-			for _, h := range find(f.buf) {
-				if h.End <= f.old {
-					continue
-				}
-				for _, j := range f.joints {
-					hit = hit || j > h.Start && j < h.End
+		if joined && len(f.buf) >= shortest {
+			at := len(p.text1)
+			p.text1 = append(append(p.text1, f.buf...), apart)
+			for _, j := range f.joints {
+				if j >= 0 {
+					p.marks = append(p.marks, at+j)
 				}
 			}
 		}
 		f.joints = f.joints[:0]
-		if n := len(f.buf) - reach; n > 0 {
+		if n := len(f.buf) - tail; n > 0 {
 			f.buf = f.buf[:copy(f.buf, f.buf[n:])]
 		}
 		f.old = len(f.buf)
+	}
+	hit := false
+	if len(p.marks) > 0 {
+		for _, h := range find(p.text1) {
+			for _, j := range p.marks {
+				hit = hit || j > h.Start && j < h.End
+			}
+		}
 	}
 	p.used = p.used[:0]
 	if f := p.field; f != nil { // goes on in the next chunk
@@ -263,11 +287,17 @@ func (p *plain) found(find Find) bool {
 	return hit
 }
 
+// tail is how much of a column is kept for the next chunk.
+const tail = 320
+
 // keep remembers b for the model. It drops what has scrolled away by it.
 func (s *Screen) keep(b []byte) {
 	p := &s.plain
 	if len(p.pend)+len(b) > maxPend && len(p.pend) > 0 {
 		s.trim()
+	}
+	if p.reset >= 0 && p.reset < len(b) {
+		p.resets = append(p.resets, len(p.pend)+p.reset)
 	}
 	p.pend = append(p.pend, b...)
 	if len(p.pend) > 2*maxPend {
@@ -297,7 +327,16 @@ func (s *Screen) trim() {
 	}
 	gone := p.pend[:at+1]
 	// What the colours are then: what was set since they were last set to none.
-	from := max(bytes.LastIndex(gone, []byte("\x1b[0m")), bytes.LastIndex(gone, []byte("\x1b[m")), 0)
+	from := 0
+	kept := p.resets[:0]
+	for _, r := range p.resets {
+		if r < len(gone) {
+			from = max(from, r)
+		} else {
+			kept = append(kept, r-len(gone))
+		}
+	}
+	p.resets = kept
 	for b := gone[from:]; ; {
 		k := bytes.IndexByte(b, 0x1b)
 		if k < 0 {
@@ -319,7 +358,7 @@ func (s *Screen) trim() {
 // sync has the model take what is kept.
 func (s *Screen) sync() {
 	s.m.write(&s.q, s.plain.pend)
-	s.plain.pend = s.plain.pend[:0]
+	s.plain.pend, s.plain.resets = s.plain.pend[:0], s.plain.resets[:0]
 }
 
 func (m *model) plainSeq(q *seq, b []byte) {

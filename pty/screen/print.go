@@ -1,7 +1,6 @@
 package screen
 
 import (
-	"slices"
 	"strconv"
 	"unicode/utf8"
 )
@@ -243,14 +242,6 @@ func (s *Screen) overwrite(cur cursor, at func(row int) int) {
 		return
 	}
 	m := s.m
-	rows := m.lines()
-	where := func(f fix) int {
-		row := slices.Index(rows, f.ln)
-		if row >= 0 && at != nil {
-			row = at(row)
-		}
-		return row
-	}
 	if cur.origin {
 		s.out = append(s.out, "\x1b[?6l"...)
 	}
@@ -277,8 +268,11 @@ func (s *Screen) overwrite(cur cursor, at func(row int) int) {
 	now := pen
 	r, c := -1, -1
 	for _, f := range k.fixes {
-		row := where(f)
-		if row < 0 || row >= m.rows {
+		row := f.row
+		if at != nil {
+			row = at(row)
+		}
+		if row >= m.rows {
 			continue
 		}
 		if row != r || f.col != c || m.margins || f.col == m.cols-1 {

@@ -180,7 +180,7 @@ func (s *Screen) search(body []byte) {
 	}
 	add(func(b byte) bool { return b >= 0x20 && b != 0x7f })
 	if clip {
-		text, at = append(text, 1), append(at, -1)
+		text, at = append(text, apart), append(at, -1)
 		add(func(b byte) bool {
 			return b >= '0' && b <= '9' || b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z' || b == '+' || b == '/' || b == '-' || b == '_'
 		})
