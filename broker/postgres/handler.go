@@ -68,6 +68,8 @@ type Handler struct {
 	Use func(u guard.Use, send func(guard.Secret) (string, error)) (guard.Decision, error)
 	// Refused records a statement that was refused: broker.Line.Refuse; optional.
 	Refused func(u guard.Use, d guard.Decision)
+	// Ended records what a connection did, in words without SQL; optional.
+	Ended func(u guard.Use, did string, took time.Duration)
 	// Dial reaches a host that policy allows: broker.Egress.DialFor.
 	Dial func(ctx context.Context, host string, port int) (net.Conn, error)
 	// Open starts a stream on the leak line.
@@ -161,17 +163,23 @@ func (h *Handler) Serve(ctx context.Context, c net.Conn, host string, port int) 
 	}
 	_ = c.SetDeadline(time.Time{})
 	pid, exe := broker.Process(raw)
+	var did tally
+	begin := time.Now()
 	d := pump(c, up.Conn, func() guard.Filter {
 		return h.Open(guard.Origin{
 			Channel: guard.ChannelPostgres, Source: "broker", PID: pid, Exe: exe, Host: host, Port: port, Home: h.home(host, port),
 		})
-	}, hide)
+	}, hide, &did)
+	use := guard.Use{
+		Session: h.Session, Credential: cred, Channel: guard.ChannelPostgres, Action: "db:query", Resource: s.params["database"],
+		Host: host, Port: port, Path: "/" + s.params["database"], PID: pid, Exe: exe, At: time.Now(),
+	}
+	if h.Ended != nil {
+		h.Ended(use, did.String(), time.Since(begin))
+	}
 	if d.Rule == rolesRule && h.Refused != nil {
-		d.Secret = cred.ID()
-		h.Refused(guard.Use{
-			Session: h.Session, Credential: cred, Channel: guard.ChannelPostgres, Action: "db:role", Resource: s.params["database"],
-			Host: host, Port: port, Path: "/" + s.params["database"], PID: pid, Exe: exe, At: time.Now(),
-		}, d)
+		d.Secret, use.Action = cred.ID(), "db:role"
+		h.Refused(use, d)
 	}
 }
 

@@ -594,7 +594,7 @@ func TestRenameAtEverySplit(t *testing.T) {
 	add(&pgproto3.ReadyForQuery{TxStatus: 'I'}, &pgproto3.ReadyForQuery{TxStatus: 'I'})
 	for cut := range len(stream) + 1 {
 		var out bytes.Buffer
-		between, _ := back(&out, &chunks{[][]byte{stream[:cut], stream[cut:]}}, hide)
+		between, _ := back(&out, &chunks{[][]byte{stream[:cut], stream[cut:]}}, hide, &tally{})
 		if !between || !bytes.Equal(out.Bytes(), want) {
 			t.Fatalf("cut at %d: %q", cut, out.Bytes())
 		}

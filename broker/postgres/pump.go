@@ -99,7 +99,7 @@ var (
 
 // pump moves bytes until one side ends or the filter stops, and returns the
 // decision that stopped it.
-func pump(client, up net.Conn, open func() guard.Filter, hide rename) (verdict guard.Decision) {
+func pump(client, up net.Conn, open func() guard.Filter, hide rename, t *tally) (verdict guard.Decision) {
 	var wg sync.WaitGroup
 	verdict.Action = guard.Pass
 	halt := make(chan struct{}) // closed before up is, when the filter stopped
@@ -113,7 +113,7 @@ func pump(client, up net.Conn, open func() guard.Filter, hide rename) (verdict g
 	})
 	wg.Go(func() {
 		defer client.Close()
-		between, _ := back(client, up, hide)
+		between, _ := back(client, up, hide, t)
 		select {
 		case <-halt:
 			// Into the middle of a server's message nothing can be said.
@@ -133,7 +133,7 @@ const maxRewrite = 1 << 20
 // back sends the server's messages to the client; errors, notices and the
 // session_authorization setting name the client's user. It says whether it
 // ended between two messages.
-func back(client io.Writer, up io.Reader, hide rename) (between bool, err error) {
+func back(client io.Writer, up io.Reader, hide rename, t *tally) (between bool, err error) {
 	buf := make([]byte, 64<<10)
 	have := 0
 	left := 0 // of a message that is passed on as it comes
@@ -155,7 +155,15 @@ func back(client io.Writer, up io.Reader, hide rename) (between bool, err error)
 			if size < 5 || size > 1<<30+64 {
 				return false, errFrame
 			}
-			if t := buf[done]; hide.idle() || t != 'E' && t != 'N' && t != 'S' {
+			kind := buf[done]
+			if kind == 'C' && size <= maxTag {
+				if int64(have-done) < size {
+					break // the rest comes with the next read
+				}
+				t.complete(buf[done+5 : done+int(size)])
+			}
+			if hide.idle() || kind != 'E' && kind != 'N' && kind != 'S' {
+				t.error(kind)
 				left = int(size)
 				continue
 			}
@@ -168,6 +176,7 @@ func back(client io.Writer, up io.Reader, hide rename) (between bool, err error)
 				}
 				break
 			}
+			t.error(kind)
 			msg := buf[done : done+int(size)]
 			if bytes.Contains(msg, []byte(hide.from)) {
 				if _, err := client.Write(buf[:done]); err != nil {
