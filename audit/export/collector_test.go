@@ -3,13 +3,11 @@ package export
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"testing"
 	"time"
 
@@ -90,39 +88,17 @@ service:
 	}
 	stop() // which writes what it holds
 
-	lines, checkpoints := map[uint64][]byte{}, [][]byte{}
-	b, err := os.ReadFile(filepath.Join(out, "logs"))
+	f, err := os.Open(filepath.Join(out, "logs"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for line := range bytes.Lines(b) {
-		var d LogsData
-		if err := json.Unmarshal(line, &d); err != nil {
-			t.Fatal(err)
-		}
-		for _, r := range d.ResourceLogs {
-			for _, rec := range r.ScopeLogs[0].LogRecords {
-				if rec.EventName == "guard.checkpoint" {
-					checkpoints = append(checkpoints, []byte(*rec.Body.String))
-				}
-				var seq uint64
-				for _, a := range rec.Attributes {
-					if a.Key == "guard.seq" {
-						seq, _ = strconv.ParseUint(*a.Value.Int, 10, 64)
-					}
-					if a.Key == "guard.line" {
-						lines[seq] = []byte(*a.Value.String)
-					}
-				}
-			}
-		}
+	defer f.Close()
+	got, err := ReadCopy(f, pub)
+	if err != nil {
+		t.Fatal(err)
 	}
-	var all [][]byte
-	for seq := uint64(1); lines[seq] != nil; seq++ {
-		all = append(all, lines[seq])
-	}
-	if got, err := audit.VerifyLines(all, checkpoints, pub); err != nil || got.Records != 704 {
-		t.Errorf("%+v, %v", got, err)
+	if v, err := audit.VerifyLines(got.Lines, got.Checkpoints, pub); err != nil || v.Records != 704 {
+		t.Errorf("%+v, %v", v, err)
 	}
 	for name, want := range map[string]string{"traces": `"name":"session"`, "metrics": "guard_leaks_total"} {
 		if b, err := os.ReadFile(filepath.Join(out, name)); err != nil || !bytes.Contains(b, []byte(want)) {

@@ -182,7 +182,11 @@ func TestShipToAFile(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := audit.VerifyLines(bytes.Split(bytes.TrimSuffix(b, []byte("\n")), []byte("\n")), [][]byte{cp}, pub)
+		c, err := ReadCopy(bytes.NewReader(b), pub)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := audit.VerifyLines(c.Lines, [][]byte{cp}, pub)
 		if err != nil || got.Records != want {
 			t.Fatalf("%+v, %v", got, err)
 		}

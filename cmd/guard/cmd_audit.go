@@ -35,6 +35,7 @@ func runAudit(a *app, ctx context.Context, c *command, args []string) error {
 	until := f.String("until", "", "only records before then: a duration ago, or a date")
 	proof := f.String("proof", "", "of verify: check this proof (a file, or - for standard input) instead of the log; needs --key, or the vault")
 	keep := f.String("keep", "", "of prune: remove files of which every record is older, such as 2160h")
+	kept := f.String("copy", "", "of verify: check this copy, which guard audit ship sent to a file or a collector wrote, instead of the log; needs --key")
 	against := f.String("against", "", "of verify: also against this checkpoint, which was kept elsewhere")
 	var ship shipFlags
 	f.BoolVar(&ship.once, "once", false, "of ship: send what there is, and end")
@@ -77,6 +78,9 @@ func runAudit(a *app, ctx context.Context, c *command, args []string) error {
 	}
 	if verb == "verify" && *proof != "" {
 		return a.checkProof(*proof, *key, *asJSON)
+	}
+	if verb == "verify" && *kept != "" {
+		return a.verifyCopy(*kept, *key, *asJSON)
 	}
 	if _, err := os.Stat(*dir); err != nil && verb != "schema" {
 		return fmt.Errorf("there is no log in %s", *dir)

@@ -210,3 +210,38 @@ func newestCheckpoint(file string) ([]byte, error) {
 	}
 	return b, nil
 }
+
+// verifyCopy checks what a central store has of a machine's log, with that
+// machine's public key alone.
+func (a *app) verifyCopy(file, key string, asJSON bool) error {
+	if key == "" {
+		return usagef("--copy is checked with the public key of the machine that sent it: --key (guard audit ship sends it as guard.log.key; it is in key.pub beside the log)")
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	c, err := export.ReadCopy(f, key)
+	if err != nil {
+		return fmt.Errorf("%s: %w: %w", file, audit.ErrTampered, err)
+	}
+	if b, err := os.ReadFile(file + ".checkpoint"); err == nil {
+		c.Checkpoints = append(c.Checkpoints, b)
+	}
+	if len(c.Checkpoints) == 0 {
+		return fmt.Errorf("%s comes with no checkpoint: nothing says that it is whole", file)
+	}
+	rep, err := audit.VerifyLines(c.Lines, c.Checkpoints, key)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return a.printJSON(map[string]any{"ok": true, "report": rep})
+	}
+	fmt.Fprintf(a.stdout, "the copy is whole: %d records, which %d signed checkpoints cover\n", rep.Records, rep.Checked)
+	if rep.Beyond > 0 {
+		fmt.Fprintf(a.stdout, "%d more came without one\n", rep.Beyond)
+	}
+	return nil
+}
