@@ -3,17 +3,14 @@
 package notify
 
 import (
-	"bufio"
 	"bytes"
 	"context"
-	"encoding/gob"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"runtime"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -21,8 +18,6 @@ import (
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
-
-	"guard/internal/testutil"
 )
 
 // The test binary is also the program whose writes are handed over: it loads a
@@ -33,6 +28,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(childEnv) != "" {
 		child()
 		return
+	}
+	if name := os.Getenv(jobEnv); name != "" {
+		os.Exit(runJob(name, os.Args[1:]))
 	}
 	os.Exit(m.Run())
 }
@@ -215,7 +213,16 @@ func forbid(values ...[]byte) Options {
 	}}
 }
 
-var _ = testutil.Random
-var _ = gob.NewEncoder
-var _ = bufio.NewReader
-var _ = strings.Contains
+// do runs one of the jobs.
+func do(t testing.TB, o Options, stdin []byte, name string, args ...string) (string, error, map[string]Counters) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	return run(t, o, func(c *exec.Cmd) {
+		c.Stdin, c.Dir = bytes.NewReader(stdin), dir
+		c.Env = append(c.Env, jobEnv+"="+name)
+	}, append([]string{self}, args...)...)
+}

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"guard/internal/testutil"
 )
 
 func TestRefuses(t *testing.T) {
@@ -33,5 +35,35 @@ func TestRefuses(t *testing.T) {
 	}
 	if f, p := stats["file"], stats["pipe"]; f.Refused != 2 || p.Refused != 1 || f.NoAccess+p.NoAccess != 0 {
 		t.Errorf("%+v", stats)
+	}
+}
+
+func TestEveryChannelEveryEdge(t *testing.T) {
+	value := []byte(testutil.Random(40))
+	out, err, stats := do(t, forbid(value), value, "channels")
+	if err != nil || !strings.Contains(out, " 0 wrong") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	t.Logf("%s%+v", out, stats)
+	for ch, c := range stats {
+		if c.NoAccess+c.Blind+c.Unreadable > 0 {
+			t.Errorf("%s: %+v", ch, c)
+		}
+	}
+}
+
+func TestFlippedBuffer(t *testing.T) {
+	value := []byte(testutil.Random(400))
+	out, err, _ := do(t, forbid(value), value, "flip", "3000")
+	if err != nil || !strings.Contains(out, "escaped 0") || strings.Contains(out, "refused 0,") {
+		t.Errorf("%v: %s", err, out)
+	}
+	t.Log(out)
+}
+
+func TestSemantics(t *testing.T) {
+	out, err, _ := do(t, forbid(), nil, "semantics", t.TempDir())
+	if err != nil {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
