@@ -29,9 +29,15 @@ type leaving struct {
 	removed   []*entry // to be overwritten with it
 }
 
-// deltaNeedles is from how many needles on the small layer is merged into the
-// main one: so many are compiled in a millisecond or two.
-const deltaNeedles = 1024
+const (
+	// deltaNeedles is from how many needles on the small layer is merged into the
+	// main one: so many are compiled in a millisecond or two.
+	deltaNeedles = 1024
+	// liveNeedles is up to how many of them a change puts into it first, in five
+	// milliseconds: those of a large key file, or of 200 tokens. More than that is
+	// live when it is in the main one.
+	liveNeedles = 4096
+)
 
 // New makes a matcher of values and checks it. A value that Refuse refuses is
 // an error that wraps ErrRefused: leave such values out, and say so. More than
@@ -59,7 +65,7 @@ func Engines() (names []string) {
 
 func newWith(maker engineMaker, values []guard.Value) (*Matcher, error) {
 	m := &Matcher{maker: maker}
-	entries, err := expandAll(nil, values)
+	entries, err := expandAll(values)
 	if err != nil {
 		return nil, err
 	}
@@ -79,26 +85,23 @@ func newWith(maker engineMaker, values []guard.Value) (*Matcher, error) {
 func (m *Matcher) Set(values []guard.Value) error {
 	m.replace.Lock()
 	defer m.replace.Unlock()
-	return m.change(func(old []*entry) ([]*entry, error) {
-		all, err := expandAll(nil, values)
-		if err != nil {
-			return nil, err
-		}
-		// What is there already stays as it is.
-		have := make(map[guard.SecretID][]*entry, len(old))
-		for _, o := range old {
-			have[o.id] = append(have[o.id], o)
-		}
+	fresh, err := expandAll(values)
+	if err != nil {
+		return err
+	}
+	return m.change(fresh, func(old []*entry) []*entry {
+		at := byID(old)
+		all := slices.Clone(fresh)
 		for i, e := range all {
-			for _, o := range have[e.id] {
-				if o.class == e.class && o.same(e) {
+			for _, k := range at[e.id] {
+				if o := old[k]; o.class == e.class && o.same(e) {
 					e.wipe()
-					all[i] = o
+					all[i] = o // what is there already stays as it is
 					break
 				}
 			}
 		}
-		return all, nil
+		return all
 	})
 }
 
@@ -108,48 +111,66 @@ func (m *Matcher) Set(values []guard.Value) error {
 // returned, or earlier, since a call may stay longer to make one database of
 // what was added by many. Other calls of Add do not wait for that.
 func (m *Matcher) Add(values ...guard.Value) error {
-	return m.change(func(old []*entry) ([]*entry, error) { return expandAll(old, values) })
+	fresh, err := expandAll(values)
+	if err != nil {
+		return err
+	}
+	return m.change(fresh, func(old []*entry) []*entry {
+		at := byID(old)
+		all := slices.Clone(old)
+		for _, e := range fresh {
+			ids := at[e.id]
+			switch i := slices.IndexFunc(ids, func(i int) bool { return old[i].same(e) }); {
+			case i < 0:
+				all = append(all, e)
+			case old[ids[i]].class == e.class:
+				e.wipe()
+			default:
+				all[ids[i]] = e // old's own stays as it is: streams use it
+			}
+		}
+		return all
+	})
 }
 
 // Remove removes all values of ids. An ID that has none is no error.
 func (m *Matcher) Remove(ids ...guard.SecretID) error {
 	m.replace.Lock()
 	defer m.replace.Unlock()
-	return m.change(func(old []*entry) ([]*entry, error) {
-		return slices.DeleteFunc(slices.Clone(old), func(e *entry) bool { return slices.Contains(ids, e.id) }), nil
+	return m.change(nil, func(old []*entry) []*entry {
+		return slices.DeleteFunc(slices.Clone(old), func(e *entry) bool { return slices.Contains(ids, e.id) })
 	})
 }
 
-// expandAll returns old and the entries of values.
-func expandAll(old []*entry, values []guard.Value) ([]*entry, error) {
-	all := slices.Clone(old)
-	at := make(map[guard.SecretID][]int, len(old)) // indices into all
-	for i, e := range old {
-		at[e.id] = append(at[e.id], i)
-	}
+// expandAll returns the entries of values, the last one of those that are the
+// same.
+func expandAll(values []guard.Value) (all []*entry, err error) {
+	at := make(map[guard.SecretID][]int, len(values)) // indices into all
 	for _, v := range values {
 		e, err := expand(v)
 		if err != nil {
-			wipe(missing(all, old))
+			wipe(all)
 			return nil, err
 		}
-		i := slices.IndexFunc(at[e.id], func(i int) bool { return all[i].same(e) })
-		if i < 0 {
-			at[e.id] = append(at[e.id], len(all))
-			all = append(all, e)
+		ids := at[e.id]
+		if i := slices.IndexFunc(ids, func(i int) bool { return all[i].same(e) }); i >= 0 {
+			all[ids[i]].wipe()
+			all[ids[i]] = e
 			continue
 		}
-		switch i = at[e.id][i]; {
-		case all[i].class == e.class:
-			e.wipe()
-		case i < len(old) && all[i] == old[i]:
-			all[i] = e // old's own stays as it is: streams use it
-		default:
-			all[i].wipe()
-			all[i] = e
-		}
+		at[e.id] = append(ids, len(all))
+		all = append(all, e)
 	}
 	return all, nil
+}
+
+// byID are the indices of the entries of each ID.
+func byID(entries []*entry) map[guard.SecretID][]int {
+	at := make(map[guard.SecretID][]int, len(entries))
+	for i, e := range entries {
+		at[e.id] = append(at[e.id], i)
+	}
+	return at
 }
 
 func wipe(entries []*entry) {
@@ -160,27 +181,24 @@ func wipe(entries []*entry) {
 
 func errClosed() error { return fmt.Errorf("matcher: %w", os.ErrClosed) }
 
-// change makes the entries what edit says. What is new goes into the small
-// layer, if it is not too much, and is live; then, if something is gone, or the
-// small layer has grown, the main one is compiled.
-func (m *Matcher) change(edit func(old []*entry) ([]*entry, error)) error {
+// change makes the entries what edit says, with fresh ones among them. What is new
+// goes into the small layer, if it is not too much, and is live; then, if something
+// is gone, or the small layer has grown, the main one is compiled.
+func (m *Matcher) change(fresh []*entry, edit func(old []*entry) []*entry) error {
 	m.edit.Lock()
 	if m.set == nil {
 		m.edit.Unlock()
+		wipe(fresh)
 		return errClosed()
 	}
 	old := m.set.entries[1:]
-	entries, err := edit(old)
-	if err != nil {
-		m.edit.Unlock()
-		return err
-	}
+	entries := edit(old)
 	added, removed := missing(entries, old), missing(old, entries)
 	n := 0
 	for _, e := range added {
 		n += len(e.needles)
 	}
-	live := n <= deltaNeedles
+	live := n <= liveNeedles
 	if n > 0 && live {
 		next, err := m.set.extend(m.gen+1, added)
 		if err != nil {
