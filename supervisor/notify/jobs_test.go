@@ -13,7 +13,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -32,8 +31,8 @@ func runJob(name string, args []string) int {
 		return flipJob(readAll(0), args[0])
 	case "semantics":
 		return semanticsJob(args[0])
-	case "clean":
-		return cleanJob(readAll(0), args[0])
+	case "copy":
+		return goCopyJob(args[0], args[1])
 	case "write":
 		n, _ := strconv.Atoi(args[1])
 		return writeJob(args[0], n)
@@ -455,25 +454,6 @@ func semanticsJob(dir string) int {
 	return min(bad, 1)
 }
 
-// cleanJob writes a text in small pieces and counts refusals.
-func cleanJob(text []byte, times string) int {
-	n, _ := strconv.Atoi(times)
-	s := newSink("file")
-	refused, at, sizes := 0, 0, []int{1, 17, 80, 81, 200, 512, 1000, 4096}
-	for i := range n {
-		l := min(sizes[i%len(sizes)], len(text)-at)
-		if _, err := unix.Write(s.fd, text[at:at+l]); err != nil {
-			refused++
-		}
-		if at += l; at == len(text) {
-			at = 0
-			_, _ = unix.Seek(s.fd, 0, unix.SEEK_SET)
-		}
-	}
-	say("refused %d", refused)
-	return min(refused, 1)
-}
-
 // writeJob writes n times size bytes to memory, and says how long it took.
 func writeJob(sizes string, n int) int {
 	size, _ := strconv.Atoi(sizes)
@@ -492,5 +472,3 @@ func writeJob(sizes string, n int) int {
 	say("%d", time.Since(at).Nanoseconds()/int64(n))
 	return 0
 }
-
-var _ = syscall.EPERM

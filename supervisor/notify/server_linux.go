@@ -182,21 +182,39 @@ func (s *Server) nudge() {
 func (s *Server) spawn(failed chan<- error) {
 	s.total.Add(1)
 	s.workers.Go(func() {
-		runtime.LockOSThread()
-		defer s.total.Add(-1)
-		w, err := newWorker(s)
-		if err == nil {
-			defer w.close()
-			err = s.work(w, failed)
-		}
-		if err != nil {
-			select {
-			case failed <- err:
-			default:
+		onThread(func() {
+			defer s.total.Add(-1)
+			w, err := newWorker(s)
+			if err == nil {
+				defer w.close()
+				err = s.work(w, failed)
 			}
-			s.end() // writes fail from here on
-		}
+			if err != nil {
+				select {
+				case failed <- err:
+				default:
+				}
+				s.end() // writes fail from here on
+			}
+		})
 	})
+}
+
+// onThread runs f on a thread that ends with it. The process's first one does not
+// end, and would stay what f made of it: so it is kept busy while f runs on another.
+func onThread(f func()) {
+	runtime.LockOSThread()
+	if unix.Gettid() != unix.Getpid() {
+		f()
+		return
+	}
+	defer runtime.UnlockOSThread()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		onThread(f)
+	}()
+	<-done
 }
 
 // work serves call after call.
