@@ -44,6 +44,7 @@ const (
 	blockProgSocketSendmsg         = "socket_sendmsg"
 	blockProgSocketSetsockopt      = "socket_setsockopt"
 	blockProgTaskNewtask           = "task_newtask"
+	blockVarLenient                = "lenient"
 	blockVarMaxBytes               = "max_bytes"
 	blockVarRescans                = "rescans"
 	blockVarScopeAll               = "scope_all"
@@ -137,6 +138,7 @@ type blockMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type blockVariableSpecs struct {
+	Lenient     *ebpf.VariableSpec `ebpf:"lenient"`
 	MaxBytes    *ebpf.VariableSpec `ebpf:"max_bytes"`
 	Rescans     *ebpf.VariableSpec `ebpf:"rescans"`
 	ScopeAll    *ebpf.VariableSpec `ebpf:"scope_all"`
@@ -197,6 +199,7 @@ func (m *blockMaps) Close() error {
 //
 // It can be passed to loadBlockObjects or ebpf.CollectionSpec.LoadAndAssign.
 type blockVariables struct {
+	Lenient     *ebpf.Variable `ebpf:"lenient"`
 	MaxBytes    *ebpf.Variable `ebpf:"max_bytes"`
 	Rescans     *ebpf.Variable `ebpf:"rescans"`
 	ScopeAll    *ebpf.Variable `ebpf:"scope_all"`

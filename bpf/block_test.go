@@ -106,7 +106,11 @@ func TestRefuse(t *testing.T) {
 	canRefuse(t)
 	const n = 40
 	secret := random(n)
-	w := newWatch(t, []Needle{needle(1, secret)}, Options{Refuse: true, Terminals: true, RingBytes: 1 << 20})
+	w := &watch{t: t, marker: random(24)}
+	var ns uint64
+	w.cmd, w.jobs, w.reply, ns = start(t)
+	w.order(job{Op: "ring"})
+	w.watched(Options{PIDNamespace: ns, Refuse: true, Terminals: true, RingBytes: 1 << 20}, needle(1, secret))
 	if want := probed().Has(LSM); (w.d.Via() == LSM) != want {
 		t.Fatalf("by way of %s", w.d.Via())
 	}
@@ -208,6 +212,8 @@ func TestRefuse(t *testing.T) {
 		t.Errorf("%d calls taken away, want 13", got)
 	}
 	w.order(job{Op: "copies"})
+	w.order(job{Op: "ring leaks", Calls: [][][]byte{{secret}}})
+	w.leaks(2)
 
 	// A process outside may write what it likes; without needles all may.
 	if err := os.WriteFile(filepath.Join(t.TempDir(), "out"), secret, 0o600); err != nil {
@@ -302,7 +308,11 @@ func TestRefuseUnderLoad(t *testing.T) {
 	for i := range 2000 {
 		needles = append(needles, needle(uint32(i+2), random(20+i%100)))
 	}
-	w := newWatch(t, append(needles, needle(1, secret)), Options{Refuse: true, RingBytes: 1 << 20})
+	w := newWatch(t, append(needles, needle(1, secret)), Options{Refuse: true, Lenient: true, RingBytes: 1 << 20})
+	w.order(job{Op: "away", Want: "open"})
+	if s := w.stats().Total; s.TakenAway != 0 || s.Unjudged < 5 {
+		t.Errorf("lenient: %+v", s)
+	}
 	storm := job{Op: "storm", N: 300, Path: path, Want: w.d.Via(), Calls: [][][]byte{{secret}}}
 	if w.d.Via() == LSM {
 		w.order(storm)

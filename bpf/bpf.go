@@ -69,6 +69,9 @@ type Options struct {
 	// whole: unreadable pages, oversize, foreign ABIs. Programs that write from a file
 	// mapping (git) then meet EPERM now and then.
 	Strict bool
+	// Lenient makes Refuse take nothing away: what nobody can look at passes and is
+	// counted as Unjudged. For whole machines, whose servers rely on sendfile and io_uring.
+	Lenient bool
 	// Rescans puts events into the ring that say what to search again, of Kind
 	// Mapped, Unmapped (these two by LSM only) and Unsearched. Only with Refuse.
 	Rescans bool
@@ -100,6 +103,9 @@ func (o Options) check() error {
 	}
 	if o.MaxBytes < 0 || o.RingBytes < 0 || o.Streams < 0 {
 		return errors.New("bpf: an option is negative")
+	}
+	if o.Lenient && o.Strict {
+		return errors.New("bpf: Lenient and Strict exclude each other")
 	}
 	if o.Rescans && !o.Refuse {
 		return errors.New("bpf: Rescans needs Refuse")

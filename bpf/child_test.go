@@ -26,6 +26,9 @@ import (
 
 const childEnv = "GUARD_BPF_TEST_CHILD"
 
+// cgroup1Env makes a virtual machine one that has cgroup v1 only.
+const cgroup1Env = "GUARD_BPF_TEST_CGROUP1"
+
 type job struct {
 	Op    string     // a system call, or one of those of do
 	To    string     // "file", "pipe", "socket", "dgram", "terminal", "null", or a path to append to
@@ -70,10 +73,13 @@ func TestMain(m *testing.M) {
 // the folders that a test expects, runs the tests, says how they went and
 // switches the machine off.
 func machine(m *testing.M) {
-	for _, fs := range [][2]string{{"proc", "/proc"}, {"sysfs", "/sys"}, {"devtmpfs", "/dev"}, {"tmpfs", "/tmp"}, {"devpts", "/dev/pts"},
+	for _, fs := range [][3]string{{"proc", "/proc"}, {"sysfs", "/sys"}, {"devtmpfs", "/dev"}, {"tmpfs", "/tmp"}, {"devpts", "/dev/pts"},
 		{"securityfs", "/sys/kernel/security"}, {"cgroup2", "/sys/fs/cgroup"}} {
+		if fs[0] == "cgroup2" && os.Getenv(cgroup1Env) != "" {
+			fs[0], fs[2] = "cgroup", "pids"
+		}
 		os.MkdirAll(fs[1], 0o755)
-		if err := unix.Mount(fs[0], fs[1], fs[0], 0, ""); err != nil && err != unix.EBUSY {
+		if err := unix.Mount(fs[0], fs[1], fs[0], 0, fs[2]); err != nil && err != unix.EBUSY {
 			fmt.Printf("mount %s: %v\n", fs[1], err)
 		}
 	}
@@ -93,13 +99,23 @@ func machine(m *testing.M) {
 
 func child() {
 	in := gob.NewDecoder(os.Stdin)
+	var early *ring
 	for {
 		var j job
 		if err := in.Decode(&j); err != nil {
 			return // the parent is done
 		}
 		reply := []byte{'+'}
-		if err := j.do(); err != nil {
+		var err error
+		switch j.Op {
+		case "ring": // for later
+			early, err = newRing()
+		case "ring leaks":
+			err = early.leaks(j.Calls[0][0])
+		default:
+			err = j.do()
+		}
+		if err != nil {
 			reply = append([]byte{'-'}, err.Error()...)
 		}
 		reply = append(reply, '\n')

@@ -37,13 +37,13 @@
 // registers that the call came in with (bpf_task_pt_regs), and a page that is not in
 // memory is unreadable there. The hooks marked .s may wait for it. What the kernel
 // has copied already (names, attributes, iovecs of a message) cannot be changed under the
-// search; buffers and arguments can, by a second thread: 0 to 2 of 2000 writes got a value
+// search; buffers and arguments can, by a second thread: 0 to 4 of 2000 writes got a value
 // out in the test that tries. A first part of a value that was written before the rest came is out.
 //
-// What moves bytes that no hook can look at is taken away: sendfile, splice and
-// copy_file_range fail with EINVAL (programs then read and write), io_submit with a write and io_uring
-// on rings from before too, new rings with ENOSYS, FICLONE and FICLONERANGE with
-// EOPNOTSUPP, TIOCSTI and TIOCLINUX with EPERM, SO_ZEROCOPY and MSG_ZEROCOPY with EINVAL, AF_PACKET
+// What moves bytes that no hook can look at is taken away, unless Options.Lenient: sendfile,
+// splice and copy_file_range fail with EINVAL (programs then read and write), and so do writes by
+// io_submit and by an io_uring from before (its messages are judged); new rings with ENOSYS,
+// FICLONE and FICLONERANGE with EOPNOTSUPP, TIOCSTI and TIOCLINUX with EPERM, SO_ZEROCOPY and MSG_ZEROCOPY with EINVAL, AF_PACKET
 // and AF_XDP sockets with EAFNOSUPPORT. tee and vmsplice pass no hook (what they leave in a pipe
 // gets out by read alone): leave them to seccomp, as message queues, process_vm_writev and foreign ABIs.
 //

@@ -41,6 +41,7 @@ const (
 	fallbackProgSocketSendmsg         = "socket_sendmsg"
 	fallbackProgSocketSetsockopt      = "socket_setsockopt"
 	fallbackProgTaskNewtask           = "task_newtask"
+	fallbackVarLenient                = "lenient"
 	fallbackVarMaxBytes               = "max_bytes"
 	fallbackVarRescans                = "rescans"
 	fallbackVarScopeAll               = "scope_all"
@@ -131,6 +132,7 @@ type fallbackMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type fallbackVariableSpecs struct {
+	Lenient     *ebpf.VariableSpec `ebpf:"lenient"`
 	MaxBytes    *ebpf.VariableSpec `ebpf:"max_bytes"`
 	Rescans     *ebpf.VariableSpec `ebpf:"rescans"`
 	ScopeAll    *ebpf.VariableSpec `ebpf:"scope_all"`
@@ -189,6 +191,7 @@ func (m *fallbackMaps) Close() error {
 //
 // It can be passed to loadFallbackObjects or ebpf.CollectionSpec.LoadAndAssign.
 type fallbackVariables struct {
+	Lenient     *ebpf.Variable `ebpf:"lenient"`
 	MaxBytes    *ebpf.Variable `ebpf:"max_bytes"`
 	Rescans     *ebpf.Variable `ebpf:"rescans"`
 	ScopeAll    *ebpf.Variable `ebpf:"scope_all"`

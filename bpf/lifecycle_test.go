@@ -78,7 +78,8 @@ func TestClose(t *testing.T) {
 
 func TestOptions(t *testing.T) {
 	canWatch(t)
-	for _, o := range []Options{{}, {PIDNamespace: 1 << 32}, {PIDNamespace: 1, MaxBytes: -1}, {PIDNamespace: 1, RingBytes: -4096}, {Cgroup: 1, Streams: -1}} {
+	for _, o := range []Options{{}, {PIDNamespace: 1 << 32}, {PIDNamespace: 1, MaxBytes: -1}, {PIDNamespace: 1, RingBytes: -4096}, {Cgroup: 1, Streams: -1},
+		{Processes: []int{0}}, {All: true, Rescans: true}, {All: true, Refuse: true, Lenient: true, Strict: true}} {
 		if d, err := OpenDetector(o); err == nil || errors.Is(err, ErrNotSupported) {
 			t.Errorf("%+v: %v, %v", o, d, err)
 		}

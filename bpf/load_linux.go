@@ -87,6 +87,9 @@ func (o Options) configure(spec *ebpf.CollectionSpec, d *Detector) error {
 	if o.Refuse && o.Strict {
 		vars["strict"] = uint32(1)
 	}
+	if o.Refuse && o.Lenient {
+		vars["lenient"] = uint32(1)
+	}
 	if o.Refuse && o.Terminals {
 		vars["terminals"] = uint32(1)
 	}

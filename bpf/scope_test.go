@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -126,6 +127,19 @@ func TestLeavingACgroup(t *testing.T) {
 	}
 	if got := w.do(job{Op: "daemon", Calls: [][][]byte{{secret}}}); len(got) != 1 {
 		t.Fatalf("a daemon: %+v", got)
+	}
+}
+
+func TestCgroupV1(t *testing.T) {
+	const v1 = "/sys/fs/cgroup/pids"
+	dir := v1
+	if os.Getenv(cgroup1Env) != "" {
+		dir = "/sys/fs/cgroup" // of a machine that has nothing else
+	} else if _, err := os.Stat(v1); err != nil {
+		t.Skip("no cgroup v1 is mounted here")
+	}
+	if id, err := CgroupID(dir); err == nil || !strings.Contains(err.Error(), "not a folder of the cgroup v2 hierarchy") {
+		t.Fatalf("%d, %v", id, err)
 	}
 }
 

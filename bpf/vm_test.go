@@ -58,7 +58,7 @@ func TestOtherKernels(t *testing.T) {
 	for _, k := range kernels {
 		machine(filepath.Base(k), k, "lockdown,capability,bpf", "-test.run=TestRefuse|TestVerifier|TestEveryCall|TestCounters")
 	}
-	machine("without LSM", kernels[len(kernels)-1], "lockdown,capability", "-test.run=TestRefuse$|TestRefuseUnder")
+	machine("without LSM, cgroup v1", kernels[len(kernels)-1], "lockdown,capability "+cgroup1Env+"=1", "-test.run=TestRefuse$|TestRefuseUnder|TestCgroupV1")
 }
 
 func exists(path string) bool {

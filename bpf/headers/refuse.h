@@ -27,6 +27,7 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 /* Set before loading. */
 const volatile u32 strict;    /* refuse also what could not be looked at */
 const volatile u32 terminals; /* refuse on terminals too */
+const volatile u32 lenient;   /* let pass what nobody can look at */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
@@ -135,13 +136,22 @@ static __always_inline int unseen(u32 channel, int error)
 {
 	struct counters *count = bpf_map_lookup_elem(&stats, &channel);
 
-	if (count) {
-		if (error)
+	if (error && !lenient) {
+		if (count)
 			COUNT(count->away, 1);
-		else
-			COUNT(count->unjudged, 1);
+		return error;
 	}
-	return error;
+	if (count)
+		COUNT(count->unjudged, 1);
+	return 0;
+}
+
+/* A call by another ABI's number: its arguments mean something else. */
+static __always_inline int foreign_call(u32 channel)
+{
+	if (strict)
+		return unseen(channel, -EPERM);
+	return unseen(channel, 0);
 }
 
 static long step_kernel(u32 i, void *ctx)
@@ -198,7 +208,7 @@ int BPF_PROG(file_permission, struct file *file, int mask, int ret)
 	if (channel == CHANNEL_TERMINAL && !terminals)
 		return 0;
 	if (foreign(task))
-		return unseen(channel, strict ? -EPERM : 0);
+		return foreign_call(channel);
 	read_args(&a, (void *)bpf_task_pt_regs(task));
 	shape = shape_of(a.nr);
 	if (shape == SHAPE_AWAY || shape == SHAPE_RING)
@@ -320,11 +330,11 @@ int BPF_PROG(bprm_creds_for_exec, struct linux_binprm *bprm, int ret)
 	if (!in_scope(task))
 		return 0;
 	if (foreign(task))
-		return unseen(CHANNEL_EXEC, strict ? -EPERM : 0);
+		return foreign_call(CHANNEL_EXEC);
 	read_args(&a, (void *)bpf_task_pt_regs(task));
 	shape = shape_of(a.nr);
 	if (shape != SHAPE_EXEC && shape != SHAPE_EXECAT)
-		return unseen(CHANNEL_EXEC, strict ? -EPERM : 0);
+		return foreign_call(CHANNEL_EXEC);
 	if (!open_call(&c, task, CHANNEL_EXEC, a.nr))
 		return -EPERM;
 	c.scratch->now.inode = (u64)BPF_CORE_READ(bprm, file, f_inode);
