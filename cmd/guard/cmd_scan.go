@@ -33,6 +33,7 @@ var scanCommand = command{
 type scanFlags struct {
 	git, unreachable, json, reveal         bool
 	noFormats, noValues, noIgnore          bool
+	noArchives                             bool
 	sarif, maxSize, maxArchive, confidence string
 	rules, allow                           []string
 	jobs                                   int
@@ -53,6 +54,7 @@ func runScan(a *app, ctx context.Context, c *command, args []string) error {
 	f.BoolVar(&o.noIgnore, "no-ignore", false, "also look into what .gitignore leaves out")
 	f.StringVar(&o.maxSize, "max-size", "", "leave out files larger than this, as 10M or 1G")
 	f.StringVar(&o.maxArchive, "max-archive", "4G", "read at most so much of what one archive expands to")
+	f.BoolVar(&o.noArchives, "no-archives", false, "search archives as they are, without opening them")
 	f.IntVar(&o.jobs, "jobs", 0, "look into so many files at a time (default: one for each processor)")
 	f.BoolVar(&o.reveal, "reveal", false, "show what was found, on this terminal and after a yes")
 	if err := parse(f, args); err != nil {
@@ -132,7 +134,7 @@ func (a *app) mayReveal() error {
 }
 
 func scanOptions(o *scanFlags) (so scan.Options, err error) {
-	so = scan.Options{NoIgnore: o.noIgnore, Jobs: o.jobs, Unreachable: o.unreachable, Keep: o.reveal}
+	so = scan.Options{NoIgnore: o.noIgnore, NoArchives: o.noArchives, Jobs: o.jobs, Unreachable: o.unreachable, Keep: o.reveal}
 	if so.MaxSize, err = parseSize("--max-size", o.maxSize); err != nil {
 		return so, err
 	}

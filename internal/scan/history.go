@@ -27,11 +27,12 @@ const (
 // spotted is a finding in an object.
 type spotted struct {
 	Finding
-	id    objectID
-	kind  string
-	path  string // within the object, "!inner/path"
-	name  string // of a tree's entry
-	place place
+	id     objectID
+	kind   string
+	path   string // within the object, "!inner/path"
+	name   string // of a tree's entry
+	judged string // the path that rules looked at
+	place  place
 }
 
 // History looks into every object of the repository that dir is in, or is, and
@@ -96,7 +97,7 @@ func findRepo(dir string) (*repo, string, error) {
 // objects looks into all of them: trees first, since they have the names that
 // blobs are judged by.
 func (s *Scanner) objects(ctx context.Context, st *store) ([]*spotted, error) {
-	names := &blobNames{of: map[uint64]string{}, same: map[string]string{}}
+	names := &blobNames{of: map[uint64]treeEntry{}, same: map[string]string{}}
 	found, err := s.pass(ctx, st, names, func(o object) bool { return o.kind == "tree" })
 	if err != nil {
 		return nil, err
@@ -109,7 +110,7 @@ func (s *Scanner) objects(ctx context.Context, st *store) ([]*spotted, error) {
 func (s *Scanner) pass(ctx context.Context, st *store, names *blobNames, which func(object) bool) ([]*spotted, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	slices := make(chan []object)
+	parts := make(chan []object)
 	var all sync.WaitGroup
 	var mu sync.Mutex
 	var found []*spotted
@@ -123,12 +124,12 @@ func (s *Scanner) pass(ctx context.Context, st *store, names *blobNames, which f
 		cancel()
 	}
 	all.Go(func() {
-		defer close(slices)
+		defer close(parts)
 		var next []object
 		var size int64
 		send := func() error {
 			select {
-			case slices <- next:
+			case parts <- next:
 				next, size = nil, 0
 				return nil
 			case <-ctx.Done():
@@ -155,7 +156,7 @@ func (s *Scanner) pass(ctx context.Context, st *store, names *blobNames, which f
 	for _, l := range s.spare {
 		all.Go(func() {
 			g := &objectReader{l: l, st: st, names: names, seed: maphash.MakeSeed(), seen: map[uint64]struct{}{}}
-			for part := range slices {
+			for part := range parts {
 				if err := g.slice(ctx, part); err != nil {
 					fail(err)
 				}
@@ -169,18 +170,28 @@ func (s *Scanner) pass(ctx context.Context, st *store, names *blobNames, which f
 	return found, failed
 }
 
-// blobNames has one name, without folders, of each blob: of several the first in
-// order, so that it does not matter which tree was read first.
+// blobNames has one path of each blob: of several the first in order of the last
+// name, so that it does not matter which tree was read first.
 type blobNames struct {
 	mu   sync.Mutex
-	of   map[uint64]string
+	of   map[uint64]treeEntry
 	same map[string]string // each name once
 }
 
-func (n *blobNames) add(id, name []byte) {
-	k := binary.BigEndian.Uint64(id)
+// treeEntry is where an object is: the first bytes of its tree's name, and its own
+// name in there.
+type treeEntry struct {
+	tree uint64
+	name string
+}
+
+func (n *blobNames) add(id []byte, tree objectID, name []byte) {
+	k, t := binary.BigEndian.Uint64(id), binary.BigEndian.Uint64([]byte(tree))
 	old, there := n.of[k]
-	if there && old <= string(name) || !there && len(n.of) >= maxBlobNames {
+	if !there && len(n.of) >= maxBlobNames {
+		return
+	}
+	if there && (old.name < string(name) || old.name == string(name) && old.tree <= t) {
 		return
 	}
 	s, there := n.same[string(name)]
@@ -188,13 +199,25 @@ func (n *blobNames) add(id, name []byte) {
 		s = string(name)
 		n.same[s] = s
 	}
-	n.of[k] = s
+	n.of[k] = treeEntry{t, s}
 }
 
+// get puts a path together. A tree cannot contain itself; the bound is for names
+// that only begin alike.
 func (n *blobNames) get(id objectID) string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.of[binary.BigEndian.Uint64([]byte(id))]
+	var parts []string
+	for k := binary.BigEndian.Uint64([]byte(id)); len(parts) < 256; {
+		e, there := n.of[k]
+		if !there {
+			break
+		}
+		parts = append(parts, e.name)
+		k = e.tree
+	}
+	slices.Reverse(parts)
+	return strings.Join(parts, "/")
 }
 
 // objectReader reads slices of objects, one after the other.
@@ -282,13 +305,13 @@ func (g *objectReader) object(ctx context.Context, o object, body io.Reader) err
 	if o.kind == "tree" {
 		return g.tree(o, body)
 	}
-	// Where a blob is is looked up for findings only: until then it has no folder.
+	// Where a blob first was is looked up for findings only: until then any path does.
 	in := input{label: o.kind + " " + o.id.String(), r: body}
 	if o.kind == "blob" {
 		in.path = g.names.get(o.id)
 	}
 	return g.l.content(ctx, in, func(f Finding) error {
-		sp := &spotted{Finding: f, id: o.id, kind: o.kind, path: f.File}
+		sp := &spotted{Finding: f, id: o.id, kind: o.kind, path: f.File, judged: in.path}
 		switch o.kind {
 		case "commit", "tag":
 			sp.In = o.kind
@@ -313,12 +336,12 @@ func (g *objectReader) tree(o object, body io.Reader) error {
 	for len(b) > 0 {
 		mode := bytes.IndexByte(b, ' ')
 		end := bytes.IndexByte(b, 0)
-		if mode < 2 || end < mode || len(b) < end+1+width {
+		if mode < 1 || end < mode || len(b) < end+1+width {
 			break // no tree of git's
 		}
 		name := b[mode+1 : end]
-		if b[0] == '1' && b[1] != '6' { // a file or a link
-			g.names.add(b[end+1:], name)
+		if string(b[:mode]) != "160000" { // a commit of another repository
+			g.names.add(b[end+1:], o.id, name)
 		}
 		b = b[end+1+width:]
 		h := maphash.Bytes(g.seed, name)
@@ -367,13 +390,13 @@ func (s *Scanner) group(found []*spotted, show string) []Finding {
 	return out
 }
 
-// again looks once more at blobs in which a format was found, now that it is known
-// in which folder they are: some rules ask for that.
+// again looks once more at blobs in which a format was found and that turned out to
+// be somewhere else: some rules ask for a path.
 func (s *Scanner) again(ctx context.Context, st *store, found []*spotted) ([]*spotted, error) {
 	paths := map[objectID]string{}
 	var part []object
 	for _, sp := range found {
-		if _, there := paths[sp.id]; !there && sp.Rule != "" && sp.kind == "blob" && sp.path == "" && strings.Contains(sp.place.path, "/") {
+		if _, there := paths[sp.id]; !there && sp.Rule != "" && sp.kind == "blob" && sp.path == "" && sp.place.path != sp.judged {
 			paths[sp.id] = sp.place.path
 			part = append(part, object{id: sp.id, kind: "blob"})
 		}

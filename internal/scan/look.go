@@ -138,7 +138,14 @@ func (l *looker) content(ctx context.Context, in input, emit sink) error {
 		return errors.Join(l.block(&in, l.buf[:n], emit), err)
 	}
 	head := l.buf[:n]
-	if k := kindOf(head, cmp.Or(in.path, in.show)); k != plain {
+	k := kindOf(head, cmp.Or(in.path, in.show))
+	if k != plain && l.s.o.NoArchives {
+		if k != brotliKind { // which only its name says
+			l.s.count.unopened.Add(1)
+		}
+		k = plain
+	}
+	if k != plain {
 		opened, err := l.archive(ctx, k, &in, head, whole, emit)
 		if opened || err != nil {
 			return err

@@ -31,6 +31,7 @@ type Options struct {
 	NoIgnore   bool  // also what git ignores, and all of .git
 	MaxSize    int64 // bytes; larger files are left out and counted. 0: none are
 	MaxArchive int64 // bytes that one archive may expand to. 0: 4 GiB
+	NoArchives bool  // archives are searched as they are, and counted
 	Jobs       int   // files at a time. 0: one for each processor
 	// Unreachable includes objects of a history that neither a ref nor a reflog nor
 	// the index leads to.
