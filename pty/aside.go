@@ -1,6 +1,7 @@
 package pty
 
 import (
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"sync"
@@ -34,9 +35,26 @@ type aside struct {
 	broke   *asidePanic
 }
 
+// asidePanic is what a goroutine beside the owner's panicked with.
 type asidePanic struct {
 	value any
 	stack []byte
+}
+
+// caught returns v, from recover, for again; nil for nil.
+func caught(v any) *asidePanic {
+	if v == nil {
+		return nil
+	}
+	return &asidePanic{v, debug.Stack()}
+}
+
+// again panics with p on the goroutine of its caller, who has a terminal to
+// restore. It does nothing if p is nil.
+func (p *asidePanic) again() {
+	if p != nil {
+		panic(fmt.Sprintf("%v\n\n%s", p.value, p.stack))
+	}
 }
 
 // newAside starts the goroutine; the owner must call end.
@@ -75,9 +93,8 @@ func (a *aside) run() {
 // has a terminal to restore.
 func (a *aside) try(p []byte) (err error, broke *asidePanic) {
 	defer func() {
-		if v := recover(); v != nil {
-			broke = &asidePanic{v, debug.Stack()}
-			err = fmt.Errorf("write output: panic: %v", v)
+		if broke = caught(recover()); broke != nil {
+			err = errors.New("write output: panic")
 		}
 	}()
 	return a.write(p), nil
@@ -119,9 +136,7 @@ func (a *aside) flush() error {
 }
 
 func (a *aside) fail() error {
-	if a.broke != nil {
-		panic(fmt.Sprintf("%v\n\n%s", a.broke.value, a.broke.stack))
-	}
+	a.broke.again()
 	return a.err
 }
 

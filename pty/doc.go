@@ -31,10 +31,18 @@
 // repeats hexadecimal digits. An OSC 52 that writes the clipboard passes unless
 // [Session].NoClipboard is set.
 //
-// The path of a keystroke: terminal -> master, unread and unchanged. guard
-// reads the terminal only when a byte is there and the agent's terminal is
-// open; so a key pressed after the agent ended, or while it is suspended, is
-// for whoever reads the terminal next.
+// The path of a keystroke: terminal -> [Session].In -> master. guard reads the
+// terminal only when a byte is there and the agent's terminal is open; so a key
+// pressed after the agent ended, or while it is suspended, is for whoever reads
+// the terminal next.
+//
+// What is typed is never held back (typed.go): fewer than 8 bytes at once, and
+// what begins with ESC, as keys and answers of the terminal do, go on as soon as
+// they are judged. A value that is typed key by key is therefore with the agent
+// but for its last byte when it is found. More at once is a paste, of which what
+// may be a value's beginning waits for 5 ms, or, inside bracketed paste, until
+// the paste's end or a second of silence. A paste without brackets that comes in
+// pieces of fewer than 8 bytes, or in pieces more than 5 ms apart, is as typed.
 //
 // Where the agent asked in its last second, the answer may come after its end:
 // then Run waits for up to 100 ms and drops what has an answer's form (Linux).
@@ -45,6 +53,6 @@
 // Goroutines: [Session.Run] reads and judges output on the goroutine of its
 // caller, so that a panic there runs the caller's deferred Restore, and starts
 // four more (display, input, size, cancellation) that have ended when it returns.
-// A panic of display is brought to the caller's. [Copy] starts
+// A panic of display or of In is brought to the caller's. [Copy] starts
 // one for a source that is not a file, and none else.
 package pty

@@ -20,6 +20,9 @@ type interest struct {
 	ready, ended bool // ended: the other side is gone, or the descriptor broken
 }
 
+// noLimit is a wait for as long as it takes.
+const noLimit time.Duration = -1
+
 // writeFile writes all of p. f may be in non-blocking mode behind its back (a
 // terminal's mode is shared with whoever else has it open, and Node leaves it
 // on): then it waits.

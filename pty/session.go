@@ -32,6 +32,13 @@ type Session struct {
 	// displayed, and what it writes is read and dropped. It runs between the
 	// agent's output and the screen: it must not wait for either.
 	OnDecision func(guard.Decision)
+	// In judges what the user types and pastes before the agent gets it; nil: it
+	// passes. It is told of a pause after each key, and of what is pasted when 5 ms
+	// of silence (inside bracketed paste, 1 s) came: it must let go of everything
+	// then. The reason of a decision that is not Pass is shown to the user. After one
+	// that stops, nothing more of what is typed reaches the agent. It is called on a
+	// goroutine of Run's, beside Out.
+	In guard.Filter
 	// Note returns text that guard wants to show, or "". It is asked when the
 	// agent is silent, after Wake, and at the end. The text is shown on lines of its own,
 	// never inside an escape sequence or on a full-screen program's screen; what
@@ -39,9 +46,10 @@ type Session struct {
 	Note func() string
 
 	suspend sync.Mutex // one Suspend or Resume at a time
-	mu      sync.Mutex // for live
+	mu      sync.Mutex // for live and said
 	live    *live
-	notes   []string
+	notes   []string // for the goroutine of Run alone
+	said    []string // by In's decisions, not yet in notes; under mu
 }
 
 // shown makes text of guard's own fit for a raw terminal: lines that end in CR
@@ -70,8 +78,29 @@ func (s *Session) idle(written func() error) error {
 	return s.say()
 }
 
+// typed is what keys go through, nil if nothing judges them.
+func (s *Session) typed() *typed {
+	if s.In == nil {
+		return nil
+	}
+	return &typed{filter: s.In, decided: func(d guard.Decision) {
+		if d.Reason == "" {
+			return
+		}
+		s.mu.Lock()
+		s.said = append(s.said, "guard: "+d.Reason)
+		s.mu.Unlock()
+		s.Wake()
+	}}
+}
+
 // noted asks for news, and says whether there is something to show.
 func (s *Session) noted() bool {
+	if s.In != nil {
+		s.mu.Lock()
+		s.notes, s.said = append(s.notes, s.said...), nil
+		s.mu.Unlock()
+	}
 	if s.Note != nil {
 		if text := s.Note(); text != "" {
 			s.notes = append(s.notes, text)

@@ -80,11 +80,17 @@ func (s *Session) copy(ctx context.Context, g *gate, master, in, out, poke uintp
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer g.close()
-	typed := make(chan struct{})
+	keys := make(chan struct{})
+	var broke *asidePanic
 	wg.Go(func() {
-		defer close(typed)
+		defer close(keys)
 		defer g.leave()
-		input(g, int(in), int(master))
+		defer func() {
+			if broke = caught(recover()); broke != nil {
+				g.close()
+			}
+		}()
+		input(g, int(in), int(master), s.typed())
 	})
 	sizes := make(chan os.Signal, 1) // one is enough: the size is read after it
 	signal.Notify(sizes, unix.SIGWINCH)
@@ -126,7 +132,8 @@ func (s *Session) copy(ctx context.Context, g *gate, master, in, out, poke uintp
 	if ferr := w.flush(); ferr != nil && (err == nil || err == errStopped) {
 		err = ferr
 	}
-	<-typed // from here on nobody else reads the terminal
+	<-keys // from here on nobody else reads the terminal
+	broke.again()
 	swallow(int(in), c.again.asked)
 	if err == errStopped {
 		err = context.Cause(ctx)
@@ -135,45 +142,6 @@ func (s *Session) copy(ctx context.Context, g *gate, master, in, out, poke uintp
 		err = errors.Join(err, s.Terminal.reset(), s.say())
 	}
 	return err
-}
-
-// input copies keystrokes until either terminal ends or the gate closes. It
-// reads the user's terminal only while the agent's is open.
-func input(g *gate, in, master int) {
-	var buf [4096]byte
-	var rest []byte
-	for g.pass() {
-		fds := [3]interest{{fd: g.fd(), read: true}, {fd: master, write: len(rest) > 0}, {fd: in, read: true}}
-		n := 3
-		if len(rest) > 0 {
-			n = 2
-		}
-		if err := wait(fds[:n], -1); err != nil || fds[1].ended {
-			return
-		}
-		switch {
-		case fds[0].ready:
-		case fds[1].ready:
-			k, err := unix.Write(master, rest)
-			rest = rest[max(0, k):]
-			if err != nil && err != unix.EAGAIN && err != unix.EINTR {
-				return
-			}
-		case fds[2].ready || fds[2].ended:
-			k, err := unix.Read(in, buf[:])
-			if k == 0 && err == nil || err != nil && err != unix.EAGAIN && err != unix.EINTR {
-				return
-			}
-			rest = buf[:max(0, k)]
-			if k > 0 { // most often there is room: no need to ask first
-				k, err = unix.Write(master, rest)
-				rest = rest[max(0, k):]
-				if err != nil && err != unix.EAGAIN && err != unix.EINTR {
-					return
-				}
-			}
-		}
-	}
 }
 
 func (s *Session) resize() error {

@@ -41,7 +41,8 @@ type Config struct {
 	Sandbox      sandbox.Config // Argv, Env, Dir, mounts; Run fills in the terminal's part
 	In, Out, Err *os.File       // guard's own
 	Line         *Line
-	Files        []*Files // folders that the agent may write; none: files are not watched
+	Input        guard.Filter // judges what the user types and pastes; see pty.Session.In
+	Files        []*Files     // folders that the agent may write; none: files are not watched
 	// Serve is run beside the agent with the sandbox's sockets, until ctx ends.
 	// When it returns before that, the session has lost its network and is ended.
 	Serve func(ctx context.Context, sb *sandbox.Sandbox) error
@@ -163,7 +164,7 @@ func Run(ctx context.Context, c Config) (Status, error) {
 	}
 	inputCtx, endInput := context.WithCancel(ctx)
 	defer endInput()
-	copied, err := t.copy(ctx, inputCtx, sb, c.Line)
+	copied, err := t.copy(ctx, inputCtx, sb, c.Line, c.Input)
 	if err != nil {
 		err = errors.Join(err, sb.Close())
 		cancel()
@@ -343,7 +344,7 @@ func (t *stdio) started() {
 
 // copy starts the copiers; the returned group is done when every byte that the
 // agent wrote was judged.
-func (t *stdio) copy(ctx, inputCtx context.Context, sb *sandbox.Sandbox, line *Line) (*sync.WaitGroup, error) {
+func (t *stdio) copy(ctx, inputCtx context.Context, sb *sandbox.Sandbox, line *Line, input guard.Filter) (*sync.WaitGroup, error) {
 	var wg sync.WaitGroup
 	hold, long := 5*time.Millisecond, time.Second
 	if sb.PTY != nil && t.in == nil {
@@ -364,6 +365,7 @@ func (t *stdio) copy(ctx, inputCtx context.Context, sb *sandbox.Sandbox, line *L
 				t.screen.Resize(int(rows), int(cols))
 				return sb.Resize(rows, cols)
 			},
+			In: input,
 		}
 		wg.Go(func() {
 			// The master answers EIO once the last process of the session is gone.

@@ -35,7 +35,7 @@ type runFlags struct {
 	allow, deny, allowHosts, publish, resolve, ca, env, share []string
 	hostPorts                                                 []int
 	task, context, profile, onLeak, egress, approve, boundary string
-	bpf, policyFile, events                                   string
+	bpf, policyFile, events, input                            string
 	noRotate, verbose                                         bool
 }
 
@@ -46,6 +46,7 @@ func (o *runFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&o.context, "context", "", "PROJECT or PROJECT/ENV (default: the context of this folder, see guard context)")
 	f.StringVar(&o.profile, "profile", "interactive", "interactive or daemon")
 	f.StringVar(&o.onLeak, "on-leak", "", "redact, block, kill or warn, everywhere (default: redact on the terminal, in files and towards a model's API; block on the network)")
+	f.StringVar(&o.input, "input", "redact", "redact, warn or allow: what happens to a known value that you type or paste into the agent's terminal (redact: the agent gets its placeholder or a mask)")
 	f.StringVar(&o.egress, "egress", "web", "web (HTTP and HTTPS to any public host), list (listed hosts only) or any; ask is not built yet and refused")
 	f.StringArrayVar(&o.allowHosts, "allow-host", nil, "HOST or HOST:PORT that may be reached, also with other protocols than HTTP (repeatable)")
 	f.StringArrayVar(&o.publish, "publish", nil, "[HOSTPORT:]PORT that the agent listens on, made reachable on the host's loopback (repeatable)")
@@ -103,6 +104,7 @@ func (o *runFlags) check() error {
 	}{
 		{"profile", o.profile, []string{"interactive", "daemon"}},
 		{"egress", o.egress, []string{"web", "list", "any"}},
+		{"input", o.input, []string{"redact", "warn", "allow"}},
 		{"approve", o.approve, []string{"deny"}},
 		{"boundary", o.boundary, []string{"auto", "namespace", "landlock", "proxy", "none"}},
 		{"bpf", o.bpf, []string{"auto", "off", "detect", "block"}},

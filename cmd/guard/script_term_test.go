@@ -58,6 +58,7 @@ func shellStatus(p *os.ProcessState) int {
 //
 //	wait REGEXP      until what was shown since the last match matches
 //	send TEXT        types TEXT: Go's escapes, and $VAR from the environment
+//	keys TEXT        types TEXT key by key, each after something was shown for the one before
 //	quiet            until the terminal echoes nothing
 //	hidden           fails if it echoes now
 //	resize ROWSxCOLS
@@ -127,6 +128,18 @@ func termProgram() {
 			}
 			if _, err := master.WriteString(os.ExpandEnv(text)); err != nil {
 				fail("send: %v", err)
+			}
+		case "keys":
+			for _, key := range []byte(os.ExpandEnv(rest)) {
+				from := len(shown.all())
+				if _, err := master.Write([]byte{key}); err != nil {
+					fail("keys: %v", err)
+				}
+				for end := time.Now().Add(20 * time.Second); len(shown.all()) == from; time.Sleep(time.Millisecond) {
+					if time.Now().After(end) {
+						fail("nothing was shown for a key")
+					}
+				}
 			}
 		case "resize":
 			if _, err := fmt.Sscanf(rest, "%dx%d", &size.Rows, &size.Cols); err != nil {

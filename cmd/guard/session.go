@@ -396,7 +396,7 @@ func (s *session) start(ctx context.Context, boundary string) (supervisor.Status
 	s.mu.Unlock()
 	c.NoZeroCopy = s.inKernel.power == kernelBlock
 	cfg := supervisor.Config{
-		Sandbox: c, In: s.app.stdin, Out: s.app.stdout, Err: s.app.stderr, Line: s.line, Files: files,
+		Sandbox: c, In: s.app.stdin, Out: s.app.stdout, Err: s.app.stderr, Line: s.line, Input: s.input(), Files: files,
 		Writes: s.writes(), Say: func(m string) { s.app.say("%s", m) },
 		Serve: func(ctx context.Context, sb *sandbox.Sandbox) error { return s.serve(ctx, sb, front) },
 		Started: func(sb *sandbox.Sandbox) {
