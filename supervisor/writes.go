@@ -82,8 +82,8 @@ func (w *writer) finish() {
 }
 
 // judge searches one write together with what it comes next to.
-func (w *writer) judge(b notify.Write) bool {
-	ok := true
+func (w *writer) judge(b notify.Write) notify.Verdict {
+	verdict := notify.Allow
 	var who guard.Origin
 	for _, h := range w.line.Matcher.Scan(b.Bytes) {
 		from, till := int64(b.From), int64(b.Till)
@@ -101,14 +101,16 @@ func (w *writer) judge(b notify.Write) bool {
 		}
 		d := w.decide(l, b.Done)
 		switch {
-		case d.Action.Stops():
-			ok = false
+		case d.Action == guard.Kill:
+			verdict = notify.Hold // it does not even learn of the refusal
+		case d.Action.Stops() && verdict == notify.Allow:
+			verdict = notify.Refuse
 		case d.Action == guard.Redact:
 			part := b.Bytes[max(h.Start, from):min(h.End, till)]
 			matcher.Mask(part[:0], part, []matcher.Hit{{ID: h.ID, Class: h.Class, Encoding: h.Encoding, Start: max(h.Start, from), End: min(h.End, till)}}, max(h.Start, from))
 		}
 	}
-	return ok
+	return verdict
 }
 
 // decide is the leak line's answer. A program that tries the same again and again

@@ -196,7 +196,7 @@ func run(t testing.TB, o Options, set func(*exec.Cmd), argv ...string) (string, 
 
 // forbid refuses writes that hold one of the values, and keeps what it was shown.
 func forbid(values ...[]byte) Options {
-	return Options{Judge: func(w Write) bool {
+	return Options{Judge: func(w Write) Verdict {
 		for _, v := range values {
 			for at := 0; ; {
 				i := bytes.Index(w.Bytes[at:], v)
@@ -204,12 +204,12 @@ func forbid(values ...[]byte) Options {
 					break
 				}
 				if at += i; at < w.Till && at+len(v) > w.From {
-					return false
+					return Refuse
 				}
 				at++
 			}
 		}
-		return true
+		return Allow
 	}}
 }
 

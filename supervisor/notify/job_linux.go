@@ -19,6 +19,7 @@ import (
 const (
 	// piece is how much of a write is judged and written at a time, bytes.
 	piece = 1 << 20
+	page  = 64 << 10 // the largest there is
 	// maxCount is what the kernel cuts a write to (MAX_RW_COUNT).
 	maxCount = math.MaxInt32 &^ 4095
 	// maxParts is how many parts a writev may have (UIO_MAXIOV).
@@ -56,7 +57,8 @@ func (j *job) close() {
 // worker is one thread that does writes.
 type worker struct {
 	s      *Server
-	room   []byte // Context, piece and Context bytes, at a page's edge
+	room   []byte // Context, piece and Context bytes; the piece begins at a page's edge
+	pages  []byte // what room is a part of
 	pidfds map[uint32]int
 	head   [maxParts]unix.RemoteIovec
 }
@@ -66,16 +68,16 @@ func newWorker(s *Server) (*worker, error) {
 		return nil, fmt.Errorf("do writes as the agent's user: %w", err)
 	}
 	// A page's edge, for files that are opened with O_DIRECT.
-	room, err := unix.Mmap(-1, 0, Context+piece+Context, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	pages, err := unix.Mmap(-1, 0, page+piece+page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return nil, fmt.Errorf("make room for writes: %w", err)
 	}
-	return &worker{s: s, room: room, pidfds: map[uint32]int{}}, nil
+	return &worker{s: s, pages: pages, room: pages[page-Context:], pidfds: map[uint32]int{}}, nil
 }
 
 func (w *worker) close() {
-	clear(w.room)
-	_ = unix.Munmap(w.room)
+	clear(w.pages)
+	_ = unix.Munmap(w.pages)
 	w.forget()
 }
 
@@ -204,6 +206,9 @@ func (w *worker) run(j *job) {
 		switch {
 		case errno == unix.EAGAIN && j.waits():
 			w.s.park(j)
+			return
+		case errno == held:
+			j.close()
 			return
 		case errno != 0:
 			w.s.answer(j, errno)

@@ -148,6 +148,24 @@ func openDir(t *testing.T) string {
 	return dir
 }
 
+// A call that is held is not answered, and its process can be ended.
+func TestHeld(t *testing.T) {
+	dir := t.TempDir()
+	asked := make(chan struct{}, 1)
+	s := begin(t, Options{Judge: func(Write) Verdict { asked <- struct{}{}; return Hold }}, true, nil, "sh", "-c", `echo x >"$1"/f; mkdir "$1"/on`, "sh", dir)
+	<-asked
+	if err := s.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	s.end()
+	if b, err := os.ReadFile(dir + "/f"); err != nil || len(b) > 0 {
+		t.Errorf("%q, %v", b, err)
+	}
+	if _, err := os.Stat(dir + "/on"); err == nil {
+		t.Error("it went on")
+	}
+}
+
 // Nothing is left: no descriptor, no thread that has another identity.
 func TestNothingIsLeft(t *testing.T) {
 	count := func() int {
@@ -202,7 +220,7 @@ func TestWritesAsTheAgent(t *testing.T) {
 	o.UID, o.GID = 41234, 41234
 	var as []string
 	judge := o.Judge
-	o.Judge = func(w Write) bool {
+	o.Judge = func(w Write) Verdict {
 		b, err := os.ReadFile("/proc/thread-self/status")
 		if err != nil {
 			t.Error(err)

@@ -69,8 +69,8 @@ import (
 var ErrNotSupported = errors.Join(errors.New("writes cannot be handed over to be judged here"), errors.ErrUnsupported)
 
 // Context is how many bytes before and after those of a write are judged with
-// them, at most.
-const Context = 4096
+// them, at most: twice the longest needle of package matcher.
+const Context = 1024
 
 // Write is one write, or a piece of a large one, as its judge gets it.
 type Write struct {
@@ -86,13 +86,22 @@ type Write struct {
 	Who func() guard.Origin
 }
 
+// Verdict is what a judge says. The zero value refuses.
+type Verdict uint8
+
+const (
+	Refuse Verdict = iota // the call fails with EPERM
+	Allow
+	Hold // the call is not answered: its process is being ended
+)
+
 // Options of a Server.
 type Options struct {
-	// Judge decides on the bytes of one write. False refuses it. Called from
+	// Judge decides on the bytes of one write. Called from
 	// several goroutines, for one file or pipe from one at a time. With UID it is on a
 	// thread that is that user: what needs this process's own rights has to be done
 	// by another goroutine. Nil refuses all.
-	Judge func(Write) bool
+	Judge func(Write) Verdict
 	// Leave are pipes whose bytes somebody else judges, by st_dev and st_ino.
 	Leave map[[2]uint64]bool
 	// UID and GID do the writing, where this process is root's: what the kernel

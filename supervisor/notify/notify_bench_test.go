@@ -35,7 +35,7 @@ func BenchmarkWrite(b *testing.B) {
 		}
 		b.Run("none/"+strconv.Itoa(size), func(b *testing.B) { plain(b, self, strconv.Itoa(size), n) })
 		b.Run("notify/"+strconv.Itoa(size), func(b *testing.B) {
-			out, err, _ := do(b, Options{Judge: func(Write) bool { return true }}, nil, "write", strconv.Itoa(size), n)
+			out, err, _ := do(b, Options{Judge: func(Write) Verdict { return Allow }}, nil, "write", strconv.Itoa(size), n)
 			report(b, out, err)
 		})
 		b.Run("strace/"+strconv.Itoa(size), func(b *testing.B) {

@@ -163,7 +163,7 @@ func (w *worker) result(j *job, n int, err error) (int, unix.Errno) {
 }
 
 // judge asks about w.room[Context-len(before) : ...], where rest is in place.
-func (w *worker) judge(j *job, before, after int, done bool) bool {
+func (w *worker) judge(j *job, before, after int, done bool) (errno unix.Errno) {
 	n := len(j.rest)
 	v := Write{
 		Channel: j.channel, Bytes: w.room[Context-before : Context+n+after], From: before, Till: before + n, Done: done, Who: j.who,
@@ -172,11 +172,18 @@ func (w *worker) judge(j *job, before, after int, done bool) bool {
 		j.counted = j.read
 		w.s.counts.add(j.channel, func(c *Counters) { c.Judged += fresh })
 	}
-	ok := w.s.o.Judge != nil && w.s.o.Judge(v)
-	if !ok && !done {
-		w.s.counts.add(j.channel, func(c *Counters) { c.Refused++ })
+	verdict := Refuse
+	if w.s.o.Judge != nil {
+		verdict = w.s.o.Judge(v)
 	}
-	return ok
+	if verdict == Allow || done {
+		return 0
+	}
+	w.s.counts.add(j.channel, func(c *Counters) { c.Refused++ })
+	if verdict == Hold {
+		return held
+	}
+	return unix.EPERM
 }
 
 // settle moves rest to where judge wants it: right behind the first Context bytes.
@@ -215,8 +222,8 @@ func (w *worker) putFile(j *job) (int, unix.Errno) {
 		j.rest = j.rest[:n]
 	}
 	before, after := w.around(j, f, pos, st.Size, seeks)
-	if !w.judge(j, before, after, false) {
-		return 0, unix.EPERM
+	if errno := w.judge(j, before, after, false); errno != 0 {
+		return 0, errno
 	}
 	var wrote int
 	var errno unix.Errno
@@ -245,7 +252,7 @@ func (w *worker) putFile(j *job) (int, unix.Errno) {
 				// Another place came to be the end meanwhile.
 				end = now
 				if b, a, ok := w.read(j, end-int64(wrote), end, len(j.rest)); ok && wrote == len(j.rest) {
-					w.judge(j, b, a, true)
+					_ = w.judge(j, b, a, true)
 					before = b
 				}
 			}
@@ -337,8 +344,8 @@ func (w *worker) putPipe(j *job) (int, unix.Errno) {
 	if j.judged != f.changes {
 		w.settle(j)
 		before = copy(w.room[Context-len(f.tail):Context], f.tail)
-		if !w.judge(j, before, 0, false) {
-			return 0, unix.EPERM
+		if errno := w.judge(j, before, 0, false); errno != 0 {
+			return 0, errno
 		}
 		j.judged = f.changes
 	}

@@ -339,6 +339,9 @@ func (s *Server) sweep(w *worker) {
 // restart is ERESTARTSYS: the kernel starts the call again, or makes EINTR of it.
 const restart = unix.Errno(512)
 
+// held stands for no answer at all, which Hold asks for.
+const held = unix.Errno(4094)
+
 // valid says that j's caller still waits for this call.
 func (s *Server) valid(j *job) bool {
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(s.listener), ioctlIDValid, uintptr(unsafe.Pointer(&j.n.id)))
