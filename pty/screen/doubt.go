@@ -96,7 +96,9 @@ func (s *Screen) certain() {
 
 // like says that m and n show the same and do the same.
 func (m *model) like(n *model) bool {
-	if m.cur != n.cur || m.saved != n.saved || m.savedLast != n.savedLast || m.alt != n.alt || m.rows != n.rows || m.cols != n.cols || m.top != n.top || m.bot != n.bot || m.left != n.left || m.right != n.right {
+	x, y := m.cur, n.cur
+	x.unsure, y.unsure = x.unsure && x.pend, y.unsure && y.pend
+	if x != y || m.saved != n.saved || m.savedLast != n.savedLast || m.alt != n.alt || m.rows != n.rows || m.cols != n.cols || m.top != n.top || m.bot != n.bot || m.left != n.left || m.right != n.right {
 		return false
 	}
 	a, b := m.lines(), n.lines()
@@ -105,7 +107,7 @@ func (m *model) like(n *model) bool {
 			return false
 		}
 		for c := range max(len(a[i].c), len(b[i].c)) {
-			if x, y := a[i].at(c), b[i].at(c); x.r != y.r {
+			if a[i].at(c).r != b[i].at(c).r {
 				return false
 			}
 		}
@@ -279,17 +281,51 @@ func (s *Screen) branch(final byte) {
 		return
 	}
 	switch {
-	case s.q.csi && bytes.IndexByte([]byte("CDIKJLMPSTXZ@^ad"), final) >= 0:
+	case s.q.csi && bytes.IndexByte([]byte("KJPX@"), final) >= 0:
+		// What becomes of the last character does not matter much; whether the next one
+		// wraps does, if it comes.
+		for _, m := range append(s.maybe, s.m) {
+			m.hesitate()
+		}
+		return
+	case s.q.csi && bytes.IndexByte([]byte("CDILMSTZ^ad"), final) >= 0:
 	case !s.q.csi && (final == '\b' || final >= '\t' && final <= '\f' || final == 'D' || final == 'M' || final == '7'):
 	default:
 		return
 	}
 	if !s.vary(func(m *model) { m.cur.pend = false }) {
-		// Now they agree: the cursor is on the column.
-		s.out = append(strconv.AppendInt(append(s.out, "\x1b["...), int64(s.m.cur.col+1), 10), 'G')
-		for _, m := range append(s.maybe, s.m) {
-			m.cur.pend = false
+		s.onColumn()
+	}
+}
+
+// hesitate says that it is not known whether the next character wraps, and whether
+// the one in the last column is still there.
+func (m *model) hesitate() {
+	if !m.cur.pend {
+		return
+	}
+	m.cur.unsure = true
+	if ln := m.lines()[m.cur.row]; m.cur.col < len(ln.c) {
+		m.seq += 2
+		ln.c[m.cur.col].seq = m.seq
+	}
+}
+
+// settle is for the character that comes next.
+func (s *Screen) settle() {
+	if s.m.cur.pend && s.m.cur.unsure {
+		s.m.cur.unsure = false
+		if !s.vary(func(m *model) { m.cur.pend = false }) {
+			s.onColumn()
 		}
+	}
+}
+
+// onColumn makes terminals agree that the cursor is on the last column.
+func (s *Screen) onColumn() {
+	s.out = append(strconv.AppendInt(append(s.out, "\x1b["...), int64(s.m.cur.col+1), 10), 'G')
+	for _, m := range append(s.maybe, s.m) {
+		m.cur.pend = false
 	}
 }
 

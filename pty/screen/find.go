@@ -378,7 +378,11 @@ func (k *checker) column(row, c int, fine bool) {
 	for n := 0; top > 0 && n < reach && k.isStart(top-1, c); n++ {
 		top--
 	}
+	alone := top == row && (row+1 >= len(k.rows) || !k.isStart(row+1, c))
 	for _, f := range [2]bool{false, true} {
+		if alone {
+			break // it is in the row's text
+		}
 		start := len(k.buf)
 		k.chain(top, c, f)
 		k.next(start)

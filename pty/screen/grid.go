@@ -73,6 +73,7 @@ func newGrid(rows, hist int) grid {
 type cursor struct {
 	row, col int
 	pend     bool // the next character wraps first
+	unsure   bool // or, if this is set, to some terminals it does not
 	pen      pen
 	origin   bool
 	sets     [4]byte // character sets G0 to G3, by their final byte; 0 is ASCII

@@ -114,6 +114,11 @@ func (s *Screen) among(rows []string) bool {
 // below itself in a column.
 func drawn(rows []string, v string, cols int) bool {
 	flat := strings.Join(rows, "\n")
+	for _, c := range v {
+		if !strings.ContainsRune(flat, c) {
+			return false
+		}
+	}
 	back := reversed(v)
 	for _, v := range []string{v, back} {
 		if strings.Contains(flat, v) {

@@ -20,7 +20,10 @@ type plain struct {
 	line   int
 	field  *column // that goes on; nil: between two
 	blanks int
-	same   int // lines like the one before
+	fields int  // in this line
+	seen   bool // the stream's search sees over the end of the line before
+	clean  bool // there is no sequence in the last word
+	same   int  // lines like the one before
 	last   []byte
 	cols   map[int]*column
 	used   []*column // in this chunk
@@ -32,11 +35,19 @@ type plain struct {
 
 // column is the text that begins in one column, of lines below each other.
 type column struct {
-	buf    []byte
-	joints []int // where a line ends in buf
-	old    int   // bytes that were searched already
-	line   int
-	word   int // where the last word of the field begins, if it is not its first
+	buf   []byte
+	parts []part
+	old   int // bytes that were searched already
+	line  int
+	word  int  // where the last word of the field begins
+	first bool // which is its first one
+}
+
+// part is the text of one line in a column.
+type part struct {
+	at     int  // in buf
+	joined bool // it goes on where the line before it ended, and the stream's search does not see that
+	on     bool // it goes on there
 }
 
 const (
@@ -99,6 +110,8 @@ func (p *plain) scan(b []byte, width int) (n int, cut bool) {
 			}
 			p.newline(i == 0 || b[i-1] != '\r')
 			i++
+		case c == '\t' && p.col >= width-1: // terminals differ there
+			return i, false
 		case c == '\t':
 			p.field, p.blanks = nil, 0
 			p.col = p.col&^7 + 8
@@ -110,9 +123,13 @@ func (p *plain) scan(b []byte, width int) (n int, cut bool) {
 			if k == 0 {
 				return i, !ok
 			}
+			if b[i+k-1] == 'K' && p.col >= width-1 {
+				return i, false
+			}
 			if k == 3 && b[i+2] == 'm' || k == 4 && b[i+2] == '0' && b[i+3] == 'm' {
 				p.reset = i
 			}
+			p.clean = false
 			i += k
 		case c >= utf8.RuneSelf:
 			if !utf8.FullRune(b[i:]) {
@@ -167,24 +184,20 @@ func (p *plain) space() {
 		return
 	}
 	if p.blanks > 1 {
-		p.drop()
+		p.field = nil
 		return
 	}
 	// Of text with blanks the first word and the last one are what may go on in other
 	// lines.
 	f := p.field
-	if f.word > 0 {
+	if !f.first {
 		f.buf = f.buf[:f.word]
+	} else {
+		f.buf = append(f.buf, apart)
+		f.first = false
 	}
-	f.buf = append(f.buf, apart)
 	f.word = len(f.buf)
-}
-
-// drop ends the field at its last character.
-func (p *plain) drop() {
-	if f := p.field; f != nil {
-		p.field = nil
-	}
+	p.clean = true
 }
 
 func (p *plain) text(b []byte, w int) {
@@ -194,18 +207,17 @@ func (p *plain) text(b []byte, w int) {
 			f = &column{line: -2}
 			p.cols[p.col] = f
 		}
-		if len(f.buf) == f.old && len(f.joints) == 0 {
+		if len(f.buf) == f.old && len(f.parts) == 0 {
 			p.used = append(p.used, f)
+			f.parts = append(f.parts, part{})
 		}
-		if f.line == p.line-1 {
-			f.joints = append(f.joints, len(f.buf))
-		} else {
-			f.buf = append(f.buf, apart)
-			f.joints = append(f.joints, -1)
-		}
+		on := f.line == p.line-1
+		f.parts = append(f.parts, part{len(f.buf), on && !(p.seen && p.fields == 0 && p.col <= seenBlanks), on})
+		p.fields++
 		f.line = p.line
-		f.word = 0
-		p.field = f
+		f.word = len(f.buf)
+		f.first = true
+		p.field, p.clean = f, true
 	}
 	if p.field != nil {
 		p.field.buf = append(p.field.buf, b...)
@@ -215,8 +227,10 @@ func (p *plain) text(b []byte, w int) {
 }
 
 func (p *plain) newline(bare bool) {
-	p.drop()
-	p.blanks = 0
+	f := p.field
+	p.seen = f != nil && p.fields == 1 && p.blanks == 0 && p.clean && len(f.buf)-f.word >= seenLine
+	p.field = nil
+	p.blanks, p.fields = 0, 0
 	if !bare {
 		p.col = 0
 	}
@@ -248,24 +262,38 @@ func (p *plain) repeat(b []byte, i, width int) int {
 func (p *plain) found(find Find) bool {
 	p.text1, p.marks = p.text1[:0], p.marks[:0]
 	for _, f := range p.used {
-		joined := false
-		for _, j := range f.joints {
-			joined = joined || j >= 0
-		}
-		if joined && len(f.buf) >= shortest {
-			at := len(p.text1)
-			p.text1 = append(append(p.text1, f.buf...), apart)
-			for _, j := range f.joints {
-				if j >= 0 {
-					p.marks = append(p.marks, at+j)
-				}
+		for i, x := range f.parts {
+			end, next := len(f.buf), false
+			if i+1 < len(f.parts) {
+				end, next = f.parts[i+1].at, f.parts[i+1].joined
+			}
+			if x.joined {
+				p.marks = append(p.marks, len(p.text1))
+			}
+			if !x.joined && !next {
+				continue
+			}
+			if !x.on {
+				p.text1 = append(p.text1, apart)
+			}
+			p.text1 = append(p.text1, f.buf[x.at:end]...)
+			if !next {
+				p.text1 = append(p.text1, apart)
 			}
 		}
-		f.joints = f.joints[:0]
+		last := f.parts[len(f.parts)-1]
+		f.parts = f.parts[:0]
 		if n := len(f.buf) - tail; n > 0 {
 			f.buf = f.buf[:copy(f.buf, f.buf[n:])]
+			f.word, last.at = max(0, f.word-n), last.at-n
 		}
 		f.old = len(f.buf)
+		if f == p.field { // it goes on in the next chunk
+			f.parts = append(f.parts, part{})
+			if last.joined && last.at > 0 {
+				f.parts = append(f.parts, last)
+			}
+		}
 	}
 	hit := false
 	if len(p.marks) > 0 {
@@ -276,9 +304,8 @@ func (p *plain) found(find Find) bool {
 		}
 	}
 	p.used = p.used[:0]
-	if f := p.field; f != nil { // goes on in the next chunk
-		f.joints = append(f.joints, -1)
-		p.used = append(p.used, f)
+	if p.field != nil {
+		p.used = append(p.used, p.field)
 	}
 	if len(p.cols) > maxColumn {
 		clear(p.cols)
@@ -286,6 +313,13 @@ func (p *plain) found(find Find) bool {
 	}
 	return hit
 }
+
+// The stream's search sees over the end of a line that has so many characters
+// without a blank at its end, and so many blanks after it (matcher's package doc).
+const (
+	seenLine   = 48
+	seenBlanks = 16
+)
 
 // tail is how much of a column is kept for the next chunk.
 const tail = 320
@@ -389,6 +423,7 @@ func (m *model) write(q *seq, b []byte) {
 			}
 			if b[i+n-1] == 'K' {
 				m.seq += 2
+				m.hesitate()
 			}
 			i += n
 		case c < 0x20:
@@ -427,7 +462,7 @@ func (m *model) putPlain(r rune, w int, b []byte) {
 	}
 	m.mark(b, w, ln)
 	if m.cur.col += w; m.cur.col >= m.cols {
-		m.cur.col, m.cur.pend = m.cols-1, true
+		m.cur.col, m.cur.pend, m.cur.unsure = m.cols-1, true, false
 	}
 }
 

@@ -22,6 +22,7 @@ type printer struct {
 
 // printOn prints p on all models and lets it out.
 func (s *Screen) printOn(p []byte) {
+	s.settle()
 	for _, m := range s.maybe {
 		s.k.m, s.k.fixed = m, false
 		pr := printer{s: s, m: m}
@@ -133,7 +134,7 @@ func (pr *printer) put(r rune, w int, b []byte) {
 	m.cur.col += w
 	if m.cur.col >= limit {
 		m.cur.col = limit - 1
-		m.cur.pend = m.wrap
+		m.cur.pend, m.cur.unsure = m.wrap, false
 		pr.flush()
 	}
 }

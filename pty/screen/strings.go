@@ -121,6 +121,9 @@ func (s *Screen) text() bool { return bytes.HasPrefix(s.str, []byte("\x1b]66;"))
 // ended judges a string; its last n bytes end it.
 func (s *Screen) ended(n int) {
 	s.state = ground
+	for _, m := range append(s.maybe, s.m) {
+		m.seq += 2
+	}
 	body := s.str[:len(s.str)-n]
 	if s.text() && s.strOut == 0 {
 		// Its size is lost, and the model knows where it is.
@@ -163,10 +166,20 @@ func (s *Screen) search(body []byte) {
 	}
 	from := len(text)
 	at := make([]int, 0, len(body))
+	head := 0
+	if s.strOut == 0 {
+		head = min(2, len(body))
+		if bytes.HasPrefix(body, []byte("\x1bPtmux;")) {
+			head = len("\x1bPtmux;")
+		} else if k := bytes.IndexByte(body, ';'); k > 0 && bytes.HasPrefix(body, []byte("\x1b_G")) {
+			head = k + 1
+		}
+	}
 	add := func(keep func(byte) bool) {
 		csi := false
 		for i, b := range body {
 			switch {
+			case i < head:
 			case through && b == 0x1b:
 				csi = false
 			case through && b == '[' && i > 0 && body[i-1] == 0x1b:
