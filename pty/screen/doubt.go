@@ -38,6 +38,7 @@ func lower(m *model, n int) {
 		m.all[len(m.all)-1] = &line{}
 		m.cur.row--
 	}
+	m.cur.row = min(max(m.cur.row, 0), m.rows-1)
 }
 
 // clone copies all of m.
@@ -64,6 +65,10 @@ func (s *Screen) doubt() {
 		return
 	}
 	s.unsure = false
+	if (1+len(s.maybe))*(s.m.rows-min(s.seen, s.m.rows-1)) > s.most() {
+		s.sweep()
+		return
+	}
 	var more []*model
 	for _, m := range append([]*model{s.m}, s.maybe...) {
 		for d := 1; d < m.rows-min(s.seen, m.rows-1); d++ {
@@ -73,6 +78,36 @@ func (s *Screen) doubt() {
 		}
 	}
 	s.maybe = append(s.maybe, more...)
+}
+
+// most is how many models there may be.
+func (s *Screen) most() int { return max(128, 2*s.m.rows) }
+
+// sweep moves all that is on the screen into the terminal's history, where too
+// many cases would have to be followed. There is one again after it.
+func (s *Screen) sweep() {
+	m := s.m
+	s.messy, s.unsure, s.maybe, s.parked = false, false, nil, nil
+	s.out = appendMove(append(s.out, "\x1b[?6l\x1b[r"...), m.rows-1, 0)
+	if m.margins { // part of a row does not scroll
+		s.out = append(s.out, "\x1b[2J"...)
+	} else {
+		s.out = append(s.out, bytes.Repeat([]byte{'\n'}, m.rows)...)
+	}
+	m.grid = newGrid(m.rows, history)
+	if m.top > 0 || m.bot < m.rows {
+		s.out = strconv.AppendInt(append(s.out, "\x1b["...), int64(m.top+1), 10)
+		s.out = append(strconv.AppendInt(append(s.out, ';'), int64(m.bot), 10), 'r')
+	}
+	row, col := m.cur.row, m.cur.col
+	if m.cur.pend = false; m.cur.origin {
+		s.out = append(s.out, "\x1b[?6h"...)
+		row -= m.top
+		if m.margins {
+			col -= m.left
+		}
+	}
+	s.out = appendMove(s.out, row, col)
 }
 
 // certain forgets models that are like another one.
@@ -140,8 +175,8 @@ func (s *Screen) resize(rows, cols int) {
 		}
 		m.resize(rows, cols, false)
 	}
-	if len(s.maybe)+len(more) > 2*maxSize {
-		more = nil // sizes that follow each other fast: enough are known
+	if len(s.maybe)+len(s.parked)+len(more) > maxMaybe/2 {
+		s.messy, more = true, nil
 	}
 	if s.m.alt {
 		s.parked = append(s.parked, more...)

@@ -49,6 +49,7 @@ type Screen struct {
 	unsure  bool     // the row of the cursor is not known,
 	seen    int      // but it went down by so many rows since then
 	parked  []*model // maybe, while the alternate screen is shown
+	messy   bool     // there would be too many of them
 }
 
 type state uint8
@@ -119,6 +120,9 @@ func (s *Screen) feed(p []byte) []byte {
 	p = p[n:]
 	for i := 0; i < len(p) && !s.k.worst.Action.Stops(); {
 		if s.state == ground {
+			if s.messy && !s.m.alt {
+				s.sweep()
+			}
 			j := s.run(p, i)
 			if j > i {
 				s.print(p[i:j])
@@ -344,6 +348,7 @@ func (s *Screen) do(f func(*model, changer) bool, addresses, absolute bool) {
 			m.follow(s.m)
 		}
 		s.maybe, s.parked = append(s.maybe, s.parked...), nil
+		s.messy = s.messy || len(s.maybe) > s.most()
 	}
 	s.branched(final, before, alt, region)
 	if len(s.maybe) > 0 {
