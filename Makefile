@@ -7,7 +7,7 @@ PREFIX ?= /usr/local
 TAGS = $(shell pkg-config --exists libhs 2>/dev/null && echo hyperscan)
 GOFLAGS_BUILD = -trimpath -tags "$(TAGS)"
 
-.PHONY: demo test test-vm test-collector test-long bench lint build install clean setup-build setup-test generate fuzz
+.PHONY: demo test test-vm test-collector test-long bench lint build install install-system clean setup-build setup-test generate fuzz
 
 build: setup-build
 	$(GO) build $(GOFLAGS_BUILD) -o bin/guard ./cmd/guard
@@ -67,6 +67,12 @@ generate:
 
 install: build
 	install -D -m 0755 bin/guard $(DESTDIR)$(PREFIX)/bin/guard
+
+# For ordinary users' sessions to be searched in the kernel: a copy of the program
+# that may load guard's BPF programs, and does nothing else (guard __bpf).
+install-system: install
+	install -D -m 0755 bin/guard $(DESTDIR)$(PREFIX)/libexec/guard/guard-bpf
+	setcap cap_bpf,cap_perfmon+ep $(DESTDIR)$(PREFIX)/libexec/guard/guard-bpf
 
 clean:
 	rm -rf bin .cache

@@ -45,3 +45,7 @@ func (m *Matcher) Needles() []Needle {
 	}
 	return out
 }
+
+// Append appends n's bytes to b, for whoever has to hand them on. b is the
+// caller's to overwrite.
+func (n Needle) Append(b []byte) []byte { return append(b, n.Bytes.Reveal()...) }

@@ -157,7 +157,12 @@ func writeChannels(rep bpf.Report, tier sandbox.Tier) []channel {
 	case lacks == nil:
 		cs = append(cs, channel{"file", supervisor.SourceKernel, "detect", "values in writes to files, pipes and sockets, in arguments and names are found in the kernel and reported"})
 	default:
-		cs = append(cs, channel{"file", supervisor.SourceKernel, "none", lacks.Error()})
+		path, err := helperPath()
+		if err == nil && kernelLacks() != "" && tier == sandbox.Contained {
+			cs = append(cs, channel{"file", supervisor.SourceKernel, "detect", "values in writes of a session are found in the kernel and reported, by " + path})
+		} else {
+			cs = append(cs, channel{"file", supervisor.SourceKernel, "none", lacks.Error()})
+		}
 	}
 	switch err := notify.Supported(); {
 	case err != nil:

@@ -18,6 +18,14 @@ import (
 )
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == argHelper {
+		os.Exit(bpfHelper(os.Stdin, os.Stdout))
+	}
+	if gainedRights() {
+		// The helper's copy, which anybody may run, is nothing but the helper.
+		fmt.Fprintln(os.Stderr, "guard: this copy has rights of its own and is a part of guard run, not a command")
+		os.Exit(exitUsage)
+	}
 	// Inside a sandbox this binary is also its first processes.
 	if handled, code := sandbox.Stage(os.Args); handled {
 		os.Exit(code)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 
@@ -29,6 +28,7 @@ const (
 type kernelPlan struct {
 	power    kernelPower
 	required bool   // the user asked for it by name: without it there is no session
+	helper   bool   // by the helper: this process may not
 	writes   bool   // guard does writes to files and pipes itself
 	lacks    string // why the kernel does not refuse
 	words    string // what the session has and why, for -v
@@ -68,6 +68,26 @@ func (s *session) planKernel() (kernelPlan, error) {
 // planBPF is the part of the plan that is package bpf's.
 func (s *session) planBPF(refuse bool) (kernelPlan, error) {
 	why := kernelLacks()
+	p, err := s.planDetector(refuse, why)
+	if why == "" || s.flags.bpf == "off" {
+		return p, err
+	}
+	// The helper has the rights that this process lacks. It watches namespaces.
+	path, herr := helperPath()
+	switch {
+	case herr == nil && (s.flags.boundary == "auto" || s.flags.boundary == "namespace"):
+		p := kernelPlan{power: kernelDetect, helper: true, required: s.flags.bpf == "detect", words: detectWords + ", by " + path}
+		if refuse {
+			p.lacks = "the helper refuses nothing"
+		}
+		return p, nil
+	case err != nil && herr != nil:
+		err = fmt.Errorf("%w; %w", err, herr)
+	}
+	return p, err
+}
+
+func (s *session) planDetector(refuse bool, why string) (kernelPlan, error) {
 	switch {
 	case s.flags.bpf == "off":
 		return kernelPlan{lacks: "--bpf off", words: "kernel: off, as --bpf says: what nobody judges is not searched"}, nil
@@ -115,10 +135,47 @@ type kernel struct {
 	must  bool
 
 	mu     sync.Mutex // guards what follows, and needles while they change
-	d      *bpf.Detector
+	open   bool
+	d      detector
 	owners map[uint64][]owner // by generation
 	group  string             // cgroup that was made, where there is no pid namespace
 	closed bool
+}
+
+// detector is one of package bpf's, in this process or in the helper's.
+type detector struct {
+	read  func() (bpf.Event, error)
+	set   func(helperAsk) (generation uint64, err error)
+	stop  func() (bpf.Stats, error)
+	close func() error
+}
+
+// openDetector is the one in this process.
+func openDetector(o bpf.Options, ns helperAsk) (detector, error) {
+	var err error
+	if o.Needles, err = ns.needles(); err != nil {
+		return detector{}, err
+	}
+	d, err := bpf.OpenDetector(o)
+	if err != nil {
+		return detector{}, err
+	}
+	return detector{
+		read: d.Read,
+		set: func(ns helperAsk) (uint64, error) {
+			needles, err := ns.needles()
+			if err != nil {
+				return 0, err
+			}
+			return d.SetNeedles(needles)
+		},
+		stop: func() (bpf.Stats, error) {
+			err := d.Stop()
+			st, serr := d.Stats()
+			return st, errors.Join(err, serr)
+		},
+		close: d.Close,
+	}, nil
 }
 
 // owner is what a needle stands for.
@@ -137,34 +194,32 @@ func (s *session) openKernel(p kernelPlan) *kernel {
 }
 
 // needles are what the kernel can look for. short counts encodings that are too
-// short for it, more those for which there is no room.
-func (k *kernel) needles() (ns []bpf.Needle, owners []owner, short, more int) {
+// short for it, more those for which there is no room. The bytes are the caller's
+// to overwrite.
+func (k *kernel) needles() (ns helperAsk, owners []owner, short, more int) {
 	for _, n := range k.s.matcher.Needles() {
 		switch {
 		case n.Bytes.Len() < bpf.MinNeedle, n.Bytes.Len() < bpf.FastNeedle && n.Encoding != "raw":
 			// One such needle makes the search of everything slower: only a value that
 			// is short itself is worth it.
 			short++
-			n.Bytes.Wipe()
-			continue
-		case len(ns) == bpf.MaxNeedles:
+		case len(ns.IDs) == bpf.MaxNeedles:
 			more++
-			n.Bytes.Wipe()
-			continue
+		default:
+			if o := (owner{n.ID, n.Class, n.Encoding}); len(owners) == 0 || owners[len(owners)-1] != o {
+				owners = append(owners, o)
+			}
+			ns.IDs = append(ns.IDs, uint32(len(owners)-1))
+			ns.Lengths = append(ns.Lengths, n.Bytes.Len())
+			grown := n.Append(ns.Bytes)
+			if cap(grown) != cap(ns.Bytes) {
+				clear(ns.Bytes)
+			}
+			ns.Bytes = grown
 		}
-		at := slices.Index(owners[max(0, len(owners)-1):], owner{n.ID, n.Class, n.Encoding})
-		if at < 0 {
-			owners = append(owners, owner{n.ID, n.Class, n.Encoding})
-		}
-		ns = append(ns, bpf.Needle{ID: uint32(len(owners) - 1), Bytes: n.Bytes})
-	}
-	return ns, owners, short, more
-}
-
-func wipeNeedles(ns []bpf.Needle) {
-	for _, n := range ns {
 		n.Bytes.Wipe()
 	}
+	return ns, owners, short, more
 }
 
 // Attach starts the search, before the session's first process has started
@@ -180,12 +235,14 @@ func (k *kernel) Attach(pid int, own bool) error {
 		o.Cgroup, err = bpf.CgroupID(k.group)
 	}
 	if err == nil {
-		var short, more int
-		var owners []owner
-		o.Needles, owners, short, more = k.needles()
-		k.d, err = bpf.OpenDetector(o)
-		wipeNeedles(o.Needles)
-		k.owners[1] = owners
+		ns, owners, short, more := k.needles()
+		if k.s.inKernel.helper {
+			k.d, err = openHelper(pid, ns)
+		} else {
+			k.d, err = openDetector(o, ns)
+		}
+		clear(ns.Bytes)
+		k.owners[1], k.open = owners, err == nil
 		if more > 0 {
 			k.s.app.say("the kernel looks for the first %d encodings of values; %d more do not fit", bpf.MaxNeedles, more)
 		}
@@ -208,12 +265,12 @@ func (k *kernel) Attach(pid int, own bool) error {
 func (k *kernel) update() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.d == nil || k.closed {
+	if !k.open || k.closed {
 		return nil
 	}
 	ns, owners, _, more := k.needles()
-	generation, err := k.d.SetNeedles(ns)
-	wipeNeedles(ns)
+	generation, err := k.d.set(ns)
+	clear(ns.Bytes)
 	if errors.Is(err, os.ErrClosed) {
 		return nil
 	}
@@ -230,14 +287,14 @@ func (k *kernel) update() error {
 // Read waits for the next find.
 func (k *kernel) Read() (supervisor.Find, error) {
 	k.mu.Lock()
-	d := k.d
+	d, open := k.d, k.open
 	k.mu.Unlock()
-	if d == nil {
+	if !open {
 		return supervisor.Find{}, os.ErrClosed
 	}
-	e, err := d.Read()
+	e, err := d.read()
 	for err == nil && e.Kind != bpf.Leak {
-		e, err = d.Read()
+		e, err = d.read()
 	}
 	if err != nil {
 		return supervisor.Find{}, err
@@ -266,18 +323,17 @@ func (k *kernel) Read() (supervisor.Find, error) {
 // Stop ends the search, and writes down what it covered.
 func (k *kernel) Stop() error {
 	k.mu.Lock()
-	d, closed := k.d, k.closed
+	d, skip := k.d, k.closed || !k.open
 	k.closed = true
 	k.mu.Unlock()
-	if d == nil || closed {
+	if skip {
 		return nil
 	}
-	err := d.Stop()
-	st, serr := d.Stats()
-	if serr == nil {
+	st, err := d.stop()
+	if err == nil {
 		k.s.recordCoverage(supervisor.SourceKernel, bpfCoverage(st))
 	}
-	return errors.Join(err, serr)
+	return err
 }
 
 // close frees what the kernel holds.
@@ -286,10 +342,10 @@ func (k *kernel) close() {
 		return
 	}
 	k.mu.Lock()
-	d := k.d
+	d, open := k.d, k.open
 	k.mu.Unlock()
-	if d != nil {
-		if err := d.Close(); err != nil {
+	if open {
+		if err := d.close(); err != nil {
 			k.s.app.say("the search in the kernel did not end cleanly: %v", err)
 		}
 	}
