@@ -66,7 +66,7 @@ int BPF_PROG(file_free_security, struct file *file)
 {
 	u64 key = (u64)file;
 
-	if (!bpf_map_lookup_elem(&mapped, &key))
+	if (over || !bpf_map_lookup_elem(&mapped, &key))
 		return 0;
 	bpf_map_delete_elem(&mapped, &key);
 	tell_file(file, KIND_UNMAPPED);

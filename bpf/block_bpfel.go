@@ -46,6 +46,7 @@ const (
 	blockProgTaskNewtask           = "task_newtask"
 	blockVarLenient                = "lenient"
 	blockVarMaxBytes               = "max_bytes"
+	blockVarOver                   = "over"
 	blockVarRescans                = "rescans"
 	blockVarScopeAll               = "scope_all"
 	blockVarScopeCgroup            = "scope_cgroup"
@@ -140,6 +141,7 @@ type blockMapSpecs struct {
 type blockVariableSpecs struct {
 	Lenient     *ebpf.VariableSpec `ebpf:"lenient"`
 	MaxBytes    *ebpf.VariableSpec `ebpf:"max_bytes"`
+	Over        *ebpf.VariableSpec `ebpf:"over"`
 	Rescans     *ebpf.VariableSpec `ebpf:"rescans"`
 	ScopeAll    *ebpf.VariableSpec `ebpf:"scope_all"`
 	ScopeCgroup *ebpf.VariableSpec `ebpf:"scope_cgroup"`
@@ -201,6 +203,7 @@ func (m *blockMaps) Close() error {
 type blockVariables struct {
 	Lenient     *ebpf.Variable `ebpf:"lenient"`
 	MaxBytes    *ebpf.Variable `ebpf:"max_bytes"`
+	Over        *ebpf.Variable `ebpf:"over"`
 	Rescans     *ebpf.Variable `ebpf:"rescans"`
 	ScopeAll    *ebpf.Variable `ebpf:"scope_all"`
 	ScopeCgroup *ebpf.Variable `ebpf:"scope_cgroup"`

@@ -12,7 +12,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"guard"
@@ -111,6 +113,9 @@ func TestRefuse(t *testing.T) {
 	w.cmd, w.jobs, w.reply, ns = start(t)
 	w.order(job{Op: "ring"})
 	w.watched(Options{PIDNamespace: ns, Refuse: true, Terminals: true, RingBytes: 1 << 20}, needle(1, secret))
+	if n := loaded(t, "file_permission"); n != 1 {
+		t.Fatalf("%d programs: this test looks for the wrong name", n)
+	}
 	if want := probed().Has(LSM); (w.d.Via() == LSM) != want {
 		t.Fatalf("by way of %s", w.d.Via())
 	}
@@ -228,6 +233,28 @@ func TestRefuse(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.order(job{Op: "away", Want: "open"})
+	for start := time.Now(); loaded(t, "file_permission") > 0; time.Sleep(10 * time.Millisecond) {
+		if time.Since(start) > time.Minute {
+			t.Fatal("the kernel still has the programs")
+		}
+	}
+}
+
+// loaded is how many programs of that name the kernel has.
+func loaded(t *testing.T, name string) (n int) {
+	for id, err := ebpf.ProgramGetNextID(0); err == nil; id, err = ebpf.ProgramGetNextID(id) {
+		p, err := ebpf.NewProgramFromID(id)
+		if err != nil {
+			continue // gone meanwhile
+		}
+		if info, err := p.Info(); err != nil {
+			t.Fatal(err)
+		} else if info.Name == name {
+			n++
+		}
+		p.Close()
+	}
+	return n
 }
 
 // One detector for several questions: in a virtual machine each costs seconds.
@@ -313,7 +340,7 @@ func TestRefuseUnderLoad(t *testing.T) {
 	if s := w.stats().Total; s.TakenAway != 0 || s.Unjudged < 5 {
 		t.Errorf("lenient: %+v", s)
 	}
-	storm := job{Op: "storm", N: 300, Path: path, Want: w.d.Via(), Calls: [][][]byte{{secret}}}
+	storm := job{Op: "storm", N: 200, Path: path, Want: w.d.Via(), Calls: [][][]byte{{secret}}}
 	if w.d.Via() == LSM {
 		w.order(storm)
 		if s := w.stats(); s.Missed != 0 {

@@ -113,6 +113,32 @@ func BenchmarkOtherCalls(b *testing.B) {
 	}
 }
 
+// What a session waits for at its start and at its end.
+func BenchmarkOpenClose(b *testing.B) {
+	for _, via := range []string{Tracepoint, LSM, FmodRet} {
+		if !probed().Has(via) {
+			continue
+		}
+		b.Run(via, func(b *testing.B) {
+			var opening, closing time.Duration
+			for b.Loop() {
+				start := time.Now()
+				d, err := OpenDetector(Options{PIDNamespace: 1, Refuse: via != Tracepoint, via: via})
+				if err != nil {
+					b.Fatal(err)
+				}
+				opened := time.Now()
+				if err := d.Close(); err != nil {
+					b.Fatal(err)
+				}
+				opening, closing = opening+opened.Sub(start), closing+time.Since(opened)
+			}
+			b.ReportMetric(float64(opening.Milliseconds())/float64(b.N), "ms-open")
+			b.ReportMetric(float64(closing.Milliseconds())/float64(b.N), "ms-close")
+		})
+	}
+}
+
 func BenchmarkNewTable(b *testing.B) {
 	for _, n := range []int{200, 1000} {
 		b.Run(fmt.Sprintf("%dsecrets", n), func(b *testing.B) {

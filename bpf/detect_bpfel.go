@@ -194,6 +194,7 @@ const (
 	detectProgSysEnter         = "sys_enter"
 	detectProgTaskNewtask      = "task_newtask"
 	detectVarMaxBytes          = "max_bytes"
+	detectVarOver              = "over"
 	detectVarRescans           = "rescans"
 	detectVarScopeAll          = "scope_all"
 	detectVarScopeCgroup       = "scope_cgroup"
@@ -272,6 +273,7 @@ type detectMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type detectVariableSpecs struct {
 	MaxBytes       *ebpf.VariableSpec `ebpf:"max_bytes"`
+	Over           *ebpf.VariableSpec `ebpf:"over"`
 	Rescans        *ebpf.VariableSpec `ebpf:"rescans"`
 	ScopeAll       *ebpf.VariableSpec `ebpf:"scope_all"`
 	ScopeCgroup    *ebpf.VariableSpec `ebpf:"scope_cgroup"`
@@ -330,6 +332,7 @@ func (m *detectMaps) Close() error {
 // It can be passed to loadDetectObjects or ebpf.CollectionSpec.LoadAndAssign.
 type detectVariables struct {
 	MaxBytes       *ebpf.Variable `ebpf:"max_bytes"`
+	Over           *ebpf.Variable `ebpf:"over"`
 	Rescans        *ebpf.Variable `ebpf:"rescans"`
 	ScopeAll       *ebpf.Variable `ebpf:"scope_all"`
 	ScopeCgroup    *ebpf.Variable `ebpf:"scope_cgroup"`

@@ -5,11 +5,11 @@ package bpf
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"sync"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
 
 	"guard"
@@ -23,7 +23,7 @@ type Detector struct {
 	stats  *ebpf.Map
 	progs  []*ebpf.Program
 	inner  *ebpf.MapSpec // of one table
-	links  []io.Closer
+	links  []link.Link
 	ring   *ringbuf.Reader
 	via    string
 
@@ -172,7 +172,8 @@ func (d *Detector) Stats() (Stats, error) {
 	return s, nil
 }
 
-// Stop ends the watching. Read returns the events that are left, then
+// Stop ends the watching at once; the kernel takes the programs away a little later, or, before
+// 6.12 and with Refuse, in about two seconds that Stop waits for. Read returns the events that are left, then
 // os.ErrClosed. Close must still be called.
 func (d *Detector) Stop() error {
 	d.mu.Lock()

@@ -37,7 +37,7 @@
 // registers that the call came in with (bpf_task_pt_regs), and a page that is not in
 // memory is unreadable there. The hooks marked .s may wait for it. What the kernel
 // has copied already (names, attributes, iovecs of a message) cannot be changed under the
-// search; buffers and arguments can, by a second thread: 0 to 4 of 2000 writes got a value
+// search; buffers and arguments can, by a second thread: 0 to 6 of 2000 writes got a value
 // out in the test that tries. A first part of a value that was written before the rest came is out.
 //
 // What moves bytes that no hook can look at is taken away, unless Options.Lenient: sendfile,

@@ -43,6 +43,7 @@ const (
 	fallbackProgTaskNewtask           = "task_newtask"
 	fallbackVarLenient                = "lenient"
 	fallbackVarMaxBytes               = "max_bytes"
+	fallbackVarOver                   = "over"
 	fallbackVarRescans                = "rescans"
 	fallbackVarScopeAll               = "scope_all"
 	fallbackVarScopeCgroup            = "scope_cgroup"
@@ -134,6 +135,7 @@ type fallbackMapSpecs struct {
 type fallbackVariableSpecs struct {
 	Lenient     *ebpf.VariableSpec `ebpf:"lenient"`
 	MaxBytes    *ebpf.VariableSpec `ebpf:"max_bytes"`
+	Over        *ebpf.VariableSpec `ebpf:"over"`
 	Rescans     *ebpf.VariableSpec `ebpf:"rescans"`
 	ScopeAll    *ebpf.VariableSpec `ebpf:"scope_all"`
 	ScopeCgroup *ebpf.VariableSpec `ebpf:"scope_cgroup"`
@@ -193,6 +195,7 @@ func (m *fallbackMaps) Close() error {
 type fallbackVariables struct {
 	Lenient     *ebpf.Variable `ebpf:"lenient"`
 	MaxBytes    *ebpf.Variable `ebpf:"max_bytes"`
+	Over        *ebpf.Variable `ebpf:"over"`
 	Rescans     *ebpf.Variable `ebpf:"rescans"`
 	ScopeAll    *ebpf.Variable `ebpf:"scope_all"`
 	ScopeCgroup *ebpf.Variable `ebpf:"scope_cgroup"`

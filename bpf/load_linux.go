@@ -14,6 +14,7 @@ import (
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
 )
 
 // optional are hooks that only newer kernels have: on older ones the calls that they
@@ -163,11 +164,39 @@ func (d *Detector) attach() error {
 	return nil
 }
 
+// detach ends all watching at once, and has the kernel take the programs away.
+// For a hook of LSM that takes it some 100 ms each, one after the other, for which who closes
+// the last reference waits. Newer kernels (6.12; not 6.1) let go of what is pinned in a
+// file system that is unmounted without anybody waiting: so the links move into
+// one that has no place.
 func (d *Detector) detach() error {
-	var err error
-	for _, l := range slices.Backward(d.links) {
+	if len(d.links) == 0 {
+		return nil
+	}
+	err := d.coll.Variables["over"].Set(uint32(1))
+	if fs, e := detachedFS(); e == nil {
+		for i, l := range d.links {
+			// Without room or rights the link is closed the slow way.
+			_ = l.Pin(fmt.Sprintf("/proc/self/fd/%d/%d", fs, i))
+		}
+		defer unix.Close(fs)
+	}
+	for _, l := range d.links {
 		err = errors.Join(err, l.Close())
 	}
 	d.links = nil
 	return err
+}
+
+// detachedFS is the root of a new file system for BPF objects that is mounted nowhere.
+func detachedFS() (int, error) {
+	ctx, err := unix.Fsopen("bpf", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(ctx)
+	if err := unix.FsconfigCreate(ctx); err != nil {
+		return -1, err
+	}
+	return unix.Fsmount(ctx, unix.FSMOUNT_CLOEXEC, 0)
 }

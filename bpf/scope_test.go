@@ -29,6 +29,77 @@ func (w *watch) watched(o Options, needles ...Needle) {
 	w.d = open(w.t, o)
 }
 
+func TestScope(t *testing.T) {
+	secret := random(30)
+	w := newWatch(t, []Needle{needle(1, secret)}, Options{})
+	// Not this process, whatever it does.
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(p[0])
+	defer unix.Close(p[1])
+	for range 100 {
+		if _, err := unix.Write(p[1], secret); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := w.do(job{}); len(got) != 0 {
+		t.Fatalf("a process outside was reported: %+v", got)
+	}
+	// But what the child starts, in its namespace and in one below.
+	for _, op := range []string{"exec", "nested"} {
+		got := w.do(job{Op: op, To: "null", Calls: [][][]byte{{secret}}})
+		if len(got) != 2 || got[0].Channel != guard.ChannelExec || got[1].PID == w.cmd.Process.Pid || got[1].Comm != "sh" {
+			t.Fatalf("%s: %+v", op, got)
+		}
+	}
+}
+
+func TestScopeOfCgroup(t *testing.T) {
+	canWatch(t)
+	root, err := cgroup2()
+	if err != nil {
+		t.Fatalf("no cgroup v2 to test with: %v", err)
+	}
+	dir, err := os.MkdirTemp(root, "guard-test-*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	below := dir + "/below"
+	if err := os.Mkdir(below, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cmd, jobs, reply, _ := start(t)
+	t.Cleanup(func() { // after the child moved out: a cgroup with tasks stays
+		os.WriteFile(root+"/cgroup.procs", fmt.Append(nil, cmd.Process.Pid), 0)
+		if err := errors.Join(os.Remove(below), os.Remove(dir)); err != nil {
+			t.Error(err)
+		}
+	})
+	id, err := CgroupID(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &watch{t: t, cmd: cmd, jobs: jobs, reply: reply, marker: random(20)}
+	secret := random(30)
+	w.d = open(t, Options{Cgroup: id, Needles: w.with([]Needle{needle(1, secret)})})
+	write := job{Op: "write", To: "pipe", Calls: [][][]byte{{secret}}}
+	w.order(write)
+	for i, d := range []string{dir, below} {
+		if err := os.WriteFile(d+"/cgroup.procs", fmt.Append(nil, cmd.Process.Pid), 0); err != nil {
+			t.Fatal(err)
+		}
+		got := w.do(write)
+		if len(got) != 1 || (i == 0) != (got[0].Cgroup == id) {
+			t.Fatalf("in %s: %+v", d, got)
+		}
+	}
+	if _, err := CgroupID(t.TempDir()); err == nil {
+		t.Fatal("a folder that is no cgroup has an ID")
+	}
+}
+
 // A process that was named, what it starts, and a daemon that left parent,
 // session and group behind and gets the value over a socket, masked.
 func TestScopeOfProcesses(t *testing.T) {

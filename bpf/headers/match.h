@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /*
- * The search. table.go builds what is read here and explains it; the hash
+ * What the search reads. table.go builds it and explains it; the hash
  * functions exist twice and must agree.
  */
 #ifndef GUARD_MATCH_H

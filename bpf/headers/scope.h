@@ -33,6 +33,10 @@ enum shape {
 	SHAPE_RING,    /* may write bytes that its arguments do not name: then taken away */
 };
 
+/* Set when nobody watches any more: what is attached still lets go of the kernel
+ * a little later. */
+u32 over;
+
 enum channel {
 	CHANNEL_OTHER,
 	CHANNEL_FILE,
@@ -126,6 +130,8 @@ static __always_inline int in_scope(struct task_struct *task)
 {
 	u32 tgid, one = 1;
 
+	if (over)
+		return 0;
 	if (scope_pidns && in_pidns(task))
 		return 1;
 	if (!scope_cgroup && !scope_tasks && !scope_all)

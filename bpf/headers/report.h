@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/*
+ * What user space is told.
+ */
+#ifndef GUARD_REPORT_H
+#define GUARD_REPORT_H
+
+struct event {
+	u64 time; /* CLOCK_MONOTONIC, ns */
+	u64 cgroup;
+	u64 inode;
+	u64 exe_inode;
+	s64 offset; /* of the needle's first byte in this write; < 0: began earlier */
+	u64 generation;
+	u32 needle;
+	u32 length;
+	u32 pid; /* thread */
+	u32 tgid;
+	s32 fd;
+	u32 syscall;
+	u32 device;
+	u32 exe_device;
+	u32 channel;
+	u32 kind;     /* enum kind */
+	u32 peer_pid; /* of a Unix socket's other end */
+	u16 peer_family;
+	u16 peer_port;
+	u8 peer[16];
+	u8 comm[16];
+	u8 name[64]; /* last part of the path */
+};
+
+enum kind {
+	KIND_SEEN,
+	KIND_REFUSED,  /* the call failed because of the needle */
+	KIND_MAPPED,   /* a file is mapped so that stores reach it */
+	KIND_UNMAPPED, /* its last reference is gone */
+	KIND_UNSEARCHED, /* some bytes of a call that passed could not be looked at */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 18);
+} events SEC(".maps");
+
+/* Who the socket's other end is: the address of this message, or of the connection. */
+static __always_inline void name_peer(struct progress *now, struct event *e, struct socket *socket)
+{
+	struct sock *sk = BPF_CORE_READ(socket, sk);
+	void *address = (void *)now->address;
+	struct pid *pid;
+
+	if (address) {
+		bpf_probe_read_kernel(&e->peer_family, sizeof(e->peer_family), address);
+		bpf_probe_read_kernel(&e->peer_port, sizeof(e->peer_port), address + 2);
+		if (e->peer_family == AF_INET)
+			bpf_probe_read_kernel(e->peer, 4, address + 4);
+		else if (e->peer_family == AF_INET6)
+			bpf_probe_read_kernel(e->peer, 16, address + 8);
+		return;
+	}
+	e->peer_family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	if (e->peer_family == AF_INET) {
+		e->peer_port = BPF_CORE_READ(sk, __sk_common.skc_dport);
+		bpf_probe_read_kernel(e->peer, 4, (void *)sk + bpf_core_field_offset(struct sock, __sk_common.skc_daddr));
+	} else if (e->peer_family == AF_INET6 && bpf_core_field_exists(((struct sock *)0)->__sk_common.skc_v6_daddr)) {
+		e->peer_port = BPF_CORE_READ(sk, __sk_common.skc_dport);
+		bpf_probe_read_kernel(e->peer, 16, (void *)sk + bpf_core_field_offset(struct sock, __sk_common.skc_v6_daddr));
+	} else if (e->peer_family == AF_UNIX) {
+		pid = BPF_CORE_READ(sk, sk_peer_pid);
+		if (pid)
+			e->peer_pid = BPF_CORE_READ(pid, numbers[0].nr);
+	}
+}
+
+/* Everything about the call but its bytes. */
+static __always_inline void describe(struct event *e, struct progress *now)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct inode *inode = (struct inode *)now->inode; /* BPF_CORE_READ would relocate now->inode too */
+	struct file *file = (struct file *)now->file;
+	struct socket *sock = (struct socket *)now->sock;
+	const unsigned char *name;
+	struct file *exe;
+	u64 ids = bpf_get_current_pid_tgid();
+
+	__builtin_memset(e, 0, sizeof(*e));
+	e->time = bpf_ktime_get_ns();
+	e->cgroup = bpf_get_current_cgroup_id();
+	e->pid = ids;
+	e->tgid = ids >> 32;
+	e->fd = now->fd;
+	e->syscall = now->nr;
+	e->channel = now->channel;
+	if (inode) {
+		e->inode = BPF_CORE_READ(inode, i_ino);
+		e->device = BPF_CORE_READ(inode, i_sb, s_dev);
+	}
+	if (file) {
+		name = BPF_CORE_READ(file, f_path.dentry, d_name.name);
+		bpf_probe_read_kernel_str(e->name, sizeof(e->name), name);
+	}
+	exe = BPF_CORE_READ(task, mm, exe_file);
+	if (exe) {
+		e->exe_inode = BPF_CORE_READ(exe, f_inode, i_ino);
+		e->exe_device = BPF_CORE_READ(exe, f_inode, i_sb, s_dev);
+	}
+	if (!sock && file && now->channel == CHANNEL_SOCKET)
+		sock = BPF_CORE_READ(file, private_data);
+	if (sock)
+		name_peer(now, e, sock);
+	bpf_get_current_comm(e->comm, sizeof(e->comm));
+}
+
+#endif

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/*
+ * The search in one piece of bytes, and what is kept between two. Who includes this
+ * says how to count (COUNT) and whether a find refuses the call (REFUSE).
+ */
+#ifndef GUARD_SEARCH_H
+#define GUARD_SEARCH_H
+
+#include "report.h"
+
+/* Of an inode; or of a descriptor that is none: tgid<<32 | fd. */
+struct stream {
+	u64 where;
+	u64 number;
+};
+
+struct counters {
+	u64 calls;
+	u64 seen;
+	u64 scanned;
+	u64 unreadable;
+	u64 oversize;
+	u64 unreadable_calls; /* an iovec or a message header could not be read */
+	u64 oversize_calls;   /* too many parts: what was left is in no byte counter */
+	u64 hits;
+	u64 dropped;
+	u64 tails_lost;
+	u64 refused;  /* calls that failed: a needle, or strict */
+	u64 away;     /* calls that failed since nobody can look at what they move */
+	u64 unjudged; /* calls that passed without a look; not among calls */
+};
+
+struct table_map {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(u32));
+	__uint(value_size, sizeof(struct table)); /* clang 14 forgets a __type in here */
+};
+
+/* The search table, swapped whole: a call sees the old one or the new one. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__array(values, struct table_map);
+} tables SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct stream);
+	__type(value, struct tail);
+} tails SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, CHANNELS);
+	__type(key, u32);
+	__type(value, struct counters);
+} stats SEC(".maps");
+
+struct call {
+	struct table *table;
+	struct scratch *scratch;
+	struct counters *count;
+	u32 spare; /* scratch must be given back */
+};
+
+/* Hash of the len bytes up to end, 8 at a time, the last 8 overlapping. */
+static __noinline u64 segment_sum(struct call *c, u32 end, u32 len)
+{
+	struct table *t = c->table;
+	u32 pos = end - len;
+	u64 h = t->key[2] + len;
+
+	for (u32 i = 0; i < SEGMENT / 8; i++) {
+		if (i * 8 + 8 > len)
+			break;
+		h = (h ^ *(u64 *)scratch_at(c->scratch, pos + i * 8)) * t->key[3];
+		h ^= h >> 29;
+	}
+	h = (h ^ *(u64 *)scratch_at(c->scratch, end - 8)) * t->key[1];
+	return h ^ h >> 32;
+}
+
+static __noinline int report(struct call *c, u32 end, struct entry *entry)
+{
+	struct progress *now = &c->scratch->now;
+	struct event *e;
+
+	COUNT(c->count->hits, 1);
+	now->found = 1;
+	e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+	if (!e) {
+		COUNT(c->count->dropped, 1);
+		return 0;
+	}
+	describe(e, now);
+	e->kind = REFUSE ? KIND_REFUSED : KIND_SEEN;
+	e->offset = (s64)(now->done + end - SEGMENT) - entry->upto;
+	e->generation = c->table->generation;
+	e->needle = entry->id;
+	e->length = entry->len;
+	bpf_ringbuf_submit(e, 0);
+	return 0;
+}
+
+/*
+ * One slot of the table. The window ends at now->end; the tag does not say at
+ * which of the eight places in its needle, so entry is (index << 3 | place),
+ * place being how many bytes of the needle come after the window.
+ */
+static long look_slot(u32 i, void *ctx)
+{
+	struct call *c = ctx;
+	struct progress *now = &c->scratch->now;
+	struct table *t = c->table;
+	struct slot *s = &t->slots[(now->slot + i) & (SLOTS - 1)];
+	u32 entry = s->entry, len, end;
+	struct entry *e;
+
+	if (!entry)
+		return 1;
+	if (s->tag != now->tag)
+		return 0;
+	e = &t->entries[(entry >> 3) & (ENTRIES - 1)];
+	end = now->end + (entry & 7);
+	len = e->segment;
+	/* Not all of it is here yet; or it began before what is known of the
+	 * stream; or an earlier write reported it. */
+	if (end > SEGMENT + now->len || end <= SEGMENT || len < WINDOW || len > SEGMENT)
+		return 0;
+	if (end - len < SEGMENT - c->scratch->tail.len)
+		return 0;
+	/* One of its eight windows lies in each pass: the first one counts. */
+	if (now->pass && len >= FAST)
+		return 0;
+	if (segment_sum(c, end, len) == e->sum)
+		report(c, end, e);
+	return 0;
+}
+
+static long look_window(u32 i, void *ctx)
+{
+	struct call *c = ctx;
+	struct progress *now = &c->scratch->now;
+	u64 w;
+
+	if (!(now->hits >> (i & 7) & 1))
+		return 0;
+	w = *(u64 *)scratch_at(c->scratch, now->pos + i * STRIDE);
+	now->tag = window_tag(c->table, w);
+	now->slot = now->tag >> (c->table->slot_shift & 31);
+	now->end = now->pos + i * STRIDE + WINDOW;
+	bpf_loop(PROBES, look_slot, c, 0);
+	return 0;
+}
+
+/* Eight windows, with one branch for all of them: most batches hit nothing. */
+static long scan_batch(u32 i, void *ctx)
+{
+	struct call *c = ctx;
+	struct table *t = c->table;
+	u32 passes = t->passes & 3;
+	u32 pass = i & ((1 << passes) - 1);
+	u32 pos = POS_FIRST + (i >> passes) * BATCH * STRIDE + pass * (STRIDE >> passes);
+	u32 shift = t->bitmap_shift & 63;
+	u32 hits = 0;
+	u8 *p;
+
+	p = scratch_at(c->scratch, pos);
+	if (pos > POS_MAX - BATCH * STRIDE)
+		return 1;
+#pragma unroll
+	for (int k = 0; k < BATCH; k++) {
+		u64 b = window_hash(t, *(u64 *)(p + k * STRIDE)) >> shift;
+		u64 word = t->bitmap[(b >> 12) & (BITMAP_WORDS - 1)];
+
+		hits |= (word >> (b & 63) & word >> (b >> 6 & 63) & 1) << k;
+	}
+	if (hits) {
+		struct progress *now = &c->scratch->now;
+
+		now->hits = hits;
+		now->pos = pos;
+		now->pass = pass;
+		bpf_loop(BATCH, look_window, c, 0);
+	}
+	return 0;
+}
+
+/* Bytes went by unseen: what comes next does not follow what is known. */
+static __always_inline void forget(struct call *c)
+{
+	c->scratch->now.gap = 1;
+	c->scratch->tail.len = 0;
+}
+
+/* The last bytes of tail and piece become the tail. */
+static __noinline int shift_tail(struct call *c)
+{
+	struct scratch *s = c->scratch;
+	u32 len = s->now.len;
+	u64 have;
+
+	if (len > PAGE)
+		return 0;
+#pragma unroll
+	for (int i = 0; i < SEGMENT / 8; i++)
+		*(u64 *)&s->tail.bytes[i * 8] = *(u64 *)scratch_at(s, len + i * 8);
+	have = s->tail.len + len;
+	s->tail.len = have < SEGMENT ? have : SEGMENT;
+	return 0;
+}
+
+#endif
