@@ -77,67 +77,97 @@ func (s *search) tryBase64(r *rule, c cand) (Finding, status) {
 		start -= 4
 		skip += 3
 	}
-	want := (skip+r.max+1)*4/3 + 8
+	// First a little: what is no credential mostly shows there.
+	if r.max > 2*peek {
+		if in := s.decode(start, peek); len(in.raw) > skip {
+			if _, st := r.find(in.raw[skip:], in.last); st == no {
+				return Finding{}, no
+			}
+		}
+	}
+	in := s.decode(start, skip+r.max+1)
+	if skip >= len(in.raw) {
+		if in.last {
+			return Finding{}, no
+		}
+		return Finding{}, more
+	}
+	f, st := s.tryAt(r, in.raw, skip, in.last, 0, "base64")
+	if st == yes {
+		from, to := int(f.Start)*4/3, (int(f.End)*4+2)/3
+		f.Start, f.End = s.base+in.at(from), s.base+in.at(min(to, in.chars)-1)+1
+	}
+	return f, st
+}
+
+const peek = 96 // bytes
+
+// decoded is what is in a run of base64, wrapped or not.
+type decoded struct {
+	raw   []byte
+	last  bool // nothing can come after raw
+	chars int  // how many characters of base64 it was
+	start int
+	where []int32 // of each character, once there was a line break
+}
+
+// at is where a character is in what was decoded.
+func (d *decoded) at(i int) int64 {
+	if d.where != nil {
+		return int64(d.where[i])
+	}
+	return int64(d.start + i)
+}
+
+// decode decodes size bytes, or a few more, from s.b[start] on.
+func (s *search) decode(start, size int) decoded {
+	want := size*4/3 + 8
+	d := decoded{start: start}
 	chars := make([]byte, 0, min(want, len(s.b)-start))
-	var at []int32 // where each is, once there was a line break
-	i, ended := start, false
-	for i < len(s.b) && len(chars) < want {
-		ch := s.b[i]
-		if base64Value[ch] < 0 {
+	ended := false
+	for i := start; i < len(s.b) && len(chars) < want; {
+		c := s.b[i]
+		if base64Value[c] < 0 {
 			n := lineBreak(s.b[i:])
-			if n == 0 || at == nil && s.lineLength(start, i) < wrapped {
+			if n == 0 || d.where == nil && s.lineLength(start, i) < wrapped {
 				ended = true
 				break
 			}
-			if at == nil {
-				at = make([]int32, 0, cap(chars))
+			if d.where == nil {
+				d.where = make([]int32, 0, cap(chars))
 				for j := range chars {
-					at = append(at, int32(start+j))
+					d.where = append(d.where, int32(start+j))
 				}
 			}
 			i += n
 			continue
 		}
-		switch ch {
+		switch c {
 		case '-':
-			ch = '+'
+			c = '+'
 		case '_':
-			ch = '/'
+			c = '/'
 		}
-		chars = append(chars, ch)
-		if at != nil {
-			at = append(at, int32(i))
+		chars = append(chars, c)
+		if d.where != nil {
+			d.where = append(d.where, int32(i))
 		}
 		i++
 	}
-	last := ended || s.last || len(chars) >= want
+	// What was cut off because it is enough may go on.
+	d.last = (ended || s.last) && len(chars) < want
 	n := len(chars)
-	if n%4 == 1 {
-		n--
+	if n%4 == 1 || !d.last {
+		n -= n % 4 // the last group is not whole
 	}
-	raw := make([]byte, base64.RawStdEncoding.DecodedLen(n))
-	k, err := base64.RawStdEncoding.Decode(raw, chars[:n])
+	d.chars = n
+	d.raw = make([]byte, base64.RawStdEncoding.DecodedLen(n))
+	k, err := base64.RawStdEncoding.Decode(d.raw, chars[:n])
 	if err != nil {
-		return Finding{}, no
+		k = 0
 	}
-	if raw = raw[:k]; skip >= len(raw) {
-		return Finding{}, no
-	}
-	if !ended && !s.last && len(chars) < want && n%4 != 0 {
-		raw = raw[:n/4*3] // the last group is not whole yet
-	}
-	f, st := s.tryAt(r, raw, skip, last, 0, "base64")
-	if st == yes {
-		from, to := int(f.Start)*4/3, (int(f.End)*4+2)/3
-		pos := func(j int) int64 {
-			if at != nil {
-				return s.base + int64(at[j])
-			}
-			return s.base + int64(start+j)
-		}
-		f.Start, f.End = pos(from), pos(min(to, len(chars))-1)+1
-	}
-	return f, st
+	d.raw = d.raw[:k]
+	return d
 }
 
 // wrapped is how long a line of base64 is at least that goes on in the next.

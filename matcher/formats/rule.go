@@ -59,8 +59,12 @@ type Rule struct {
 	Password    bool   // the secret is a password: what people write in examples is none
 	Plain       bool   // what looks like a placeholder is a finding, too
 	Reason      string // for Finding.Why
-	Needs       string // bytes of which one must follow the anchor in the same word; "": none
-	Finder      string // "run" or "words": candidates come from a search that is not for anchors
+	// Needs must follow in the bytes that a match may have, and the match's own beginning
+	// must not come again before it; "": nothing. Run is how many letters, digits and "+/_-" in a row
+	// must be there. Both are asked before Regex, which is slow.
+	Needs  string
+	Run    int
+	Finder string // "run" or "words": candidates come from a search that is not for anchors
 
 	// What a file says about all rules is in a rule without ID and Regex: Allow
 	// holds for every rule, and

@@ -328,15 +328,8 @@ func (s *search) tryAt(r *rule, b []byte, start int, last bool, base int64, enco
 	if start > 0 && !leftFree(b, start, &r.left) {
 		return Finding{}, no
 	}
-	if r.Needs != "" {
-		// A cheap look ahead, before the expression.
-		i := bytes.IndexAny(b[start:min(len(b), start+r.max)], r.Needs)
-		if i < 0 && (last || len(b)-start >= r.max) {
-			return Finding{}, no
-		}
-		if i < 0 {
-			return Finding{}, more
-		}
+	if st := r.plausible(b[start:], last); st != yes {
+		return Finding{}, st
 	}
 	loc, st := r.find(b[start:], last)
 	if st != yes {
@@ -358,6 +351,53 @@ func (s *search) tryAt(r *rule, b []byte, start int, last bool, base int64, enco
 	f.Start += base
 	f.End += base
 	return f, yes
+}
+
+// plausible is what can be asked of b at the speed of memory. It says yes
+// where the expression has to be asked, and no or more where that would say the same.
+func (r *rule) plausible(b []byte, last bool) status {
+	whole := last || len(b) >= r.max
+	b = b[:min(len(b), r.max)]
+	if r.Needs != "" {
+		i := bytes.Index(b, []byte(r.Needs))
+		again := -1
+		if len(r.lead) > 4 {
+			end := len(b)
+			if i >= 0 {
+				end = i
+			}
+			again = bytes.Index(b[1:end], []byte(r.lead))
+		}
+		switch {
+		case again >= 0, i < 0 && whole:
+			return no
+		case i < 0:
+			return more
+		}
+	}
+	if r.Run > 0 && !hasRun(b, r.Run) {
+		if whole {
+			return no
+		}
+		return more
+	}
+	return yes
+}
+
+// hasRun says that n bytes in a row of b are letters, digits or "+/_-".
+func hasRun(b []byte, n int) bool {
+	for i := 0; i+n <= len(b); {
+		// From the end of where a run would have to be, backwards: mostly one look.
+		j := i + n - 1
+		for j >= i && (base64Value[b[j]] >= 0) {
+			j--
+		}
+		if j < i {
+			return true
+		}
+		i = j + 1
+	}
+	return false
 }
 
 // find matches r at the beginning of b, of which it takes r.max bytes.
