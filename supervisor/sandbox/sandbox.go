@@ -35,7 +35,8 @@
 // what this machine lacks leads to a weaker tier (Unavailable): nothing that a
 // project has in its folders does.
 //
-// Goroutines: one reads the control socket and one waits for stage 1, both
+// Goroutines: Config.Before and Config.Notify are called by one each, for which
+// Start waits; one reads the control socket and one waits for stage 1, both
 // from Start until Close; a merged listener has one for each of its sockets
 // until it is closed.
 package sandbox
@@ -94,10 +95,10 @@ type Config struct {
 	// it is not called, and Notes says so.
 	Notify func(listener *os.File, uid, gid int) error
 
-	// Before is called once the session's first process is there, and before it
-	// has started anything or runs a program that is not guard's. pid is in the
-	// caller's pid namespace; own says that it has a pid namespace to itself. An
-	// error ends the start, and leads to no weaker tier.
+	// Before is called once the session's first process is there. That prepares
+	// the session meanwhile, but starts no other process before Before returned. pid
+	// is in the caller's pid namespace; own says that it has one to itself. An error
+	// ends the start, and leads to no weaker tier.
 	Before func(pid int, own bool) error
 }
 

@@ -42,6 +42,7 @@ func Stage(args []string) (handled bool, code int) {
 type initConfig struct {
 	Agent agentConfig
 	Plain bool // no namespaces: the tiers below Contained
+	Hold  bool // say "prepared" and wait for "go" before the agent's process is started
 
 	Writable, Hidden, ReadOnly []string
 	Sockets                    []string // of the host, covered as Hidden is
@@ -123,6 +124,14 @@ func stage1() int {
 		return 0
 	}
 	fds, f := in.prepare(trees)
+	if f == nil && in.c.Hold {
+		if w.send(message{Op: "prepared"}) != nil {
+			return 1
+		}
+		if m, _, err := w.recv(); err != nil || m.Op != "go" {
+			return 1
+		}
+	}
 	if f == nil {
 		f = in.startAgent()
 	}

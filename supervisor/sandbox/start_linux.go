@@ -142,10 +142,17 @@ func start(ctx context.Context, c Config, tier Tier) (_ *Sandbox, err error) {
 	if err := s.spawn(&p, c, root); err != nil {
 		return fail("start in namespaces", err)
 	}
+	var before chan error
 	if c.Before != nil {
-		if err := c.Before(s.pid, tier == Contained); err != nil {
-			return fail("search in the kernel", err)
-		}
+		// Beside stage 1, which waits for it before it starts anything.
+		p.Hold = true
+		before = make(chan error, 1)
+		go func() { before <- c.Before(s.pid, tier == Contained) }()
+		defer func() {
+			if before != nil {
+				err = errors.Join(err, <-before)
+			}
+		}()
 	}
 	var names []string
 	var fds []int
@@ -179,6 +186,17 @@ func start(ctx context.Context, c Config, tier Tier) (_ *Sandbox, err error) {
 	}
 	stop := context.AfterFunc(ctx, func() { s.wire.close() })
 	m, fds, err := s.wire.recv()
+	if err == nil && m.Op == "prepared" {
+		berr := <-before
+		before = nil
+		if berr != nil {
+			stop()
+			return fail("search in the kernel", berr)
+		}
+		if err = s.wire.send(message{Op: "go"}); err == nil {
+			m, fds, err = s.wire.recv()
+		}
+	}
 	if !stop() {
 		closeAll(fds)
 		return fail("start the sandbox", ctx.Err())
