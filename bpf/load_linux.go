@@ -37,11 +37,12 @@ func load(o Options, via string, first *detectTable) (_ *Detector, err error) {
 	if err := o.configure(spec, d); err != nil {
 		return nil, err
 	}
-	if err := drop(spec, o); err != nil {
+	types := btf.NewCache() // the kernel's are read once
+	if err := drop(spec, o, types); err != nil {
 		return nil, err
 	}
 	d.inner = spec.Maps["tables"].InnerMap
-	if d.coll, err = ebpf.NewCollection(spec); err != nil {
+	if d.coll, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Cache: types}); err != nil {
 		return nil, err
 	}
 	d.tables, d.stats = d.coll.Maps["tables"], d.coll.Maps["stats"]
@@ -110,11 +111,7 @@ func (o Options) configure(spec *ebpf.CollectionSpec, d *Detector) error {
 
 // drop takes out the programs that this kernel has no hook for or that nobody
 // asked for.
-func drop(spec *ebpf.CollectionSpec, o Options) error {
-	kernel, err := btf.LoadKernelSpec()
-	if err != nil {
-		return err
-	}
+func drop(spec *ebpf.CollectionSpec, o Options, types *btf.Cache) error {
 	for name, p := range spec.Programs {
 		unwanted := membership(name) && o.Cgroup == 0 && len(o.Processes) == 0 ||
 			(name == "mmap_file" || name == "file_free_security") && !o.Rescans
@@ -122,6 +119,10 @@ func drop(spec *ebpf.CollectionSpec, o Options) error {
 			hook := p.AttachTo
 			if p.Type == ebpf.LSM {
 				hook = "bpf_lsm_" + hook
+			}
+			kernel, err := types.Kernel()
+			if err != nil {
+				return err
 			}
 			var f *btf.Func
 			unwanted = kernel.TypeByName(hook, &f) != nil

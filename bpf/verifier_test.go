@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 )
 
 // The verifier of the running kernel accepts every program of every object that
@@ -32,7 +33,7 @@ func TestVerifierAcceptsEveryProgram(t *testing.T) {
 			t.Fatal(err)
 		}
 		all := len(spec.Programs)
-		if err := drop(spec, o); err != nil {
+		if err := drop(spec, o, btf.NewCache()); err != nil {
 			t.Fatal(err)
 		}
 		if len(spec.Programs) < all-1 {
