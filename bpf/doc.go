@@ -54,7 +54,7 @@
 //
 // Where bpf is not in lsm= the same hooks are had by way of fmod_ret (Detector.Via says so).
 // The kernel skips such a program while another task is inside of it on the same
-// processor (114 to 170 values of 1200 got past in a test that makes tasks meet there, with preempt=full);
+// processor (up to 210 values of 800 got past in a test that makes tasks meet there, with preempt=full);
 // Stats.Missed counts that. None of them may wait for pages, and there are no events about mappings.
 //
 // Partial writes: a hook does not know how much of a call the kernel will take. Where a socket
