@@ -423,7 +423,7 @@ func (s *session) start(ctx context.Context, boundary string) (supervisor.Status
 				s.app.say("%s", tierWords(sb.Tier))
 			}
 			if s.flags.verbose {
-				s.app.say("%s", s.inKernel.words)
+				s.app.say("%s", s.kernelWords(k))
 			}
 		},
 	}

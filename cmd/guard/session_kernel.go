@@ -56,7 +56,6 @@ func (s *session) planKernel() (kernelPlan, error) {
 	switch {
 	case err == nil:
 		p.writes = true
-		p.words = "writes: block. guard does the session's writes to files and pipes itself, after it judged them (seccomp); " + p.words
 	case s.flags.bpf == "block":
 		return p, fmt.Errorf("--bpf block: %s; and %w", p.lacks, err)
 	default:
@@ -109,6 +108,22 @@ func (s *session) planDetector(refuse bool, why string) (kernelPlan, error) {
 		return kernelPlan{}, err
 	}
 	return kernelPlan{power: kernelDetect, lacks: err.Error(), words: detectWords + ". It cannot refuse: " + err.Error()}, nil
+}
+
+// kernelWords says what a session that runs has.
+func (s *session) kernelWords(k *kernel) string {
+	words := s.inKernel.words
+	if k != nil {
+		k.mu.Lock()
+		if !k.open {
+			words = "kernel: off, it could not be started"
+		}
+		k.mu.Unlock()
+	}
+	if s.inKernel.writes {
+		words = "writes: block. guard does the session's writes to files and pipes itself, after it judged them (seccomp); " + words
+	}
+	return words
 }
 
 // writes is what the supervisor is told of them; nil: nothing.
