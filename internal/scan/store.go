@@ -218,6 +218,7 @@ func piped(cmd *exec.Cmd, input []byte, read func(*bufio.Reader) error) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
+	widen(out)
 	rerr := read(bufio.NewReaderSize(out, 256<<10))
 	if rerr != nil {
 		_ = cmd.Process.Kill()
