@@ -134,6 +134,14 @@ func (s *stream) filter(p []byte, step guard.Step) ([]byte, guard.Decision) {
 			// hit may be reported late, when the bytes after it decide what it is.
 			if from := max(h.Start, s.released); from < h.End {
 				part := s.held[from-s.released : h.End-s.released]
+				if s.origin.Channel == guard.ChannelTerminal {
+					name := h.ID.Name
+					if from > h.Start {
+						name = ""
+					}
+					maskShown(part, name)
+					continue
+				}
 				matcher.Mask(part[:0], part, []matcher.Hit{{ID: h.ID, Class: h.Class, Encoding: h.Encoding, Start: from, End: h.End}}, from)
 			}
 		}

@@ -22,7 +22,10 @@ import (
 func record(t *testing.T, keys []string, name string, args ...string) []byte {
 	t.Helper()
 	if _, err := exec.LookPath(name); err != nil {
-		t.Skipf("%s is not installed", name)
+		if _, err := exec.LookPath(name + ".tiny"); err != nil {
+			t.Skipf("%s is not installed", name)
+		}
+		name += ".tiny"
 	}
 	cmd := exec.Command(name, args...)
 	cmd.Env = append(os.Environ(), "TERM=xterm-256color", "LC_ALL=C.UTF-8", "HOME="+t.TempDir())

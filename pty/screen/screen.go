@@ -300,6 +300,9 @@ const maxBetween = 64
 // control does a C0 control, also in the midst of a sequence, which goes on
 // after it.
 func (s *Screen) control(b byte) {
+	if b == 0 && s.state == ground && s.printed && string(s.m.last) == "*" {
+		return // fills up a mask
+	}
 	raw, state := s.q.raw, s.state
 	s.q.raw = []byte{b}
 	if b >= '\n' && b <= '\f' {

@@ -146,20 +146,14 @@ func (s *Screen) ended(n int) {
 	s.str, s.strOut = s.str[:0], 0
 }
 
-// search looks for values in a string's body without its control characters,
-// which a terminal leaves out of a title or of an encoded text; in what is passed
-// through to another terminal also together with what was passed before. What it
-// finds it masks in place.
+// search looks for values in a string's body by itself, since the search in the
+// stream takes a string out as a whole where it looks for what is escaped; and
+// without its control characters, which a terminal leaves out of a title or of an
+// encoded text. In what is passed through to another terminal it looks together
+// with what was passed before. What it finds it masks in place.
 func (s *Screen) search(body []byte) {
 	through := s.str[1] != osc
-	dirty := through
-	for i := 0; i < len(body) && !dirty; i++ {
-		dirty = body[i] < 0x20 || body[i] == 0x7f
-	}
 	clip := bytes.HasPrefix(s.str, []byte("\x1b]52;")) || bytes.HasPrefix(s.str, []byte("\x1b]1337;"))
-	if !dirty && !clip {
-		return
-	}
 	text := append(s.k.buf[:0], s.through...)
 	if !through {
 		text = text[:0]
@@ -206,9 +200,6 @@ func (s *Screen) search(body []byte) {
 		first, last := at[lo-from], at[h.End-1-from]
 		if first < 0 || last < first {
 			continue
-		}
-		if h.Start >= from && last-first == h.End-1-h.Start {
-			continue // in one piece, which the stream had
 		}
 		d := s.k.judged(h)
 		switch {

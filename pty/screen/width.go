@@ -39,3 +39,6 @@ func graphic(r rune) rune {
 	}
 	return []rune("\u00a0◆▒␉␌␍␊°±␤␋┘┐┌└┼⎺⎻─⎼⎽├┤┴┬│≤≥π≠£·")[r-0x5f]
 }
+
+// Width is how many columns r takes on a screen: 0, 1 or 2.
+func Width(r rune) int { return runeWidth(r) }
