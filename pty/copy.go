@@ -58,6 +58,7 @@ type copier struct {
 	write      func([]byte) error
 	flush      func() error // waits for what write left to another goroutine; may be nil
 	decided    func(guard.Decision)
+	held       func() int64 // what the filter holds back, where lengths do not say; or nil
 	// For a terminal. The filter gets what is to be displayed, so that nothing is
 	// removed from between the halves of a secret after it looked. What it puts in
 	// the place of a secret could make a control of what is around it, which again
@@ -182,7 +183,9 @@ func (c *copier) pass(p []byte, step guard.Step) error {
 // judge has the filter judge p, and displays what it lets out.
 func (c *copier) judge(p []byte, step guard.Step) error {
 	out, d := c.filter(p, step)
-	c.pending = max(0, c.pending+int64(len(p)-len(out)))
+	if c.pending = max(0, c.pending+int64(len(p)-len(out))); c.held != nil {
+		c.pending = c.held()
+	}
 	c.stopped = d.Action.Stops()
 	// The word goes out before the bytes: a terminal that does not take them
 	// must not keep an agent alive.

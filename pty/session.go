@@ -18,6 +18,9 @@ type Session struct {
 	// Out judges everything from the agent before it is displayed. It must not
 	// be nil.
 	Out guard.Filter
+	// Held returns how many bytes Out holds back that a pause may let go, for an Out
+	// that gives out more than it was given; nil: it does not.
+	Held func() int64
 	// Hold is how long a held-back tail of under 8 bytes, or the start of an
 	// escape sequence, waits for more; 0: 5 ms.
 	Hold time.Duration

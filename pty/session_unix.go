@@ -122,7 +122,7 @@ func (s *Session) copy(ctx context.Context, g *gate, master, in, out, poke uintp
 	w := newAside(s.Terminal.Write, g.close)
 	defer w.end()
 	c := copier{
-		filter: s.Out, hold: s.Hold, long: s.LongHold,
+		filter: s.Out, held: s.Held, hold: s.Hold, long: s.LongHold,
 		write: w.put, flush: w.flush, decided: s.OnDecision, idle: func() error { return s.idle(w.flush) }, blocked: s.blocked,
 		park: func() { g.pass() },
 		tame: &tame{clipboard: s.NoClipboard}, again: &tame{clipboard: s.NoClipboard, mark: true},

@@ -358,9 +358,10 @@ func (t *stdio) copy(ctx, inputCtx context.Context, sb *sandbox.Sandbox, line *L
 		if err := t.terminal.Raw(); err != nil {
 			return nil, err
 		}
+		out := t.openScreen(line, sb)
 		t.session = &pty.Session{
 			Master: sb.PTY, Terminal: t.terminal, Hold: hold, LongHold: long,
-			Out: t.openScreen(line, sb),
+			Out: out, Held: t.screen.Held,
 			Resize: func(rows, cols uint16) error {
 				t.screen.Resize(int(rows), int(cols))
 				return sb.Resize(rows, cols)

@@ -30,20 +30,27 @@
 //
 // Terminals differ: see doubt.go. Where they do, and where the row of the cursor is
 // not known, there is a model for each case, and a value must be complete in none.
-// Sequences that hardly any program uses and that a model cannot follow everywhere
-// are not let out: VT52 and Tektronix modes, rectangles, guarded areas, memory lock,
-// DECBI and DECFI, single shifts, saved modes, IL and DL outside the scroll region, text
-// of other sizes (its text is), and control sequences that are not well-formed. C1
-// controls are written as sequences of 7 bits.
+// Where there would be too many, what is on the screen is scrolled into the
+// terminal's history. Sequences that hardly any program uses and that a model
+// cannot follow everywhere are not let out: VT52 and Tektronix modes, rectangles,
+// guarded areas, memory lock, DECBI and DECFI, single shifts, saved modes, IL and DL
+// outside the scroll region, switching to the screen that is shown, and control
+// sequences that are not well-formed. Text of other sizes (OSC 66) is let out as
+// text. C1 controls are written as sequences of 7 bits, ICH to the end of a line as
+// ECH, and NUL after an asterisk, which fills up a mask, is taken out.
 //
-// Not covered: a value down a column in the midst of other text that was printed
-// with it; values apart from each other by more than blanks; widths of characters on
-// which the terminal and UAX #11 do not agree; what a terminal other than the user's
-// own would show.
+// Not covered: a value that takes a place for granted where there is other text,
+// printed in one go with it, down a column; a value with blanks in it, or words
+// that belong together, over several rows; lines of plain output whose parts of a
+// value are apart by more than 320 bytes of the column; widths of characters on
+// which the terminal and UAX #11 do not agree; the moments between two characters
+// of one run as to what is below or above it; text on a status line. All of a value
+// but what completes it has been on the screen, and stays in a log of the bytes. What
+// is in the terminal's history cannot be overwritten there: only the rest is masked.
 //
 // # Speed
 //
 // Output that a program prints line after line, with colours, does not go through
-// the model at all: see plain.go. Everything else costs about 10 microseconds a
-// piece of text or control, most of it for the search.
+// the model at all: see plain.go. Everything else costs some microseconds a piece of
+// text, most of it for the search.
 package screen

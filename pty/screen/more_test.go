@@ -208,3 +208,20 @@ func TestBounded(t *testing.T) {
 	}
 	f([]byte("\x1b[2147483647b\x1b[99999999999999999999;9999999C"), 0)
 }
+
+// What the filter before holds back is known, also when a mask made the output
+// longer.
+func TestHeld(t *testing.T) {
+	var kept []byte
+	s := New(24, 80, finder(value), redact)
+	f := s.Wrap(func(p []byte, _ guard.Step) ([]byte, guard.Decision) {
+		p = append(kept, p...)
+		n := max(0, len(p)-3)
+		kept = append([]byte(nil), p[n:]...)
+		return p[:n], guard.Decision{Action: guard.Pass}
+	})
+	f([]byte("\x1b[H\x1b[2J"+at(3, 10, value[9:])+"\x1b[3;1H"+value[:9]+"abc"), 0)
+	if s.Held() != 3 {
+		t.Errorf("%d bytes are held, want 3", s.Held())
+	}
+}

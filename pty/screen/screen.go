@@ -34,6 +34,7 @@ type Screen struct {
 	maybe []*model // what else may be shown: see doubt.go
 	plain plain
 
+	inner   int64 // bytes that the filter before this one holds back
 	state   state
 	q       seq
 	str     []byte // a string, as it came
@@ -84,6 +85,7 @@ func (s *Screen) Wrap(f guard.Filter) guard.Filter {
 		out, d := f(p, step)
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		s.inner = max(0, s.inner+int64(len(p)-len(out)))
 		if s.stop != nil {
 			return nil, *s.stop
 		}
@@ -97,6 +99,14 @@ func (s *Screen) Wrap(f guard.Filter) guard.Filter {
 		}
 		return out, s.k.worst
 	}
+}
+
+// Held is how many bytes the filter that was wrapped holds back. What the Screen
+// itself keeps, the start of a sequence or of a character, displays nothing.
+func (s *Screen) Held() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.inner
 }
 
 // feed returns what may go out of p. It is valid until the next call, and may be

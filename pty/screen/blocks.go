@@ -1,0 +1,272 @@
+package screen
+
+// starts lists the columns of a row where text begins: after an edge, or where
+// it was not printed in one go with what is before it. With pane, one blank is no
+// edge.
+func (k *checker) starts(row, from, to int, pane bool, out []int) []int {
+	l := k.rows[row]
+	if l == nil {
+		return out
+	}
+	cuts := 0
+	for c := max(from, 0); c < min(to, len(l.c)); c++ {
+		x := l.c[c]
+		if x.r == 0 || x.r == half || edge(x) {
+			continue
+		}
+		if c == 0 {
+			out = append(out, c)
+			continue
+		}
+		before := l.c[c-1]
+		isCut := x.seq != before.seq+1
+		switch {
+		case edge(before):
+			if !pane || isCut || c == 1 || border(before.r) || edge(l.c[c-2]) {
+				out = append(out, c)
+			}
+		case isCut:
+			if cuts++; cuts <= maxCuts {
+				out = append(out, c)
+			}
+		}
+	}
+	return out
+}
+
+// ends lists the columns after those where text ends, as starts does.
+func (k *checker) ends(row, from, to int, pane bool, out []int) []int {
+	l := k.rows[row]
+	if l == nil {
+		return out
+	}
+	cuts := 0
+	for c := max(from, 1); c <= min(to, len(l.c)); c++ {
+		x := l.c[c-1]
+		if x.r == 0 || edge(x) {
+			continue
+		}
+		if c == len(l.c) {
+			out = append(out, c)
+			continue
+		}
+		next := l.c[c]
+		isCut := next.seq != x.seq+1
+		switch {
+		case edge(next):
+			if !pane || isCut || c+1 == len(l.c) || border(next.r) || edge(l.c[c+1]) {
+				out = append(out, c)
+			}
+		case isCut && next.r != half:
+			if cuts++; cuts <= maxCuts {
+				out = append(out, c)
+			}
+		}
+	}
+	return out
+}
+
+// maxCuts bounds what a row costs that was printed character by character: only
+// blanks and borders part its text then.
+const maxCuts = 24
+
+func (k *checker) isStart(row, col int) bool {
+	l := k.rows[row]
+	if l == nil || col >= len(l.c) || edge(l.c[col]) || l.c[col].r == half {
+		return false
+	}
+	return col == 0 || edge(l.c[col-1]) || cut(l, col)
+}
+
+// isEnd says that text ends before column col.
+func (k *checker) isEnd(row, col int) bool {
+	l := k.rows[row]
+	if l == nil || col <= 0 || col > len(l.c) || edge(l.c[col-1]) {
+		return false
+	}
+	return col == len(l.c) || edge(l.c[col]) || cut(l, col)
+}
+
+// end is where the text at col ends: at an edge, or, fine, at a cut.
+func (k *checker) end(row, col int, fine bool) int {
+	l := k.rows[row]
+	c := col + 1
+	for c < len(l.c) && !edge(l.c[c]) && !(fine && cut(l, c)) {
+		c++
+	}
+	return c
+}
+
+// begin is where the text that ends before col begins.
+func (k *checker) begin(row, col int) int {
+	l := k.rows[row]
+	c := col - 1
+	for c > 0 && !edge(l.c[c-1]) {
+		c--
+	}
+	return c
+}
+
+// chain adds the texts that begin in column col of row and of the rows below it.
+func (k *checker) chain(row, col int, fine bool) {
+	for n := 0; row < len(k.rows) && n < reach && k.isStart(row, col); row++ {
+		e := k.end(row, col, fine)
+		k.add(row, col, e)
+		n += e - col
+	}
+}
+
+// blocks adds what a value that is drawn below itself, in a column of other text
+// or between borders, may read as, where columns [l, r) of row have a part in it.
+func (k *checker) blocks(row, l, r int) {
+	lo := l
+	for lo > 0 && !edge(k.rows[row].at(lo-1)) {
+		lo--
+	}
+	if lo > 0 { // what became an edge has a part in it as well
+		for lo--; lo > 0 && !edge(k.rows[row].at(lo-1)); lo-- {
+		}
+	}
+	hi := r + 1
+	for hi < k.m.cols && !edge(k.rows[row].at(hi)) {
+		hi++
+	}
+	here := k.starts(row, lo, hi, false, k.bounds[0][:0])
+	k.bounds[0] = here
+	if row > 0 {
+		above := k.ends(row-1, lo, k.m.cols, true, k.bounds[1][:0])
+		k.bounds[1] = above
+		for _, c := range here {
+			fine := k.end(row, c, true) != k.end(row, c, false)
+			k.column(row, c, fine)
+			if len(above) == 0 || !k.paneStart(row, c) {
+				continue
+			}
+			for _, up := range above {
+				if up <= c {
+					continue
+				}
+				if b := k.begin(row-1, up); b != c {
+					k.pair(row-1, b, up, c, fine)
+				}
+			}
+		}
+	}
+	if row+1 < len(k.rows) {
+		below := k.starts(row+1, 0, hi, true, k.bounds[2][:0])
+		k.bounds[2] = below
+		if len(below) == 0 {
+			return
+		}
+		hereEnds := k.ends(row, lo, hi, true, k.bounds[3][:0])
+		k.bounds[3] = hereEnds
+		for _, up := range hereEnds {
+			b := k.begin(row, up)
+			for _, c := range below {
+				if c < up && c != b {
+					k.pair(row, b, up, c, true)
+				}
+			}
+		}
+	}
+}
+
+func (k *checker) paneStart(row, c int) bool {
+	l := k.rows[row]
+	if c < 2 || !edge(l.c[c-1]) || border(l.c[c-1].r) || edge(l.c[c-2]) {
+		return true
+	}
+	return cut(l, c)
+}
+
+// pair adds columns [b, up) of row and what is below them in column c.
+func (k *checker) pair(row, b, up, c int, fine bool) {
+	start := len(k.buf)
+	k.add(row, max(b, up-reach), up)
+	k.chain(row+1, c, false)
+	n := len(k.buf) - start
+	k.next(start)
+	if fine {
+		start = len(k.buf)
+		k.add(row, max(b, up-reach), up)
+		k.chain(row+1, c, true)
+		if len(k.buf)-start == n {
+			k.buf, k.pos = k.buf[:start], k.pos[:start]
+			return
+		}
+		k.next(start)
+	}
+}
+
+// column adds what begins in column c of row and of the rows above and below it,
+// and what such a column may begin with further right.
+func (k *checker) column(row, c int, fine bool) {
+	top := row
+	for n := 0; top > 0 && n < reach && k.isStart(top-1, c); n++ {
+		top--
+	}
+	alone := top == row && (row+1 >= len(k.rows) || !k.isStart(row+1, c))
+	for _, f := range [2]bool{false, true} {
+		if alone {
+			break // it is in the row's text
+		}
+		start := len(k.buf)
+		k.chain(top, c, f)
+		k.next(start)
+		if !fine && top == row {
+			break
+		}
+	}
+	// A column with an edge on the right as well: its first row begins anywhere.
+	var done [3]int
+	for i, e := range [3]int{k.end(row, c, false), k.end(row, c, true), k.above(row, c)} {
+		if e <= c || i > 0 && e == done[0] || i > 1 && e == done[1] {
+			continue
+		}
+		done[i] = e
+		k.block(row, c, e)
+	}
+}
+
+func (k *checker) above(row, c int) int {
+	if row == 0 || !k.isStart(row-1, c) {
+		return 0
+	}
+	return k.end(row-1, c, false)
+}
+
+// block adds rows whose columns [c, e) are full, above row, with the row above
+// them that ends at e, and row and those below.
+func (k *checker) block(row, c, e int) {
+	u := row - 1
+	for u >= 0 && row-u < reach && k.isStart(u, c) && k.isEnd(u, e) && k.filled(u, c, e) {
+		u--
+	}
+	if u == row-1 || u < 0 || !k.isEnd(u, e) {
+		return
+	}
+	start := len(k.buf)
+	k.add(u, max(k.begin(u, e), e-reach), e)
+	for u++; u < row; u++ {
+		k.add(u, c, e)
+	}
+	for n := 0; u < len(k.rows) && n < reach && k.isStart(u, c); u++ {
+		if k.filled(u, c, e) && k.isEnd(u, e) {
+			k.add(u, c, e)
+			n += e - c
+			continue
+		}
+		k.add(u, c, k.end(u, c, false))
+		break
+	}
+	k.next(start)
+}
+
+func (k *checker) filled(row, l, r int) bool {
+	for c := l; c < r; c++ {
+		if edge(k.rows[row].at(c)) {
+			return false
+		}
+	}
+	return true
+}
