@@ -136,8 +136,14 @@ func TestKnownBeforeFormat(t *testing.T) {
 	filler := strings.Repeat("some text that is no secret\n", 200_000)
 	write(t, "small", "x: "+token+"\ny: "+other+"\n")
 	write(t, "large", filler+"x: "+token+"\ny: "+other+"\n"+filler)
+	names := []string{"small", "large"}
+	for _, after := range []int{0, 1, 2, len(token) / 2} { // where a piece ends in or behind it
+		name := fmt.Sprintf("cut%d", after)
+		names = append(names, name)
+		write(t, name, filler[:wholeFile-after-len(token)-3]+"\nx:"+token+"\ny: "+other+"\n")
+	}
 	found := rulesIn(t, New(Options{Values: m, Formats: set, Key: testKey}), ".")
-	for _, name := range []string{"small", "large"} {
+	for _, name := range names {
 		if got := found[name]; len(got) != 1 || got[0] != "tok" {
 			t.Errorf("%s: %v", name, got)
 		}

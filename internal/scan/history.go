@@ -27,12 +27,11 @@ const (
 // spotted is a finding in an object.
 type spotted struct {
 	Finding
-	id     objectID
-	kind   string
-	path   string // within the object, "!inner/path"
-	name   string // of a tree's entry
-	judged string // the path that rules looked at
-	place  place
+	id    objectID
+	kind  string
+	path  string // within the object, "!inner/path"
+	name  string // of a tree's entry
+	place place
 }
 
 // History looks into every object of the repository that dir is in, or is, and
@@ -53,9 +52,6 @@ func (s *Scanner) History(ctx context.Context, dir string, emit func(Finding) er
 		return err
 	}
 	if err := s.locate(ctx, st, found); err != nil {
-		return err
-	}
-	if found, err = s.again(ctx, st, found); err != nil {
 		return err
 	}
 	for _, f := range s.group(found, show) {
@@ -228,7 +224,6 @@ type objectReader struct {
 	seed  maphash.Seed
 	seen  map[uint64]struct{} // names of trees' entries
 	found []*spotted
-	each  func(context.Context, object, io.Reader) error // nil: object
 }
 
 // slice reads the objects of part. Where git ends at a damaged one, that is noted,
@@ -276,11 +271,7 @@ func (g *objectReader) run(ctx context.Context, part []object, done *int) error 
 				return errors.New("git does not have it")
 			}
 			body := &io.LimitedReader{R: r, N: o.size}
-			each := g.object
-			if g.each != nil {
-				each = g.each
-			}
-			if err := g.l.safely(func() error { return each(ctx, o, body) }); errors.Is(err, errPanic) {
+			if err := g.l.safely(func() error { return g.object(ctx, o, body) }); errors.Is(err, errPanic) {
 				g.l.s.count.unread(o.kind+" "+o.id.String(), err)
 			} else if err != nil {
 				return err
@@ -311,7 +302,7 @@ func (g *objectReader) object(ctx context.Context, o object, body io.Reader) err
 		in.path = g.names.get(o.id)
 	}
 	return g.l.content(ctx, in, func(f Finding) error {
-		sp := &spotted{Finding: f, id: o.id, kind: o.kind, path: f.File, judged: in.path}
+		sp := &spotted{Finding: f, id: o.id, kind: o.kind, path: f.File}
 		switch o.kind {
 		case "commit", "tag":
 			sp.In = o.kind
@@ -388,39 +379,4 @@ func (s *Scanner) group(found []*spotted, show string) []Finding {
 		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
 	return out
-}
-
-// again looks once more at blobs in which a format was found and that turned out to
-// be somewhere else: some rules ask for a path.
-func (s *Scanner) again(ctx context.Context, st *store, found []*spotted) ([]*spotted, error) {
-	paths := map[objectID]string{}
-	var part []object
-	for _, sp := range found {
-		if _, there := paths[sp.id]; !there && sp.Rule != "" && sp.kind == "blob" && sp.path == "" && sp.place.path != sp.judged {
-			paths[sp.id] = sp.place.path
-			part = append(part, object{id: sp.id, kind: "blob"})
-		}
-	}
-	type key struct {
-		id           objectID
-		rule         string
-		line, column int
-	}
-	still := map[key]bool{}
-	g := &objectReader{l: s.spare[0], st: st}
-	g.each = func(ctx context.Context, o object, body io.Reader) error {
-		return g.l.content(ctx, input{path: paths[o.id], r: body}, func(f Finding) error {
-			still[key{o.id, f.Rule, f.Line, f.Column}] = true
-			return nil
-		})
-	}
-	files, size, objects := s.count.files.Load(), s.count.bytes.Load(), s.count.objects.Load()
-	err := g.slice(ctx, part)
-	s.count.files.Store(files) // they were counted before
-	s.count.bytes.Store(size)
-	s.count.objects.Store(objects)
-	return slices.DeleteFunc(found, func(sp *spotted) bool {
-		_, looked := paths[sp.id]
-		return looked && sp.Rule != "" && sp.path == "" && !still[key{sp.id, sp.Rule, sp.Line, sp.Column}]
-	}), err
 }

@@ -23,7 +23,7 @@ type wild struct {
 	steps int
 }
 
-const wildSteps = 1 << 16
+const wildSteps = 1 << 13
 
 func wildMatch(pattern, text string, path, fold bool) bool {
 	w := wild{path: path, fold: fold, steps: wildSteps}
