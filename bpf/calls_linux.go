@@ -82,6 +82,9 @@ func calls(refuse bool) (shapes [512]uint8, names map[uint32]string) {
 }
 
 func channelName(c uint32) guard.Channel {
+	if c == channelTLS {
+		return ChannelTLS
+	}
 	switch detectChannel(c) {
 	case detectChannelCHANNEL_FILE:
 		return guard.ChannelFile

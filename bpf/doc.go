@@ -99,6 +99,20 @@
 // guesses. The tails and the scratch memory (per processor, or per task that writes) do hold
 // the last bytes that were written (of every stream), which only root can read.
 //
+// # Monitor
+//
+// A Monitor is a Detector of the whole machine, a cgroup or processes that guard did not start. It
+// also tells who is guard or descends from it, since what those write is another's to judge,
+// and searches what programs hand to their TLS library: uprobes at SSL_write and SSL_write_ex
+// (what they took, at their return), gnutls_record_send and Go's crypto/tls.(*Conn).Write, in
+// libraries whose name has ssl or tls in it and in executables, wherever their mount namespace has them, if
+// they have symbols for it. What is compressed or encoded before (headers of HTTP/2) is not
+// plaintext there. Libraries in the usual folders have their probe from the start; of a program or library that
+// nobody used before, what is sent in the first milliseconds may go unseen. Whoever sends the
+// hello of a TLS client on a socket without a probe that was there before is counted in
+// TLSReport.Uncovered; QUIC is not noticed. A probed file must be replaced and not
+// written over: the kernel puts probes by offset.
+//
 // # Goroutines
 //
 // The package starts none. Read blocks its caller.
@@ -111,3 +125,4 @@ package bpf
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -tags "linux && (amd64 || arm64)" -target bpfel -type event -type counters -type table -type shape -type channel -type kind detect detect.bpf.c -- -O2 -g -Wall -Werror -Wno-missing-declarations -mcpu=v3
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -tags "linux && (amd64 || arm64)" -target bpfel -no-global-types block block.bpf.c -- -O2 -g -Wall -Werror -Wno-missing-declarations -mcpu=v3
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -tags "linux && (amd64 || arm64)" -target bpfel -no-global-types fallback fallback.bpf.c -- -O2 -g -Wall -Werror -Wno-missing-declarations -mcpu=v3
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -tags "linux && (amd64 || arm64)" -target bpfel -type news -type news_kind -type fileid tls tls.bpf.c -- -O2 -g -Wall -Werror -Wno-missing-declarations -mcpu=v3

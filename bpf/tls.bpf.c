@@ -63,6 +63,7 @@ enum news_kind {
 };
 
 struct news {
+	u64 time;  /* CLOCK_MONOTONIC, ns */
 	u64 inode; /* of the file; with NEWS_HELLO of the program */
 	u32 device;
 	u32 kind;
@@ -119,6 +120,7 @@ static __always_inline void tell_once(struct fileid *id, u32 kind, u32 tgid, s32
 		return; /* next time */
 	}
 	bpf_map_update_elem(&known, id, &one, BPF_ANY);
+	n->time = bpf_ktime_get_ns();
 	n->inode = id->inode;
 	n->device = id->device;
 	n->kind = kind;
@@ -166,19 +168,100 @@ static __noinline int plaintext(u64 conn, u64 base, u64 len)
 	return 0;
 }
 
-/* SSL_write, SSL_write_ex, gnutls_record_send: connection, bytes, length. */
-SEC("uprobe/write")
-int tls_write(void *ctx)
+struct asked {
+	u64 conn, base, len;
+};
+
+static __always_inline void read_asked(struct asked *a, void *ctx)
 {
 	if (bpf_core_field_exists(((struct pt_regs___x86 *)0)->di)) {
 		struct pt_regs___x86 *r = ctx;
 
-		return plaintext(BPF_CORE_READ(r, di), BPF_CORE_READ(r, si), BPF_CORE_READ(r, dx));
+		a->conn = BPF_CORE_READ(r, di);
+		a->base = BPF_CORE_READ(r, si);
+		a->len = BPF_CORE_READ(r, dx);
 	} else {
 		struct pt_regs___arm64 *r = ctx;
 
-		return plaintext(BPF_CORE_READ(r, regs[0]), BPF_CORE_READ(r, regs[1]), BPF_CORE_READ(r, regs[2]));
+		a->conn = BPF_CORE_READ(r, regs[0]);
+		a->base = BPF_CORE_READ(r, regs[1]);
+		a->len = BPF_CORE_READ(r, regs[2]);
 	}
+}
+
+static __always_inline u64 returned(void *ctx)
+{
+	if (bpf_core_field_exists(((struct pt_regs___go *)0)->ax))
+		return BPF_CORE_READ((struct pt_regs___go *)ctx, ax);
+	return BPF_CORE_READ((struct pt_regs___arm64 *)ctx, regs[0]);
+}
+
+/* gnutls_record_send: connection, bytes, length. It may be resumed without its bytes, so they are
+ * looked at when they come. */
+SEC("uprobe/send")
+int tls_send(void *ctx)
+{
+	struct asked a;
+
+	read_asked(&a, ctx);
+	return plaintext(a.conn, a.base, a.len);
+}
+
+/* OpenSSL is asked again with the same bytes until it takes them: what it took is what counts. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1 << 14);
+	__type(key, u64); /* thread */
+	__type(value, struct asked);
+} asking SEC(".maps");
+
+/* SSL_write, SSL_write_ex: connection, bytes, length. */
+SEC("uprobe/write")
+int tls_write(void *ctx)
+{
+	u64 thread = bpf_get_current_pid_tgid();
+	struct asked a;
+
+	if (!in_scope(bpf_get_current_task_btf()))
+		return 0;
+	read_asked(&a, ctx);
+	bpf_map_update_elem(&asking, &thread, &a, BPF_ANY);
+	return 0;
+}
+
+static __always_inline int wrote(struct asked *a)
+{
+	u64 thread = bpf_get_current_pid_tgid();
+	struct asked *was = bpf_map_lookup_elem(&asking, &thread);
+
+	if (!was)
+		return 0;
+	*a = *was;
+	bpf_map_delete_elem(&asking, &thread);
+	return 1;
+}
+
+SEC("uretprobe/write")
+int tls_wrote(void *ctx)
+{
+	s32 took = returned(ctx);
+	struct asked a;
+
+	if (!wrote(&a) || took <= 0)
+		return 0;
+	return plaintext(a.conn, a.base, took);
+}
+
+/* It says 1 and, elsewhere, how many: all of them, or as many as fit into records. */
+SEC("uretprobe/write_ex")
+int tls_wrote_ex(void *ctx)
+{
+	u32 ok = returned(ctx);
+	struct asked a;
+
+	if (!wrote(&a) || ok != 1)
+		return 0;
+	return plaintext(a.conn, a.base, a.len);
 }
 
 /* crypto/tls.(*Conn).Write by Go's own calling convention (since 1.17; arm64: 1.18). */

@@ -13,6 +13,13 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type tlsAsked struct {
+	_    structs.HostLayout
+	Conn uint64
+	Base uint64
+	Len  uint64
+}
+
 type tlsCounters struct {
 	_               structs.HostLayout
 	Calls           uint64
@@ -39,6 +46,7 @@ type tlsFileid struct {
 
 type tlsNews struct {
 	_      structs.HostLayout
+	Time   uint64
 	Inode  uint64
 	Device uint32
 	Kind   uint32
@@ -107,6 +115,7 @@ type tlsTail struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	tlsMapAsking            = "asking"
 	tlsMapEvents            = "events"
 	tlsMapKin               = "kin"
 	tlsMapKnown             = "known"
@@ -123,7 +132,10 @@ const (
 	tlsProgTellEnter        = "tell_enter"
 	tlsProgTellExec         = "tell_exec"
 	tlsProgTlsGo            = "tls_go"
+	tlsProgTlsSend          = "tls_send"
 	tlsProgTlsWrite         = "tls_write"
+	tlsProgTlsWrote         = "tls_wrote"
+	tlsProgTlsWroteEx       = "tls_wrote_ex"
 	tlsVarGuardDevice       = "guard_device"
 	tlsVarGuardInode        = "guard_inode"
 	tlsVarMaxBytes          = "max_bytes"
@@ -188,13 +200,17 @@ type tlsProgramSpecs struct {
 	TellEnter        *ebpf.ProgramSpec `ebpf:"tell_enter"`
 	TellExec         *ebpf.ProgramSpec `ebpf:"tell_exec"`
 	TlsGo            *ebpf.ProgramSpec `ebpf:"tls_go"`
+	TlsSend          *ebpf.ProgramSpec `ebpf:"tls_send"`
 	TlsWrite         *ebpf.ProgramSpec `ebpf:"tls_write"`
+	TlsWrote         *ebpf.ProgramSpec `ebpf:"tls_wrote"`
+	TlsWroteEx       *ebpf.ProgramSpec `ebpf:"tls_wrote_ex"`
 }
 
 // tlsMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tlsMapSpecs struct {
+	Asking    *ebpf.MapSpec `ebpf:"asking"`
 	Events    *ebpf.MapSpec `ebpf:"events"`
 	Kin       *ebpf.MapSpec `ebpf:"kin"`
 	Known     *ebpf.MapSpec `ebpf:"known"`
@@ -247,6 +263,7 @@ func (o *tlsObjects) Close() error {
 //
 // It can be passed to loadTlsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tlsMaps struct {
+	Asking    *ebpf.Map `ebpf:"asking"`
 	Events    *ebpf.Map `ebpf:"events"`
 	Kin       *ebpf.Map `ebpf:"kin"`
 	Known     *ebpf.Map `ebpf:"known"`
@@ -261,6 +278,7 @@ type tlsMaps struct {
 
 func (m *tlsMaps) Close() error {
 	return _TlsClose(
+		m.Asking,
 		m.Events,
 		m.Kin,
 		m.Known,
@@ -304,7 +322,10 @@ type tlsPrograms struct {
 	TellEnter        *ebpf.Program `ebpf:"tell_enter"`
 	TellExec         *ebpf.Program `ebpf:"tell_exec"`
 	TlsGo            *ebpf.Program `ebpf:"tls_go"`
+	TlsSend          *ebpf.Program `ebpf:"tls_send"`
 	TlsWrite         *ebpf.Program `ebpf:"tls_write"`
+	TlsWrote         *ebpf.Program `ebpf:"tls_wrote"`
+	TlsWroteEx       *ebpf.Program `ebpf:"tls_wrote_ex"`
 }
 
 func (p *tlsPrograms) Close() error {
@@ -315,7 +336,10 @@ func (p *tlsPrograms) Close() error {
 		p.TellEnter,
 		p.TellExec,
 		p.TlsGo,
+		p.TlsSend,
 		p.TlsWrite,
+		p.TlsWrote,
+		p.TlsWroteEx,
 	)
 }
 

@@ -1,0 +1,39 @@
+package bpf
+
+import "guard"
+
+// ChannelTLS is what a program handed to its TLS library: plaintext on its way to a socket.
+const ChannelTLS guard.Channel = "tls"
+
+// MonitorOptions of a Monitor.
+type MonitorOptions struct {
+	Options
+	// TLS searches also what programs hand to libssl, GnuTLS, Go's crypto/tls and
+	// OpenSSL inside of their own executable, where symbols say where that is. It
+	// detects, and refuses nothing.
+	TLS bool
+
+	own string // for tests: guard's executable, if it is not this one
+}
+
+// TLSReport says what a Monitor sees of TLS.
+type TLSReport struct {
+	// Files that have a probe, by name, with the functions that it sits at.
+	Files map[string][]string
+	// Uncovered are the processes that began to speak TLS on a socket by none of these
+	// files, by program.
+	Uncovered map[string]int
+	// Failed are files with such a function at which no probe could be put.
+	Failed map[string]string
+	// Lost news of processes and files: a new TLS library may have gone unnoticed.
+	Lost uint64
+}
+
+// UncoveredProcesses is the sum over all programs.
+func (r TLSReport) UncoveredProcesses() int {
+	n := 0
+	for _, k := range r.Uncovered {
+		n += k
+	}
+	return n
+}
