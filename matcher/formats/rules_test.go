@@ -1,12 +1,31 @@
 package formats
 
 import (
+	"os"
 	"strings"
 	"testing"
 )
 
+// cache is where the databases of one run of the tests are, so that each is
+// compiled once.
+var cache string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "formats")
+	if err != nil {
+		panic(err)
+	}
+	cache = dir
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
 func newSet(t testing.TB, o Options) *Set {
 	t.Helper()
+	if o.CacheDir == "" {
+		o.CacheDir = cache
+	}
 	s, err := New(o)
 	if err != nil {
 		t.Fatal(err)
