@@ -225,3 +225,89 @@ func TestHeld(t *testing.T) {
 		t.Errorf("%d bytes are held, want 3", s.Held())
 	}
 }
+
+// What a program prints line after line is looked at without the model.
+func TestPlainOutput(t *testing.T) {
+	const rows, cols = 24, 80
+	for _, name := range []string{"lines of a program", "columns of a program"} {
+		for _, d := range drawings {
+			if d.name != name {
+				continue
+			}
+			for _, before := range []string{"", "$ run\r\n", strings.Repeat("some \x1b[1mtext\x1b[m\t of lines   in it\r\n", 3000), strings.Repeat("y\r\n", 200)} {
+				in := before + strings.Join(d.draw(rows, cols, value), "")
+				for _, n := range []int{1, 3, 10, 64, 4096, len(in)} {
+					if n < 64 && len(before) > 1000 {
+						continue
+					}
+					e := newTerminal(t, rows, cols)
+					s := New(rows, cols, finder(value), redact)
+					plain := s.plain.on
+					all := play(t, s, []string{in}, n, func(out []byte) {
+						e.Write(out)
+						if r := e.rows(); drawn(r, value, cols) {
+							t.Fatalf("%s after %d bytes in pieces of %d:\n%s", name, len(before), n, strings.Join(r, "\n"))
+						}
+					})
+					if !plain || !strings.Contains(all, "*") {
+						t.Errorf("%s after %d bytes in pieces of %d: no mask", name, len(before), n)
+					}
+				}
+			}
+		}
+	}
+}
+
+// The model is right after any amount of plain output that it did not see.
+func TestPlainOutputIsCaughtUp(t *testing.T) {
+	for seed := range uint64(60) {
+		r := newRand(seed)
+		rows, cols := 4+r.IntN(20), 8+r.IntN(90)
+		var b strings.Builder
+		for range r.IntN(4000) {
+			switch r.IntN(9) {
+			case 0:
+				fmt.Fprintf(&b, "\x1b[3%dm", r.IntN(8))
+			case 1:
+				b.WriteString("\x1b[0m")
+			case 2:
+				b.WriteString("\t")
+			case 3:
+				b.WriteString("\n")
+			case 4:
+				b.WriteString(strings.Repeat("word ", r.IntN(30)))
+			case 5:
+				b.WriteString("漢字")
+			default:
+				fmt.Fprintf(&b, "line %d\r\n", r.IntN(1000))
+			}
+		}
+		fast, slow := New(rows, cols, none, redact), New(rows, cols, none, redact)
+		slow.plain.on = false
+		slow.plain.quiet = -1 << 40
+		f, g := fast.Wrap(passAll), slow.Wrap(passAll)
+		in := []byte(b.String())
+		for i, n := 0, 1+r.IntN(5000); i < len(in); i += n {
+			f(in[i:min(i+n, len(in))], 0)
+			g(in[i:min(i+n, len(in))], 0)
+		}
+		m, w := fast.current(), slow.m
+		a, c := m.cur, w.cur
+		a.unsure, c.unsure = false, false
+		if got, want := strings.Join(m.text(), "\n"), strings.Join(w.text(), "\n"); got != want || a != c {
+			t.Fatalf("seed %d, %dx%d: %+v\n%s\nwant %+v\n%s", seed, rows, cols, a, got, c, want)
+		}
+	}
+}
+
+// Rows that are joined are one text, also where a value has blanks in it.
+func TestJoinedRows(t *testing.T) {
+	const v = "orchid lamp 7 gravel tin"
+	const rows, cols = 12, 40
+	parts := []string{"\x1b[H\x1b[2J", at(3, 1, v[15:]), at(9, 1, "else"), at(2, cols-14, v[:15])}
+	e := newTerminal(t, rows, cols)
+	all := play(t, New(rows, cols, finder(v), redact), parts, 0, func(out []byte) { e.Write(out) })
+	if r := strings.Join(e.rows(), ""); strings.Contains(r, v) || !strings.Contains(all, "*") {
+		t.Errorf("%q shows %q", all, r)
+	}
+}

@@ -178,18 +178,15 @@ func plainSeq(b []byte) (n int, ok bool) {
 }
 
 func (p *plain) space() {
-	p.blanks++
 	p.col++
-	if p.field == nil {
-		return
-	}
-	if p.blanks > 1 {
+	if p.blanks++; p.blanks > 1 {
 		p.field = nil
-		return
 	}
-	// Of text with blanks the first word and the last one are what may go on in other
-	// lines.
-	f := p.field
+}
+
+// word begins another word of the field. Of text with blanks the first word and the
+// last one are what may go on in other lines.
+func (p *plain) word(f *column) {
 	if !f.first {
 		f.buf = f.buf[:f.word]
 	} else {
@@ -201,6 +198,9 @@ func (p *plain) space() {
 }
 
 func (p *plain) text(b []byte, w int) {
+	if p.field != nil && p.blanks > 0 {
+		p.word(p.field)
+	}
 	if p.field == nil && p.col < maxColumn {
 		f := p.cols[p.col]
 		if f == nil {
