@@ -28,6 +28,7 @@ type search struct {
 	weak     []cand
 	other    []cand // of finders
 	seen     []cand // the last of them
+	again    int64  // where the weak are looked at again
 	cells    []cell
 	nextCell int64 // of rules without keywords
 	reach    int64 // where the last strong finding ends
@@ -97,7 +98,7 @@ func (s *search) anchors() {
 			s.heat(c)
 		case r.Weak:
 			s.weak = append(s.weak, c)
-		case s.plausible(r, c):
+		case s.free(r, c):
 			s.strong = append(s.strong, c)
 		}
 	}
@@ -116,8 +117,8 @@ func (s *search) anchors() {
 	s.scanned = len(s.b)
 }
 
-// plausible is the cheap part of what a match needs, for anchors that are common.
-func (s *search) plausible(r *rule, c cand) bool {
+// free is the cheap part of what a match needs, for anchors that are common: the byte before.
+func (s *search) free(r *rule, c cand) bool {
 	at := int(c.at - s.base)
 	return c.align != 0 || r.Before > 0 || at == 0 || leftFree(s.b, at, &r.left)
 }
@@ -212,11 +213,22 @@ func (s *search) frontier() int64 {
 	return n
 }
 
+const weakStep = 64
+
 func (s *search) settleWeak() {
+	end := s.base + int64(len(s.b))
+	if end < s.again && !s.last {
+		return
+	}
 	i, front := 0, s.frontier()
 	for ; i < len(s.weak); i++ {
 		f, st := s.try(s.weak[i])
-		if st == more || st == yes && f.End > front {
+		if st == more {
+			// Not with every byte that comes: such windows are long.
+			s.again = end + weakStep
+			break
+		}
+		if st == yes && f.End > front {
 			break
 		}
 		if st == yes && !s.meets(f) {

@@ -67,6 +67,15 @@ func TestAUsersRuleTakesTheBuiltInOnesPlace(t *testing.T) {
 	}
 }
 
+func TestNear(t *testing.T) {
+	s := newSet(t, Options{Rules: load(t, "provider='me'\n[[rule]]\nid='word'\nregex='wrd-[0-9]{6}'\nnear=['Gizmo']\nplain=true")})
+	for text, want := range map[string]bool{"gizmo: wrd-142536\n": true, "GIZMO=wrd-142536\n": true, "wrd-142536\n": false, "wrd-142536 gizmo\n": false, "gizmo" + strings.Repeat(" ", 300) + "wrd-142536": false} {
+		if got := has(s.Scan([]byte(text), ""), "word"); got != want {
+			t.Errorf("in %q found is %v", text, got)
+		}
+	}
+}
+
 func TestIgnore(t *testing.T) {
 	token := Sample("github-pat", 4)
 	s := newSet(t, Options{Ignore: func(b []byte) bool { return string(b) == token }})
