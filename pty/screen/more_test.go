@@ -282,6 +282,10 @@ func TestPlainOutputIsCaughtUp(t *testing.T) {
 				fmt.Fprintf(&b, "line %d\r\n", r.IntN(1000))
 			}
 		}
+		if seed%5 == 0 { // more than is kept, with colours that were set long ago
+			fmt.Fprintf(&b, "\x1b[0m\x1b[4%dmx\r\n", 1+r.IntN(7))
+			b.WriteString(strings.Repeat("a line of text\r\n", 12000))
+		}
 		fast, slow := New(rows, cols, none, redact), New(rows, cols, none, redact)
 		slow.plain.on = false
 		slow.plain.quiet = -1 << 40
