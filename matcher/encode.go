@@ -20,6 +20,7 @@ const (
 	encJSON
 	encUTF16
 	encReversed
+	encodings // how many there are
 )
 
 var encodingNames = [...]string{"raw", "base64", "base64url", "hex", "percent", "json", "utf-16", "reversed"}
@@ -33,7 +34,7 @@ func (e encoding) name(m marks) string {
 	if once&markEscaped != 0 {
 		once &^= markJSON
 	}
-	for i, s := range [markCount]string{"ansi", "html", "json", "escaped", "percent"} {
+	for i, s := range [markCount]string{"ansi", "hidden", "html", "json", "escaped", "joined", "quoted-printable", "percent"} {
 		if once>>i&1 != 0 {
 			name += "+" + s
 		}

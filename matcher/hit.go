@@ -3,6 +3,7 @@ package matcher
 import (
 	"cmp"
 	"slices"
+	"strings"
 
 	"guard"
 )
@@ -26,7 +27,20 @@ func compare(a, b Hit) int {
 	return cmp.Or(
 		cmp.Compare(a.Start, b.Start), cmp.Compare(b.End, a.End),
 		cmp.Compare(a.Class, b.Class), cmp.Compare(a.ID.Context, b.ID.Context), cmp.Compare(a.ID.Name, b.ID.Name),
-		cmp.Compare(a.ID.Version, b.ID.Version), cmp.Compare(a.Encoding, b.Encoding))
+		cmp.Compare(a.ID.Version, b.ID.Version), cmp.Compare(rank(a.Encoding), rank(b.Encoding)), cmp.Compare(a.Encoding, b.Encoding))
+}
+
+// rank prefers a form of its own to one with what shows nothing in it, as UTF-16
+// has a NUL in every character, and what is found first: a list of numbers ends
+// with the byte after it.
+func rank(encoding string) int {
+	switch {
+	case strings.HasPrefix(encoding, "hidden"):
+		return 1
+	case strings.HasSuffix(encoding, "-wrapped"):
+		return -1
+	}
+	return 0
 }
 
 // merge sorts hits and drops those that lie inside another hit of the same

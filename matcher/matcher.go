@@ -389,16 +389,14 @@ func (m *Matcher) Scan(b []byte) []Hit {
 			hits = append(hits, h)
 		}
 	}
-	f, v := fold{min: foldRun}, newView(2, 0)
+	l := newLayers(maxDepth, "")
 	var segs [1]seg
 	text, none := plain(&segs, b, 0), text{}
 	const step = 64 << 10 // so that the copies stay small
 	for i := 0; i < len(b); i += step {
-		hits = f.write(set, &none, &text, i, min(i+step, len(b)), hits)
-		hits = v.write(set, &none, &text, i, min(i+step, len(b)), hits)
+		hits = l.write(set, &none, &text, i, min(i+step, len(b)), hits)
 	}
-	hits = v.finish(set, int64(len(b)), hits)
-	f.wipe()
-	v.wipe()
+	hits = l.finish(set, int64(len(b)), hits)
+	l.wipe()
 	return merge(slices.DeleteFunc(hits, func(h Hit) bool { return h.End > int64(len(b)) }))
 }

@@ -1,6 +1,8 @@
 package matcher
 
 import (
+	"bytes"
+	"encoding/hex"
 	"regexp"
 	"slices"
 	"strconv"
@@ -26,9 +28,13 @@ func naive(set *set, b []byte) []Hit {
 // cuts before the first escape in them: these may be there.
 func agree(set *set, b []byte, got []Hit) bool {
 	must, may := naiveHits(set, b)
+	return consistent(set, b, must, may, got)
+}
+
+func consistent(set *set, b []byte, must, may, got []Hit) bool {
 	all := slices.Concat(must, may)
 	for _, h := range got {
-		if !slices.Contains(all, h) {
+		if !slices.Contains(all, h) && !novel(set, b, h) {
 			return false
 		}
 	}
@@ -38,6 +44,33 @@ func agree(set *set, b []byte, got []Hit) bool {
 		}
 	}
 	return true
+}
+
+// novel says that h is of a kind that naive does not know: what is in lists of
+// numbers, in encodings on top of each other, or cut by what shows nothing. A
+// list in hex has to hold the value.
+func novel(set *set, b []byte, h Hit) bool {
+	for _, kind := range strings.FieldsFunc(strings.TrimSuffix(h.Encoding, "-wrapped"), func(r rune) bool { return r == '+' }) {
+		switch kind {
+		case "hidden", "joined", "quoted-printable", "decimal", "octal", "base32", "gzip", "zlib", "zstd", "zip", "br":
+			return true
+		}
+	}
+	outer, inner, twice := strings.Cut(h.Encoding, "+")
+	if twice {
+		return (outer == "base64" || outer == "hex") && inner != ""
+	}
+	if h.Encoding != "hex" {
+		return false
+	}
+	text := strings.NewReplacer("0x", "", "0X", "").Replace(string(b[h.Start:h.End]))
+	v, err := hex.DecodeString(strings.Map(func(r rune) rune {
+		if strings.ContainsRune(hexLower+hexUpper, r) {
+			return r
+		}
+		return -1
+	}, text))
+	return err == nil && slices.ContainsFunc(set.needles[1:], func(d []byte) bool { return bytes.Contains(v, d) })
 }
 
 func naiveHits(set *set, b []byte) (hits, may []Hit) {

@@ -18,8 +18,7 @@ type Stream struct {
 	safe   int64
 	buf    []byte    // the last bytes written, at least retain of them if there are
 	held   int       // how many of them are the beginning of a needle
-	fold   fold      // the same stream without the line breaks that wrap base64
-	view   *view     // and with its escapes decoded
+	layers *layers   // the same stream without line breaks, with escapes decoded, and what is encoded in it
 	recent []Hit     // reported, and not yet wholly before safe
 	ms     []match   // reused
 	segs   [2][1]seg // reused
@@ -28,7 +27,7 @@ type Stream struct {
 
 // Stream opens a stream at offset 0.
 func (m *Matcher) Stream() *Stream {
-	return &Stream{m: m, buf: make([]byte, 0, joined+2*maxNeedle), fold: fold{min: foldRun}, view: newView(2, 0)}
+	return &Stream{m: m, buf: make([]byte, 0, joined+2*maxNeedle), layers: newLayers(maxDepth, "")}
 }
 
 // Write takes the next bytes and returns the hits that end in them or, where an
@@ -63,9 +62,8 @@ func (s *Stream) Write(p []byte) (hits []Hit, safe int64) {
 // views searches what p makes of the stream without line breaks and escapes.
 func (s *Stream) views(set *set, p []byte, hits []Hit) []Hit {
 	prev, text := plain(&s.segs[0], s.buf, s.pos-int64(len(s.buf))), plain(&s.segs[1], p, s.pos)
-	hits = s.fold.write(set, &prev, &text, 0, len(p), hits)
 	n := len(hits)
-	hits = s.view.write(set, &prev, &text, 0, len(p), hits)
+	hits = s.layers.write(set, &prev, &text, 0, len(p), hits)
 	return s.late(hits, n)
 }
 
@@ -104,8 +102,7 @@ func (s *Stream) Close() []Hit {
 	hits = s.finish(hits)
 	s.closed = true
 	clear(s.buf[:cap(s.buf)])
-	s.fold.wipe()
-	s.view.wipe()
+	s.layers.wipe()
 	return hits
 }
 
@@ -119,7 +116,7 @@ func (s *Stream) finish(hits []Hit) []Hit {
 		return hits
 	}
 	n := len(hits)
-	hits = s.view.finish(set, s.pos, hits)
+	hits = s.layers.finish(set, s.pos, hits)
 	return merge(s.late(slices.DeleteFunc(hits, func(h Hit) bool { return h.End > s.pos }), n))
 }
 
@@ -180,16 +177,15 @@ func (s *Stream) adopt(set *set) []Hit {
 			hits = append(hits, h)
 		}
 	}
-	hits = s.fold.adopt(set, hits)
 	var segs [1]seg
 	text := plain(&segs, tail, base)
-	hits = s.view.adopt(set, &text, hits)
+	hits = s.layers.adopt(set, &text, hits)
 	return slices.DeleteFunc(hits, func(h Hit) bool { return h.End <= s.safe || s.known(h) })
 }
 
 // settle moves safe and remembers what it must not report twice.
 func (s *Stream) settle(hits []Hit) []Hit {
-	s.safe = max(s.safe, s.view.safe(s.fold.safe(s.pos-int64(s.held))))
+	s.safe = max(s.safe, s.layers.safe(s.pos-int64(s.held)))
 	s.recent = append(s.recent, hits...)
 	s.recent = slices.DeleteFunc(s.recent, func(h Hit) bool { return h.End <= s.safe })
 	return hits

@@ -7,17 +7,21 @@ import (
 
 // marks are what happened to a stretch of text on its way from the stream: the
 // escapes that were decoded in it, or removed before it.
-type marks uint16
+type marks uint32
 
 const (
-	markANSI marks = 1 << iota
+	markANSI   marks = 1 << iota
+	markHidden       // what shows nothing
 	markHTML
 	markJSON
 	markEscaped // a backslash that JSON does not have
+	markJoined  // pieces of a string in source code
+	markQuoted  // quoted-printable
 	markPercent
 	markCount = iota
 	// Twice decoded: the same ones, shifted.
 	markWrapped marks = 1 << (2 * markCount)
+	markDecoded marks = 2 << (2 * markCount) // by what Hit.Encoding begins with
 
 	level1 marks = 1<<markCount - 1
 	level2 marks = level1 << markCount
@@ -25,13 +29,51 @@ const (
 
 // seg says where b[at], and what follows up to the next seg, was in the stream:
 // at raw and the bytes after it, or, if width is not 0, all of it is what
-// the width bytes at raw stand for.
+// the width bytes at raw stand for; or, if bits is not 0, each byte at raw and
+// after it, but for sub bits of the first, holds so many bits of it; with a width
+// too, it is not known before the last of these. The first skip of these bytes are
+// before b[at].
 type seg struct {
 	at    int
 	width int32
+	skip  int32
 	kind  marks // of the bytes
 	cut   marks // of what was removed before the first of them
+	bits  uint8
+	sub   uint8
 	raw   int64
+}
+
+// first is where in the stream the byte n bytes after at begins, and after is
+// where it ends.
+func (s *seg) first(n int) int64 {
+	switch {
+	case s.bits != 0:
+		return s.raw + (8*(int64(n)+int64(s.skip))+int64(s.sub))/int64(s.bits)
+	case s.width != 0:
+		return s.raw
+	}
+	return s.raw + int64(n)
+}
+
+func (s *seg) after(n int) int64 {
+	switch {
+	case s.width != 0:
+		return s.raw + int64(s.width)
+	case s.bits != 0:
+		return s.raw + (8*(int64(n)+int64(s.skip))+int64(s.sub)+7)/int64(s.bits) + 1
+	}
+	return s.raw + int64(n) + 1
+}
+
+// forward moves s by n bytes.
+func (s *seg) forward(n int) {
+	switch {
+	case s.bits != 0:
+		s.skip += int32(n)
+	case s.width == 0:
+		s.raw += int64(n)
+	}
 }
 
 // text is bytes that know where they were in the stream. In segs the first is
@@ -69,19 +111,13 @@ func (t *text) find(at int) int {
 // raw is the stream offset of b[at], or of what it stands for.
 func (t *text) raw(at int) int64 {
 	s := &t.segs[t.find(at)]
-	if s.width != 0 {
-		return s.raw
-	}
-	return s.raw + int64(at-s.at)
+	return s.first(at - s.at)
 }
 
 // end is the stream offset after b[at].
 func (t *text) end(at int) int64 {
 	s := &t.segs[t.find(at)]
-	if s.width != 0 {
-		return s.raw + int64(s.width)
-	}
-	return s.raw + int64(at-s.at) + 1
+	return s.after(at - s.at)
 }
 
 // marks are those of b[i:j].
@@ -105,15 +141,15 @@ func (t *text) add(s *text, i, j int, cut marks) {
 		from := max(i, g.at)
 		if g.at < i {
 			g.cut = 0
-			if g.width == 0 {
-				g.raw += int64(i - g.at)
-			}
+			g.forward(i - g.at)
 		}
 		g.cut |= cut
 		cut = 0
 		g.at = len(t.b) + from - i
-		if n := len(t.segs); n > 0 && g.width == 0 && g.kind|g.cut == 0 {
-			if l := &t.segs[n-1]; l.width == 0 && l.kind == 0 && l.raw+int64(g.at-l.at) == g.raw {
+		if n := len(t.segs); n > 0 && g.width == 0 && g.cut == 0 {
+			l := &t.segs[n-1]
+			if l.width == 0 && l.kind == g.kind && l.bits == g.bits && (g.bits == 0 && g.kind == 0 && l.raw+int64(g.at-l.at) == g.raw ||
+				g.bits != 0 && l.raw == g.raw && l.sub == g.sub && int(l.skip)+g.at-l.at == int(g.skip)) {
 				continue // it goes on
 			}
 		}
@@ -130,9 +166,7 @@ func (t *text) drop(n int) int {
 	}
 	k := t.find(cut)
 	first := t.segs[k]
-	if first.width == 0 {
-		first.raw += int64(cut - first.at)
-	}
+	first.forward(cut - first.at)
 	if first.at < cut {
 		first.cut = 0
 	}
@@ -159,13 +193,14 @@ func (t *text) reset() { t.b, t.segs = t.b[:0], t.segs[:0] }
 // window is text that is searched once, as it grows.
 type window struct {
 	text
-	own     marks // report only what has one of these,
-	and     marks // and, unless it is 0, one of these
-	lean    bool  // it is made of a text that was made here:
-	back    int   // take that many bytes before it at least
-	floor   int64 // no hit that is still to be found begins before that offset in the stream
-	scanned int   // b[:scanned] was searched
-	held    int   // how many of these, at the end, begin a needle
+	own     marks  // report only what has one of these,
+	and     marks  // and, unless it is 0, one of these
+	lean    bool   // it is made of a text that was made here:
+	back    int    // take that many bytes before it at least
+	floor   int64  // no hit that is still to be found begins before that offset in the stream
+	scanned int    // b[:scanned] was searched
+	held    int    // how many of these, at the end, begin a needle
+	as      string // what Hit.Encoding begins with
 }
 
 // seed takes what came before s.b[i], which follows prev: the last retain bytes,
@@ -226,9 +261,21 @@ func (w *window) hit(set *set, needle, end int, hits []Hit) []Hit {
 		return hits
 	}
 	if h, ok := set.hit(needle, w.raw(start), w.end(end-1), m); ok {
+		h.Encoding = under(w.as, h.Encoding)
 		hits = append(hits, h)
 	}
 	return hits
+}
+
+// under is the name of what is encoded as name in what was decoded from as.
+func under(as, name string) string {
+	switch {
+	case as == "":
+		return name
+	case name == "raw":
+		return as
+	}
+	return as + "+" + name
 }
 
 // again searches all of it for a set that is new.

@@ -14,8 +14,9 @@ const (
 )
 
 const (
-	maxString = 2048 // bytes, of a terminal's control string
-	maxCSI    = 64   // bytes
+	maxString = 2048       // bytes, of a terminal's control string
+	maxCSI    = 64         // bytes
+	can, sub  = 0x18, 0x1a // end a control sequence that is not complete (ECMA-48, and what terminals do)
 )
 
 // introducers are the bytes that escapes begin with.
@@ -251,6 +252,8 @@ func controlToken(b []byte) (verdict, int, int, marks) {
 			switch c := b[i]; {
 			case c >= 0x40 && c <= 0x7e:
 				return removed, i + 1, 0, markANSI
+			case c == can || c == sub:
+				return removed, i + 1, 0, markANSI
 			case c < 0x20 || c > 0x7e || i >= maxCSI:
 				return removed, i, 0, markANSI
 			}
@@ -259,7 +262,7 @@ func controlToken(b []byte) (verdict, int, int, marks) {
 	case ']', 'P', 'X', '^', '_':
 		for i := 2; i < len(b); i++ {
 			switch c := b[i]; {
-			case c == 0x07:
+			case c == 0x07 || c == can || c == sub:
 				return removed, i + 1, 0, markANSI
 			case c == '\\' && b[i-1] == 0x1b:
 				return removed, i + 1, 0, markANSI
@@ -271,7 +274,7 @@ func controlToken(b []byte) (verdict, int, int, marks) {
 	}
 	for i := 1; i < len(b); i++ {
 		switch c := b[i]; {
-		case c >= 0x30 && c <= 0x7e:
+		case c >= 0x30 && c <= 0x7e || c == can || c == sub:
 			return removed, i + 1, 0, markANSI
 		case c < 0x20 || c > 0x7e || i >= maxCSI:
 			return removed, i, 0, markANSI

@@ -2,6 +2,7 @@ package matcher
 
 import (
 	"bytes"
+	"encoding/binary"
 	"unicode/utf8"
 )
 
@@ -22,27 +23,38 @@ const (
 // What it does depends on the bytes alone, not on how they are cut.
 type view struct {
 	window
-	active bool
-	shift  int   // of marks: 0, or markCount for the view of a view
-	quiet  int   // bytes until the next question
-	last   int   // a hit with an escape begins at b[last] or before it
-	cut    marks // of what was removed at the end of b
-	pend   text  // the beginning of an escape
-	fold   *fold // of what it decoded, without line breaks
-	next   *view // of what it decoded, decoded again
-	fed    int   // b[:fed] is with these two
+	lang    *lang
+	classes *classes // of the text that write is given; nil: not known
+	active  bool
+	shift   int   // of marks: 0, or markCount for the view of a view
+	quiet   int   // bytes until the next question
+	last    int   // a hit with an escape begins at b[last] or before it
+	cut     marks // of what was removed at the end of b
+	pend    text  // the beginning of an escape
+	fold    *fold // of what it decoded, without line breaks
+	next    *view // of what it decoded, decoded again
+	fed     int   // b[:fed] is with these two
 }
 
-// newView makes a view of a stream, and, with depth 2, the one of that one.
-func newView(depth, level int) *view {
-	v := &view{shift: level * markCount}
+// newView makes a view of a stream, and, with depth 2, the one of that one, in
+// which the escapes of strings are decoded.
+func newView(l *lang, depth, level int) *view {
+	v := &view{lang: l, shift: level * markCount}
 	v.own, v.lean, v.back = level1<<v.shift, level > 0, lookBack
 	v.fold = &fold{}
 	v.fold.and, v.fold.lean = v.own, true
 	if depth > 1 {
-		v.next = newView(depth-1, level+1)
+		v.next = newView(&escapeLang, depth-1, level+1)
 	}
 	return v
+}
+
+// name says what Hit.Encoding begins with.
+func (v *view) name(as string) {
+	v.as, v.fold.as = as, as
+	if v.next != nil {
+		v.next.name(as)
+	}
 }
 
 // places remembers where the next of each introducer is.
@@ -50,7 +62,26 @@ type places [len(introducers)]int
 
 // next is the place of the first introducer in b[i:to] that opens, or to. from is where b
 // was first asked.
-func (p *places) next(b []byte, i, to int) int {
+func (p *places) next(b []byte, i, to int, l *lang, m *classes) int {
+	if m != nil {
+		for ; i < to; i++ {
+			if i = m.next(l.class, i); i >= to {
+				return to
+			}
+			if l.intro[b[i]] && (i+1 >= to || l.opens(b[i], b[i+1])) {
+				return i
+			}
+		}
+		return to
+	}
+	if l != &escapeLang {
+		for ; i < to; i++ {
+			if l.intro[b[i]] && (i+1 >= to || l.opens(b[i], b[i+1])) {
+				return i
+			}
+		}
+		return to
+	}
 	for near := min(to, i+nearby); i < near; i++ {
 		if c := b[i]; special[c]&1 != 0 && (i+1 >= to || opens(c, b[i+1])) {
 			return i
@@ -93,7 +124,10 @@ func (v *view) write(set *set, prev, s *text, from, to int, hits []Hit) []Hit {
 			before = text{s.b[:max(0, from-old)], s.segs}
 		}
 		var end int
+		c := v.classes
+		v.classes = nil
 		end, hits = v.run(set, &before, &joined, 0, len(joined.b), old, hits)
+		v.classes = c
 		if len(v.pend.b) == 0 {
 			v.pend = text{joined.b[:0], joined.segs[:0]}
 		}
@@ -127,16 +161,21 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 			break
 		}
 		if !v.active {
-			if i = at.next(b, i, to); i == to {
+			if i = at.next(b, i, to, v.lang, v.classes); i == to {
 				break
 			}
-			verdict, n, size, _ := token(b[i:to], &out)
+			verdict, n, size, _ := v.lang.token(b[i:to], &out)
 			if verdict == no {
 				looked = i
 				i++
 				continue
 			}
-			if (verdict == decoded || verdict == removed) && i-looked > lookBack && set.gate.apart(b[:to], floor, i, i+n, out[:size]) {
+			if v.lang != &escapeLang {
+				if verdict != more && v.passes(set, prev, s, i, i+n, to, out[:size]) {
+					i += n
+					continue
+				}
+			} else if (verdict == decoded || verdict == removed) && i-looked > lookBack && set.gate.apart(b[:to], floor, i, i+n, out[:size]) {
 				i += n
 				floor = i
 				continue
@@ -144,7 +183,7 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 			if floor > 0 {
 				v.floor, floor = s.end(floor-1), 0
 			}
-			if verdict > no {
+			if verdict > no && v.lang == &escapeLang {
 				if end, closed := v.closed(set, prev, s, i, i+n, to, looked, verdict, out[:size]); closed {
 					i = end
 					v.floor = s.end(i - 1)
@@ -154,10 +193,13 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 			v.quiet = glance
 			v.seed(set, prev, s, i)
 			v.active, v.last, v.cut, v.fed = true, -1, 0, len(v.b)-open(v.b)
+			if v.next != nil && v.lang != &escapeLang {
+				v.next.floor = 0 // it may get once more what it had
+			}
 		}
-		if !isIntroducer(b[i]) {
+		if !v.lang.intro[b[i]] {
 			j, limit := i+1, min(to, i+v.quiet)
-			for j < limit && !isIntroducer(b[j]) {
+			for j < limit && !v.lang.intro[b[j]] {
 				j++
 			}
 			v.add(s, i, j, v.cut)
@@ -169,8 +211,8 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 			}
 			continue
 		}
-		verdict, n, size, kind := token(b[i:to], &out)
-		if (verdict == removed || verdict == decoded) && !pending(v.b[max(0, len(v.b)-lookBack):]) {
+		verdict, n, size, kind := v.lang.token(b[i:to], &out)
+		if v.lang == &escapeLang && (verdict == removed || verdict == decoded) && !pending(v.b[max(0, len(v.b)-lookBack):]) {
 			if extra, ok := settled(out[:size], b[i+n:to]); ok && !set.gate.crosses(v.b, out[:size], b[i+n:to]) {
 				if hits = v.flush(set, hits); v.calm() {
 					v.stop() // nothing goes on here
@@ -227,6 +269,51 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 		v.floor = s.end(floor - 1)
 	}
 	return i, hits
+}
+
+// passes says that no needle has the escape s.b[i:j] in it, which stands for out,
+// in the way of gate.
+func (v *view) passes(set *set, prev, s *text, i, j, to int, out []byte) bool {
+	g := set.gate
+	var room [lookBack]byte
+	tail := room[:0]
+	if i < lookBack {
+		tail = append(append(tail, prev.b[max(0, len(prev.b)-(lookBack-i)):]...), s.b[:i]...)
+	} else {
+		tail = s.b[i-lookBack : i]
+	}
+	if v.next != nil && bytes.ContainsAny(tail, introducers) {
+		return false
+	}
+	var x [gram + 1 + utf8.UTFMax]byte
+	n := copy(x[:], out)
+	for steps := 0; n <= gram; steps++ {
+		if j >= to || steps > quiet {
+			return false
+		}
+		size, l := 1, 1
+		var c [utf8.UTFMax]byte
+		c[0] = s.b[j]
+		if v.lang.intro[c[0]] {
+			switch verdict, w, k, _ := v.lang.token(s.b[j:to], &c); verdict {
+			case more:
+				return false
+			case no:
+				c[0] = s.b[j]
+			default:
+				size, l = k, w
+			}
+		}
+		if size > 0 && (special[c[0]]&2 != 0 || v.next != nil && isIntroducer(c[0])) {
+			return false
+		}
+		n += copy(x[n:], c[:size])
+		j += l
+	}
+	if k := len(tail); k >= gram && g.has(binary.LittleEndian.Uint32(tail[k-gram:])) && g.joins(tail, x[0]) {
+		return false
+	}
+	return !g.has(binary.LittleEndian.Uint32(x[:])) || !g.has(binary.LittleEndian.Uint32(x[1:]))
 }
 
 // closed says that no needle has the escape s.b[i:j] in it, and where to go on.
@@ -378,7 +465,7 @@ func (v *view) safe(to int64) int64 {
 		to = min(to, at)
 	}
 	// A sequence that is removed is in a hit only if something before it is.
-	if p := &v.pend; len(p.b) > 0 && p.b[0] != 0x1b && p.b[0] != '\r' {
+	if p := &v.pend; len(p.b) > 0 && v.lang.stands[p.b[0]] {
 		to = min(to, p.raw(0))
 	}
 	to = v.fold.safe(to)

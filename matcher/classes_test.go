@@ -1,0 +1,100 @@
+package matcher
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+)
+
+var classMembers = map[class]string{
+	classEscape:  "%\\&\x1b\x08\r",
+	classNoise:   "\x00\x01\x02\x03\x04\x05\x06\x07\x0e\x0f\x10\x11\x12\x13\x14\x15\x16\x17\x18\x19\x1a\x1c\x1d\x1e\x1f\x7f\xc2\xcf\xe2\xef",
+	classQuote:   `"'`,
+	classEqual:   "=",
+	classDigit64: alphabet + "+/-_[]",
+	classMagic:   "^\x9a\x9c\x9d\xda\xdc\xdd\xfa\xfc\xfd",
+	classNumber:  "0123456789abcdefABCDEF :;,\t\n\rxX",
+	classHex:     "0123456789abcdefABCDEF",
+}
+
+func TestClasses(t *testing.T) {
+	r := newRand(50)
+	var m classes
+	for i := range 2000 {
+		b := []byte(randString(r, alphabet+"\x00\x1f\x7f=\"'% \n\xe2\xfd", r.IntN(300)))
+		if i == 0 {
+			b = b[:0]
+			for c := range 256 {
+				b = append(b, byte(c))
+			}
+		}
+		if i%3 == 0 {
+			b = append(b, strings.Repeat("a0", r.IntN(60))...)
+			b = append(b, '!')
+			b = append(b, strings.Repeat("9", r.IntN(60))...)
+		}
+		from := min(len(b), r.IntN(20))
+		m.of(b, from, len(b))
+		plain := make([][classCount]uint64, len(b[from:])/64)
+		classifyGo(plain, b[from:], classTables)
+		for k := range plain {
+			if plain[k] != m.w[k] {
+				t.Fatalf("block %d: %x, want %x", k, m.w[k], plain[k])
+			}
+		}
+		for c := range classCount {
+			in := func(i int) bool { return strings.IndexByte(classMembers[c], b[i]) >= 0 }
+			at := from + r.IntN(len(b)-from+1)
+			next, end := at, at
+			for next < len(b) && !in(next) {
+				next++
+			}
+			for end < len(b) && in(end) {
+				end++
+			}
+			if got := m.next(c, at); got != next {
+				t.Fatalf("class %d: next %d, want %d", c, got, next)
+			}
+			if got := m.end(c, at); got != end {
+				t.Fatalf("class %d: end %d, want %d", c, got, end)
+			}
+			for _, n := range []int{16, 17, 40, 64, 70} {
+				want := len(b)
+				for i := at; i < len(b); i++ {
+					j := i
+					for j < len(b) && in(j) {
+						j++
+					}
+					if j-i >= n {
+						want = i
+						break
+					}
+				}
+				if got := m.run(c, at, n); got != want {
+					t.Fatalf("class %d: run of %d at %d: %d, want %d of %d", c, n, at, got, want, len(b))
+				}
+			}
+			n := 0
+			for i := at; i < len(b); i++ {
+				n += bytes.Count([]byte(classMembers[c]), b[i:i+1])
+			}
+			if got := m.count(c, at, len(b)); got != n {
+				t.Fatalf("class %d: count %d, want %d", c, got, n)
+			}
+		}
+	}
+}
+
+func BenchmarkClasses(b *testing.B) {
+	data := corpus("text")
+	var m classes
+	b.SetBytes(int64(len(data)))
+	for b.Loop() {
+		for i := 0; i < len(data); i += 8 << 10 {
+			m.of(data, i, i+8<<10)
+			m.run(classDigit64, i, 20)
+			m.run(classHex, i, 16)
+			m.run(classNumber, i, 18)
+		}
+	}
+}

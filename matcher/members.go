@@ -1,0 +1,501 @@
+package matcher
+
+import (
+	"compress/flate"
+	"compress/gzip"
+	"compress/zlib"
+	"encoding/binary"
+	"errors"
+	"io"
+	"iter"
+
+	"github.com/andybalholm/brotli"
+	"github.com/klauspost/compress/zstd"
+)
+
+const (
+	magicBytes = 4        // so many say that something is compressed
+	maxOpen    = 2        // members at a time
+	maxHeld    = maxSpan  // bytes of a member that are held back until it ends
+	maxMember  = 64 << 20 // bytes of a member that are decompressed,
+	maxBrotli  = 1 << 20  // and of one in brotli
+	maxRatio   = 64       // bytes that come out for one, after the first
+	freeBytes  = 1 << 20  // bytes
+)
+
+// isMagic says whether b begins like gzip (RFC 1952), zlib (RFC 1950), Zstandard
+// (RFC 8878) or a member of a zip file (APPNOTE.TXT, 4.3.7) that is compressed:
+// decoded for yes, no, or more.
+func isMagic(b []byte) verdict {
+	if len(b) == 0 {
+		return more
+	}
+	var want string
+	switch b[0] {
+	case 0x1f:
+		want = "\x1f\x8b\x08"
+	case 0x28:
+		want = "\x28\xb5\x2f\xfd"
+	case 'P':
+		want = "PK\x03\x04"
+	case 'x':
+		switch {
+		case len(b) < 2:
+			return more
+		case b[1] != 0x01 && b[1] != 0x5e && b[1] != 0x9c && b[1] != 0xda:
+			return no
+		case len(b) < 3:
+			return more
+		}
+		// What a block begins with; "x^2" is more often text.
+		if k := b[2] & 7; k > 5 || b[1] == 0x5e && k < 3 {
+			return no
+		}
+		return decoded
+	default:
+		return no
+	}
+	for i := range want {
+		if i == len(b) {
+			return more
+		}
+		if b[i] != want[i] {
+			return no
+		}
+	}
+	return decoded
+}
+
+// members opens what is compressed in a text, as it comes.
+type members struct {
+	depth  int
+	as     string
+	opened []*member
+	tail   []byte // the last bytes, fewer than magicBytes
+	where  [magicBytes]int64
+	any    bool // something was written
+}
+
+func newMembers(depth int, as string) *members { return &members{depth: depth, as: as} }
+
+// begin opens what s.b[from:to] begins with.
+func (ms *members) begin(set *set, s *text, from, to int, hits []Hit) []Hit {
+	ms.any = true
+	m := newMember(ms.depth, ms.as, s.raw(from), s.b[from:to])
+	ms.opened = append(ms.opened, m)
+	return ms.feed(set, s, from, to, hits)
+}
+
+// feed gives s.b[from:to] to what is open.
+func (ms *members) feed(set *set, s *text, from, to int, hits []Hit) []Hit {
+	kept := ms.opened[:0]
+	for _, m := range ms.opened {
+		if hits = m.feed(set, s, from, to, hits); m.done {
+			m.wipe()
+		} else {
+			kept = append(kept, m)
+		}
+	}
+	clear(ms.opened[len(kept):])
+	ms.opened = kept
+	return hits
+}
+
+func (ms *members) write(set *set, prev, s *text, from, to int, c *classes, hits []Hit) []Hit {
+	if from == to {
+		return hits
+	}
+	if len(ms.opened) > 0 {
+		hits = ms.feed(set, s, from, to, hits)
+	}
+	if c == nil {
+		return hits
+	}
+	b := s.b
+	if !ms.any && ms.as == "" && looksBrotli(b[from:min(to, from+magicBytes)]) {
+		m := newMember(ms.depth, ms.as, s.raw(from), nil)
+		ms.opened = append(ms.opened, m)
+		hits = m.feed(set, s, from, to, hits)
+	}
+	ms.any = true
+	// One that began in the bytes before.
+	for k := range ms.tail {
+		if isMagic(ms.tail[k:]) != more {
+			continue
+		}
+		var room [2 * magicBytes]byte
+		head := append(append(room[:0], ms.tail[k:]...), b[from:min(to, from+magicBytes)]...)
+		if isMagic(head) == decoded && len(ms.opened) < maxOpen {
+			m := newMember(ms.depth, ms.as, ms.where[k], head)
+			before := text{b: ms.tail[k:]}
+			for i := range before.b {
+				before.segs = append(before.segs, seg{at: i, raw: ms.where[k+i]})
+			}
+			hits = m.feed(set, &before, 0, len(before.b), hits)
+			hits = m.feed(set, s, from, to, hits)
+			if !m.done {
+				ms.opened = append(ms.opened, m)
+			} else {
+				m.wipe()
+			}
+		}
+	}
+	for i := from; i < to; {
+		// All headers have one of these as their first or second byte, or "PK" before one.
+		k := min(c.next(classNoise, i), c.next(classMagic, i))
+		if k >= to {
+			break
+		}
+		i = k + 1
+		at := k
+		switch b[k] {
+		case 0x1f:
+		case 0x01, 0x5e, 0x9c, 0xda:
+			at = k - 1
+		case 0x03:
+			at = k - 2
+		case 0xfd:
+			at = k - 3
+		default:
+			continue
+		}
+		if at < from || isMagic(b[at:to]) != decoded || len(ms.opened) >= maxOpen {
+			continue
+		}
+		m := newMember(ms.depth, ms.as, s.raw(at), b[at:to])
+		if hits = m.feed(set, s, at, to, hits); m.done {
+			m.wipe()
+		} else {
+			ms.opened = append(ms.opened, m)
+		}
+	}
+	n := min(to-from, magicBytes-1)
+	old := ms.tail
+	var room [2 * magicBytes]byte
+	var where [2 * magicBytes]int64
+	tail := append(room[:0], old...)
+	copy(where[:], ms.where[:len(old)])
+	for i := to - n; i < to; i++ {
+		where[len(tail)] = s.raw(i)
+		tail = append(tail, b[i])
+	}
+	cut := max(0, len(tail)-(magicBytes-1))
+	ms.tail = append(old[:0], tail[cut:]...)
+	copy(ms.where[:], where[cut:len(tail)])
+	return hits
+}
+
+// looksBrotli says that a stream that begins with b may be in brotli, which has
+// no magic: it is no text.
+func looksBrotli(b []byte) bool {
+	if isMagic(b) != no {
+		return false
+	}
+	for _, c := range b {
+		if c < 0x20 && c != '\t' && c != '\n' && c != '\r' && c != 0x1b && c != '\b' {
+			return true
+		}
+	}
+	return false
+}
+
+func (ms *members) safe(to int64) int64 {
+	for k := range ms.tail {
+		if isMagic(ms.tail[k:]) == more {
+			to = min(to, ms.where[k])
+		}
+	}
+	for _, m := range ms.opened {
+		if m.read <= maxHeld {
+			to = min(to, m.start)
+		}
+	}
+	return to
+}
+
+func (ms *members) finish(set *set, end int64, hits []Hit) []Hit {
+	for _, m := range ms.opened {
+		m.eof = true
+		hits = m.feed(set, &text{}, 0, 0, hits)
+		m.wipe()
+	}
+	ms.opened = ms.opened[:0]
+	return hits
+}
+
+func (ms *members) adopt(set *set, hits []Hit) []Hit {
+	for _, m := range ms.opened {
+		n := len(hits)
+		hits = m.place(n, m.out.adopt(set, hits))
+	}
+	return hits
+}
+
+func (ms *members) reset() {
+	for _, m := range ms.opened {
+		m.wipe()
+	}
+	ms.opened, ms.tail, ms.any = ms.opened[:0], ms.tail[:0], false
+}
+
+func (ms *members) wipe() { ms.reset() }
+
+// member is one that is open. Its decompressor runs as a coroutine: it goes on
+// where it stopped for want of bytes.
+type member struct {
+	name   string
+	start  int64
+	read   int64 // bytes
+	made   int64
+	end    int64 // after the last one read
+	in     []byte
+	eof    bool
+	done   bool
+	frame  zstdFrame
+	out    *lane
+	resume func() ([]byte, bool)
+	stop   func()
+}
+
+var errStop = errors.New("stopped")
+
+// newMember opens what begins with head; nil: brotli.
+func newMember(depth int, as string, start int64, head []byte) *member {
+	m := &member{start: start, end: start}
+	kind := byte(0)
+	if len(head) > 0 {
+		kind = head[0]
+	}
+	m.name = map[byte]string{0: "br", 0x1f: "gzip", 'x': "zlib", 0x28: "zstd", 'P': "zip"}[kind]
+	m.out = newLane(max(depth-1, 0), under(as, m.name))
+	m.resume, m.stop = iter.Pull(func(yield func([]byte) bool) { m.run(kind, yield) })
+	return m
+}
+
+// run yields what comes out, and nil where more has to come in.
+func (m *member) run(kind byte, yield func([]byte) bool) {
+	defer func() {
+		if recover() != nil { // a decompressor that cannot take what it got
+			m.eof = true
+		}
+	}()
+	src := &feeder{m, yield}
+	var r io.Reader
+	var err error
+	switch kind {
+	case 0x1f:
+		var z *gzip.Reader
+		if z, err = gzip.NewReader(src); err == nil {
+			z.Multistream(false)
+			r = z
+		}
+	case 'x':
+		r, err = zlib.NewReader(src)
+	case 'P':
+		r, err = zipMember(src)
+	case 0x28:
+		m.frame = zstdFrame{on: true}
+		var z *zstd.Decoder
+		if z, err = zstd.NewReader(src, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(8<<20)); err == nil {
+			defer z.Close()
+			r = z
+		}
+	default:
+		r = brotli.NewReader(src)
+	}
+	if err != nil {
+		return
+	}
+	buf := make([]byte, 4<<10)
+	defer clear(buf)
+	for {
+		n, err := r.Read(buf)
+		if n > 0 && !yield(buf[:n]) || err != nil {
+			return
+		}
+	}
+}
+
+// feeder hands a member's bytes to its decompressor, one by one where that asks
+// for them so: then it has not read further than it had to.
+type feeder struct {
+	m     *member
+	yield func([]byte) bool
+}
+
+func (f *feeder) ReadByte() (byte, error) {
+	var c [1]byte
+	if _, err := f.Read(c[:]); err != nil {
+		return 0, err
+	}
+	return c[0], nil
+}
+
+func (f *feeder) Read(p []byte) (int, error) {
+	m := f.m
+	if len(p) == 0 {
+		return 0, nil
+	}
+	for len(m.in) == 0 {
+		if m.eof {
+			return 0, io.ErrUnexpectedEOF
+		}
+		if !f.yield(nil) {
+			return 0, errStop
+		}
+	}
+	if m.name == "br" && m.read >= maxBrotli {
+		return 0, errStop
+	}
+	n := 1 // so that what comes out depends on the bytes alone
+	if m.frame.on {
+		if n = m.frame.next(m.in[0]); n == 0 {
+			return 0, io.EOF
+		}
+		n = 1
+	}
+	p[0] = m.in[0]
+	m.in = m.in[n:]
+	m.read++
+	return n, nil
+}
+
+// feed decompresses s.b[from:to] and looks at what comes out.
+func (m *member) feed(set *set, s *text, from, to int, hits []Hit) []Hit {
+	m.in = s.b[from:to]
+	for !m.done {
+		out, ok := m.resume()
+		if read := to - from - len(m.in); read > 0 {
+			m.end = s.end(from + read - 1)
+		}
+		n := len(hits)
+		if !ok || m.made > maxMember || m.made > freeBytes+maxRatio*m.read {
+			m.done = true
+			hits = m.place(n, m.out.close(set, m.made, hits))
+			break
+		}
+		if out == nil {
+			break
+		}
+		l := m.out
+		l.segs = append(l.segs, seg{at: len(l.b), raw: m.made, kind: markDecoded})
+		l.b = append(l.b, out...)
+		m.made += int64(len(out))
+		hits = m.place(n, l.flush(set, hits))
+	}
+	m.in = nil
+	return hits
+}
+
+// place has hits[n:], which are where they are in what came out, cover all of
+// the member so far: it cannot be repaired.
+func (m *member) place(n int, hits []Hit) []Hit {
+	for i := n; i < len(hits); i++ {
+		hits[i].Start, hits[i].End = m.start, m.end
+	}
+	return hits
+}
+
+func (m *member) wipe() {
+	m.stop()
+	m.done = true
+	m.out.erase()
+}
+
+// zipMember reads the header of a member and returns what is in it.
+func zipMember(src *feeder) (io.Reader, error) {
+	var h [30]byte
+	if _, err := io.ReadFull(src, h[:]); err != nil {
+		return nil, err
+	}
+	if h[6]&1 != 0 {
+		return nil, errStop // encrypted
+	}
+	skip := int64(binary.LittleEndian.Uint16(h[26:])) + int64(binary.LittleEndian.Uint16(h[28:]))
+	if _, err := io.CopyN(io.Discard, src, skip); err != nil {
+		return nil, err
+	}
+	if method := binary.LittleEndian.Uint16(h[8:]); method != 8 {
+		return nil, errStop // stored: it is there as it is
+	}
+	return flate.NewReader(src), nil
+}
+
+// zstdFrame follows a frame to its end (RFC 8878, 3.1.1), which its decoder
+// would read beyond.
+type zstdFrame struct {
+	on    bool
+	n     int // bytes so far of what is read now
+	state int // 0 magic, 1 descriptor, 2 rest of the header, 3 block header, 4 block, 5 checksum, 6 end
+	need  int
+	sum   bool
+	last  bool
+	block uint32
+}
+
+// next takes c and returns 1, or 0 if the frame ended before it.
+func (f *zstdFrame) next(c byte) int {
+	if f.state == 6 {
+		return 0
+	}
+	f.n++
+	switch f.state {
+	case 0:
+		if f.n == magicBytes {
+			f.state, f.n = 1, 0
+		}
+	case 1:
+		f.need = [4]int{0, 1, 2, 4}[c&3]
+		if single := c&0x20 != 0; !single {
+			f.need++
+		} else if c>>6 == 0 {
+			f.need++
+		}
+		f.need += [4]int{0, 2, 4, 8}[c>>6]
+		f.sum = c&4 != 0
+		f.state, f.n = 2, 0
+		if f.need == 0 {
+			f.state = 3
+		}
+	case 2:
+		if f.n == f.need {
+			f.state, f.n, f.block = 3, 0, 0
+		}
+	case 3:
+		f.block |= uint32(c) << (8 * (f.n - 1))
+		if f.n < 3 {
+			break
+		}
+		f.last = f.block&1 != 0
+		f.need = int(f.block >> 3)
+		if f.block>>1&3 == 1 {
+			f.need = 1
+		}
+		f.state, f.n, f.block = 4, 0, 0
+		if f.need == 0 {
+			f.after()
+		}
+	case 4:
+		if f.n == f.need {
+			f.after()
+		}
+	case 5:
+		if f.n == 4 {
+			f.state = 6
+		}
+	}
+	return 1
+}
+
+// after is what follows a block.
+func (f *zstdFrame) after() {
+	f.n = 0
+	switch {
+	case !f.last:
+		f.state = 3
+	case f.sum:
+		f.state = 5
+	default:
+		f.state = 6
+	}
+}

@@ -1,0 +1,448 @@
+package matcher
+
+import (
+	"encoding/binary"
+	"math/bits"
+)
+
+// alphabetOf is an encoding in which each character holds a few bits.
+type alphabetOf struct {
+	name  string
+	bits  int // of a character
+	lanes int // places in a byte where a character may begin
+	group int // characters that fill whole bytes
+	class class
+	value [256]int8 // of a character, or -1
+	skip  encoding  // what the literals of the alphabet are made of
+}
+
+func newAlphabet(name string, bits, lanes, group int, c class, skip encoding, digits ...string) alphabetOf {
+	a := alphabetOf{name: name, bits: bits, lanes: lanes, group: group, class: c, skip: skip}
+	for i := range a.value {
+		a.value[i] = -1
+	}
+	for _, d := range digits {
+		for i := range d {
+			a.value[d[i]] = int8(i)
+		}
+	}
+	return a
+}
+
+const (
+	lowers = "abcdefghijklmnopqrstuvwxyz"
+	uppers = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+)
+
+// None of these changes.
+var (
+	// RFC 4648, 4 and 5: a text may mix them.
+	base64Alphabet = newAlphabet("base64", 6, 4, 4, classDigit64, encRaw, uppers+lowers+"0123456789+/", uppers+lowers+"0123456789-_")
+	hexAlphabet    = newAlphabet("hex", 4, 2, 6, classHex, encodings, hexLower, hexUpper)
+	base32Alphabet = newAlphabet("base32", 5, 8, 8, classDigit64, encodings, uppers+"234567", lowers+"234567")
+)
+
+// least is how many characters a run needs to hold anything that is not found in
+// it as a literal, where no needle has fewer than n bytes.
+func (a *alphabetOf) least(n int) int {
+	var least int
+	switch a.bits {
+	case 6:
+		least = (4*n/3 - 1) * 4 / 3 // base64 of base64
+	case 5:
+		least = 8*n/5 - 1
+	default:
+		least = 2 * n
+	}
+	return max(15, min(least, deepFrom*8/a.bits))
+}
+
+// wrapFrom is how many characters of a run a line needs for the next one to go on
+// with it.
+const wrapFrom = 32
+
+// bitRun decodes runs of characters of an alphabet, also over line breaks, at
+// every place where a byte may begin.
+type bitRun struct {
+	a      *alphabetOf
+	lanes  []*lane
+	bits   []int   // of acc that a lane has not taken; negative: so many do not count
+	first  []int64 // where in the stream the character is that the first of these is in
+	broken []bool  // the next byte of a lane is not right after the one before
+	state  foldState
+	pend   int // foldIdle: so many characters of the alphabet came last, too few to tell
+	hold   int64
+	acc    uint64 // the last bits
+	line   int    // characters in this line
+	after  int    // foldLF: blanks after the break
+	lean   bool   // what it is made of was decoded
+}
+
+func newBitRun(a *alphabetOf, depth int, as string) *bitRun {
+	r := &bitRun{a: a, bits: make([]int, a.lanes), first: make([]int64, a.lanes), broken: make([]bool, a.lanes), lean: as != ""}
+	for range a.lanes {
+		l := newLane(depth-1, under(as, a.name))
+		if as == "" {
+			l.skip = a.skip
+		}
+		r.lanes = append(r.lanes, l)
+	}
+	return r
+}
+
+func (r *bitRun) valid(c byte) bool { return r.a.value[c] >= 0 }
+
+// extent is the index of the first byte from b[i] on that is not of the alphabet.
+func (r *bitRun) extent(b []byte, i, to int) int {
+	for i < to && r.a.value[b[i]] >= 0 {
+		i++
+	}
+	return i
+}
+
+func (r *bitRun) write(set *set, prev, s *text, from, to int, m *classes, hits []Hit) []Hit {
+	b, least := s.b, r.a.least(set.short)
+	i := from
+	if r.state == foldIdle && r.pend > 0 {
+		end := min(r.extent(b, from, to), from+least)
+		if r.pend+end-from >= least {
+			before := prev
+			at := len(prev.b)
+			if from > 0 {
+				before, at = s, from
+			}
+			r.start()
+			r.push(before, at-r.pend, at)
+		} else if end == to {
+			r.pend += end - from
+			r.peek(set, prev, s, to)
+			return hits
+		} else {
+			i = end
+		}
+		r.pend = 0
+	}
+	r.hold = -1
+	for i < to {
+		switch r.state {
+		case foldIdle:
+			if i = r.seek(set, s, i, to, least, m); i < to {
+				r.start()
+			}
+		case foldText:
+			end := r.extent(b, i, to)
+			r.push(s, i, end)
+			if i = end; i == to {
+				break
+			}
+			if c := b[i]; r.line >= wrapFrom && (c == '\n' || c == '\r') {
+				r.state, r.after = foldLF, 0
+				if c == '\r' {
+					r.state = foldCR
+				}
+				i++
+			} else {
+				hits = r.end(set, s.raw(i), hits)
+			}
+		case foldCR:
+			if b[i] == '\n' {
+				r.state = foldLF
+				i++
+			} else {
+				hits = r.end(set, s.raw(i), hits)
+			}
+		case foldLF:
+			switch c := b[i]; {
+			case (c == ' ' || c == '\t') && r.after < foldIndent:
+				r.after++
+				i++
+			case r.valid(c):
+				r.state, r.line = foldText, 0
+				r.join(s, i)
+				i++
+			default:
+				hits = r.end(set, s.raw(i), hits)
+			}
+		}
+	}
+	if r.state != foldIdle {
+		for _, l := range r.lanes {
+			hits = l.flush(set, hits)
+		}
+	} else if r.pend > 0 {
+		r.peek(set, prev, s, to)
+	}
+	return hits
+}
+
+// seek returns where a run begins that has to be decoded, or to. What it passes
+// over has nothing in it.
+func (r *bitRun) seek(set *set, s *text, i, to, least int, m *classes) int {
+	b := s.b
+	for i < to {
+		j := m.run(r.a.class, i, least)
+		if j == to {
+			break
+		}
+		for stop := m.end(r.a.class, j); j < stop; j++ {
+			end := r.extent(b, j, stop)
+			long := end-j >= least
+			wrapped := end-j >= wrapFrom && end < to && (b[end] == '\n' || b[end] == '\r')
+			if long && (end == to || wrapped || end-j > maxNeedle || r.promises(set, b[j:end])) {
+				return j
+			}
+			if end == to && end > j {
+				r.pend = end - j
+				return to
+			}
+			j = end
+		}
+		i = j
+	}
+	// The last run may be too short so far.
+	n := 0
+	for n < least && to-n > i && r.valid(b[to-n-1]) {
+		n++
+	}
+	if n > 0 && n < least {
+		r.pend = n
+	}
+	return to
+}
+
+// promises says that in what b stands for there may be something to find: two
+// strings of 4 bytes in a row, as in every 8 bytes of a needle, text that is to
+// be decoded again, or something compressed.
+func (r *bitRun) promises(set *set, b []byte) bool {
+	var room [maxNeedle*6/8 + 16]byte
+	p := room[:0]
+	acc, n := uint64(0), 0
+	for _, c := range b {
+		acc, n = acc<<r.a.bits|uint64(r.a.value[c]), n+r.a.bits
+		if n >= 8 {
+			n -= 8
+			p = append(p, byte(acc>>n))
+		}
+	}
+	p = append(p, byte(acc<<(8-n)))
+	p = append(p, room[len(room)-8:]...) // zero
+	for k := range r.a.lanes {
+		off := k * r.a.bits
+		at, shift := off/8, uint(off%8)
+		n := at + (len(b)*r.a.bits-off)/8
+		text := 0
+		for j := at; j+gram < n; j += gram {
+			w := binary.BigEndian.Uint64(p[j:]) << shift
+			x := bits.ReverseBytes64(w)
+			if set.gate.has(uint32(x)) && set.gate.has(uint32(x>>8)) {
+				return true
+			}
+			if w&0x8080808080808000 != 0 {
+				text = 0
+			} else if text++; text >= 4 {
+				return true
+			}
+		}
+		if n-at >= magicBytes {
+			var head [magicBytes]byte
+			w := binary.BigEndian.Uint64(p[at:]) << shift
+			binary.BigEndian.PutUint32(head[:], uint32(w>>32))
+			if isMagic(head[:]) == decoded {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (r *bitRun) start() {
+	r.state, r.line, r.acc = foldText, 0, 0
+	for k := range r.bits {
+		r.bits[k], r.broken[k] = -k*r.a.bits, false
+	}
+}
+
+// push decodes s.b[i:j], all of the alphabet.
+func (r *bitRun) push(s *text, i, j int) {
+	if i >= j {
+		return
+	}
+	r.line += j - i
+	b, value, group := s.b, &r.a.value, r.a.group
+	for ; i < j && (r.lean || !r.smooth()); i++ {
+		r.one(s, i)
+	}
+	if i+group > j {
+		for ; i < j; i++ {
+			r.one(s, i)
+		}
+		return
+	}
+	for ; i+group <= j; i += group {
+		var x uint64
+		for _, c := range b[i : i+group] {
+			x = x<<r.a.bits | uint64(value[c])
+		}
+		if r.a.bits == 5 {
+			r.acc = r.acc<<40 | x
+			for k, l := range r.lanes {
+				y := r.acc >> r.bits[k]
+				l.b = append(l.b, byte(y>>32), byte(y>>24), byte(y>>16), byte(y>>8), byte(y))
+			}
+			continue
+		}
+		r.acc = r.acc<<24 | x
+		for k, l := range r.lanes {
+			y := r.acc >> r.bits[k]
+			l.b = append(l.b, byte(y>>16), byte(y>>8), byte(y))
+		}
+	}
+	for k := range r.lanes {
+		if n := r.bits[k]; n > 0 {
+			r.first[k] = s.raw(i - 1 - (n-1)/r.a.bits)
+		}
+	}
+	for ; i < j; i++ {
+		r.one(s, i)
+	}
+}
+
+// smooth says that the segs of all lanes go on by themselves.
+func (r *bitRun) smooth() bool {
+	for k, l := range r.lanes {
+		if n := len(l.segs); r.broken[k] || r.bits[k] < 0 || n == 0 || l.segs[n-1].bits == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// one decodes s.b[i].
+func (r *bitRun) one(s *text, i int) {
+	r.acc = r.acc<<r.a.bits | uint64(r.a.value[s.b[i]])
+	raw, end := s.raw(i), s.end(i)
+	for k, l := range r.lanes {
+		had := r.bits[k]
+		if had <= 0 {
+			r.first[k] = raw
+		}
+		if r.bits[k] += r.a.bits; r.bits[k] < 8 {
+			continue
+		}
+		r.bits[k] -= 8
+		first, before := r.first[k], (had+r.a.bits-1)/r.a.bits // characters of the byte before this one
+		switch n := len(l.segs); {
+		case r.lean || first+int64(before) != raw:
+			l.segs = append(l.segs, seg{at: len(l.b), raw: first, width: int32(end - first), kind: markDecoded})
+			r.broken[k] = false
+		case n == 0 || r.broken[k] || l.segs[n-1].bits == 0:
+			l.segs = append(l.segs, seg{at: len(l.b), raw: first, bits: uint8(r.a.bits), sub: uint8((r.a.bits - had%r.a.bits) % r.a.bits), kind: markDecoded})
+			r.broken[k] = false
+		}
+		l.b = append(l.b, byte(r.acc>>r.bits[k]))
+		if r.bits[k] > 0 {
+			r.first[k] = raw
+		}
+	}
+}
+
+// join goes on with s.b[i] after a line break.
+func (r *bitRun) join(s *text, i int) {
+	for k := range r.broken {
+		r.broken[k] = true
+	}
+	r.one(s, i)
+	r.line = 1
+}
+
+// end is for a run that has ended, before offset end of the stream.
+func (r *bitRun) end(set *set, end int64, hits []Hit) []Hit {
+	for _, l := range r.lanes {
+		hits = l.flush(set, hits)
+		hits = l.close(set, end, hits)
+	}
+	r.reset()
+	return hits
+}
+
+func (r *bitRun) finish(set *set, end int64, hits []Hit) []Hit {
+	if r.state == foldIdle {
+		return hits
+	}
+	return r.end(set, end, hits)
+}
+
+func (r *bitRun) reset() {
+	r.state, r.pend, r.hold = foldIdle, 0, -1
+	for _, l := range r.lanes {
+		l.restart()
+	}
+}
+
+// peek decodes what is too short so far, to know what to hold back.
+func (r *bitRun) peek(set *set, prev, s *text, to int) {
+	pend := r.pend
+	r.start()
+	n := 0
+	if n = pend - to; n > 0 { // it began before s
+		r.push(prev, len(prev.b)-n, len(prev.b))
+	}
+	r.push(s, to-pend+max(n, 0), to)
+	const far = int64(^uint64(0) >> 1)
+	hold := far
+	for _, l := range r.lanes {
+		l.held = set.begin.hold(l.b)
+		if l.held > 0 {
+			hold = min(hold, l.raw(len(l.b)-l.held))
+		}
+		if l.depth > 0 && len(l.b) > 0 {
+			if isMagic(l.b) != no {
+				hold = min(hold, l.raw(0))
+			}
+			k := len(l.b)
+			for k > 0 && isText(l.b[k-1]) {
+				k--
+			}
+			if k < len(l.b) {
+				hold = min(hold, l.raw(k))
+			}
+		}
+		l.clear()
+	}
+	r.state, r.pend, r.hold = foldIdle, pend, -1
+	if hold != far {
+		r.hold = hold
+	}
+}
+
+// safe lowers to to what r needs.
+func (r *bitRun) safe(to int64) int64 {
+	if r.state == foldIdle {
+		if r.pend > 0 && r.hold >= 0 {
+			to = min(to, r.hold)
+		}
+		return to
+	}
+	for _, l := range r.lanes {
+		to = l.safe(to)
+	}
+	return to
+}
+
+func (r *bitRun) adopt(set *set, hits []Hit) []Hit {
+	if r.state == foldIdle {
+		return hits
+	}
+	for _, l := range r.lanes {
+		hits = l.adopt(set, hits)
+	}
+	return hits
+}
+
+func (r *bitRun) wipe() {
+	r.reset()
+	r.acc = 0
+	for _, l := range r.lanes {
+		l.erase()
+	}
+}
