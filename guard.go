@@ -118,6 +118,7 @@ type Credential struct {
 	Rotate      string     `json:"rotate,omitempty"` // "provider,key=value,..."
 	User        string     `json:"user,omitempty"`   // login name that goes with it, where the protocol has one
 	Placeholder string     `json:"placeholder"`
+	Decoy       bool       `json:"decoy,omitempty"` // there is no credential behind Placeholder: any use is an alarm
 	Created     time.Time  `json:"created"`
 	Updated     time.Time  `json:"updated"`
 }

@@ -11,7 +11,8 @@ import (
 //
 // A placeholder or decoy is worth nothing, and so no leak on the terminal, in
 // files and pipes, towards a model's API, and at the host that its credential
-// belongs to; anywhere else on the network it is refused. A working or retired
+// belongs to; anywhere else on the network it is refused. A decoy is refused at its
+// own host, too: going there is its use. A working or retired
 // credential is redacted on the terminal, in files (which means: the file is
 // replaced by a redacted copy), in pipes and towards a model's API, and blocked on
 // the network; --on-leak says otherwise, and guard.toml may be stricter than both.
@@ -23,6 +24,9 @@ func (p *Policy) Leak(l guard.Leak) guard.Decision {
 	where, known := places[l.Channel]
 	model := where == network && (l.Model || p.Model(l.Host, l.Port))
 	name := l.Secret.Name
+	if l.Class == guard.Decoy && known && where == network && !model {
+		return decoy(l.Secret)
+	}
 	if l.Class == guard.Placeholder || l.Class == guard.Decoy {
 		if known && (where != network || model || name != "" && slices.Contains(l.Home, name)) {
 			return guard.Decision{Action: guard.Pass, Rule: "placeholder", Secret: l.Secret,

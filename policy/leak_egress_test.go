@@ -76,7 +76,11 @@ func TestLeak(t *testing.T) {
 			}
 			for _, ch := range nets {
 				l := leakOf(ch, class)
-				if d := p.Leak(l); d.Action != guard.Block || d.Rule != "placeholder at a foreign host" {
+				rule := "placeholder at a foreign host"
+				if class == guard.Decoy {
+					rule = RuleDecoy
+				}
+				if d := p.Leak(l); d.Action != guard.Block || d.Rule != rule {
 					t.Errorf("%v %s: %+v", class, ch, d)
 				}
 				l.Home = []string{"other"}
@@ -84,7 +88,7 @@ func TestLeak(t *testing.T) {
 					t.Errorf("%v %s at another's home: %+v", class, ch, d)
 				}
 				l.Home = []string{"other", "github-pat"}
-				if d := p.Leak(l); d.Action != guard.Pass {
+				if d := p.Leak(l); (d.Action == guard.Pass) != (class == guard.Placeholder) {
 					t.Errorf("%v %s at home: %+v", class, ch, d)
 				}
 				l.Home, l.Model = nil, true

@@ -34,6 +34,7 @@ type Options struct {
 	Egress     string
 	AllowHosts []string // --allow-host: HOST[:PORT], *.SUFFIX[:PORT]
 	HostPorts  []int    // --host-port: on the host's loopback
+	Logins     []string // --allow-login: hosts at which the agent may log in, as AllowHosts
 	Repo       *Repo    // guard.toml; nil: none
 	Models     []string // hosts of model APIs, as AllowHosts
 }
@@ -46,6 +47,7 @@ type Policy struct {
 	onLeak  *guard.Action
 	egress  string
 	hosts   []hostPattern
+	logins  []hostPattern
 	ports   []int
 	models  []hostPattern
 	repo    *Repo
@@ -118,6 +120,9 @@ func New(o Options, creds []guard.Credential) (*Policy, error) {
 	if p.hosts, err = parseHosts("--allow-host", o.AllowHosts); err != nil {
 		return nil, err
 	}
+	if p.logins, err = parseHosts("--allow-login", o.Logins); err != nil {
+		return nil, err
+	}
 	if p.models, err = parseHosts("model host", o.Models); err != nil {
 		return nil, err
 	}
@@ -174,6 +179,9 @@ func (p *Policy) Use(u guard.Use) guard.Decision {
 	if p == nil || p.creds == nil || u.Session.ID != p.session.ID || u.Session.Context != p.session.Context {
 		return refuse(id, "session", "the request does not come from the session that this policy is for", "tell the user: this is a fault in guard")
 	}
+	if u.Credential.Decoy {
+		return decoy(id)
+	}
 	if name == "" || !actions[u.Action] {
 		return refuse(id, "action", "guard does not know this action, and denies what it does not know", "guard policy explain "+orName(name)+" ACTION")
 	}
@@ -213,6 +221,38 @@ func (p *Policy) Use(u guard.Use) guard.Decision {
 	}
 	return guard.Decision{Action: guard.Pass, Rule: "flag --allow", Secret: id,
 		Reason: fmt.Sprintf("--allow %s covers %s%s", c.grants[i], u.Action, on(u.Resource))}
+}
+
+// RuleDecoy is the rule by which every use of a decoy is refused.
+const RuleDecoy = "decoy"
+
+func decoy(id guard.SecretID) guard.Decision {
+	return refuse(id, RuleDecoy, id.Name+" is not to be used: the user has been told", "go on without it")
+}
+
+// Login decides whether the agent may have a credential issued at a host with
+// nothing of the vault's: by a login of its own (token:login), or by a request that
+// makes one (token:mint). --allow-login says yes.
+func (p *Policy) Login(u guard.Use) guard.Decision {
+	id := guard.SecretID{}
+	if p == nil || p.creds == nil || u.Session.ID != p.session.ID || u.Session.Context != p.session.Context {
+		return refuse(id, "session", "the request does not come from the session that this policy is for", "tell the user: this is a fault in guard")
+	}
+	h, ok := canonical(u.Host)
+	if ok && (u.Action == "token:login" || u.Action == "token:mint") && anyMatches(p.logins, h, u.Port) {
+		return guard.Decision{Action: guard.Pass, Rule: "flag --allow-login", Reason: "--allow-login names " + hostPort(h, u.Port)}
+	}
+	at := "this host"
+	if ok {
+		at = hostPort(h, u.Port)
+	}
+	what := "a login at " + at + " gives out tokens"
+	if u.Action != "token:login" {
+		what = "this request makes a credential at " + at
+	}
+	return refuse(id, u.Action, what+", and what is not allowed is denied; allowed, they go into guard's vault and you get placeholders that work the same",
+		"ask the user to start the session with: guard run --allow-login "+strings.TrimSuffix(at, ":443")+" ...",
+		"or to store the credential: guard secret set NAME --host "+strings.TrimSuffix(at, ":443"))
 }
 
 func expiry(id guard.SecretID, u guard.Use) (guard.Decision, bool) {

@@ -10,19 +10,21 @@ import (
 // covers says which actions each verb of a scope lets through. An action that
 // is not here is denied under every scope.
 var covers = map[string][]string{
-	"use":        nil, // every action of actions
-	"read":       {"read", "http:read", "repo:read", "db:read"},
-	"write":      {"read", "write", "http:read", "http:write", "repo:read", "repo:push", "db:read", "db:write", "db:query"},
-	"repo:read":  {"repo:read"},
-	"repo:push":  {"repo:read", "repo:push"},
-	"http:read":  {"http:read"},
-	"http:write": {"http:write"},
-	"db:read":    {"db:read"},
-	"db:write":   {"db:write", "db:query", "db:read"},
-	"db:query":   {"db:query", "db:read"}, // a statement that nobody classified, and so also one that reads
+	"use":         nil, // every action of actions but token:mint
+	"read":        {"read", "http:read", "repo:read", "db:read"},
+	"write":       {"read", "write", "http:read", "http:write", "repo:read", "repo:push", "db:read", "db:write", "db:query"},
+	"repo:read":   {"repo:read"},
+	"repo:push":   {"repo:read", "repo:push"},
+	"http:read":   {"http:read"},
+	"http:write":  {"http:write"},
+	"db:read":     {"db:read"},
+	"db:write":    {"db:write", "db:query", "db:read"},
+	"token:login": {"token:login"},
+	"token:mint":  {"token:mint"},
+	"db:query":    {"db:query", "db:read"}, // a statement that nobody classified, and so also one that reads
 }
 
-const verbs = "read, write, repo:read, repo:push, http:read, http:write, db:read, db:write, db:query or use (anything)"
+const verbs = "read, write, repo:read, repo:push, http:read, http:write, db:read, db:write, db:query, token:login, token:mint or use (anything but token:mint)"
 
 // actions are the actions that a Use may have.
 var actions = map[string]bool{
@@ -30,6 +32,8 @@ var actions = map[string]bool{
 	"http:read": true, "http:write": true, "repo:read": true, "repo:push": true,
 	"db:read": true, "db:write": true, "db:query": true,
 	"ssh:connect": true, "exec:run": true, // by themselves only under "use"
+	"token:login": true, // asks a token endpoint for tokens
+	"token:mint":  true, // makes a credential that outlives the session: never under "use"
 }
 
 // Scope is "VERB" or "VERB/RESOURCE-GLOB". The zero Scope covers nothing.
@@ -72,7 +76,7 @@ func (s Scope) verbCovers(action string) bool {
 		return false
 	}
 	if s.Verb == "use" {
-		return true
+		return action != "token:mint"
 	}
 	for _, a := range covers[s.Verb] {
 		if a == action {

@@ -56,6 +56,7 @@ type entry struct {
 	Meta     guard.Credential `json:"meta"`
 	Versions []version        `json:"versions"` // by number
 	Last     int              `json:"last"`     // the highest number ever given
+	Issued   *Issued          `json:"issued,omitempty"`
 }
 
 // version is one value of a credential.

@@ -114,6 +114,8 @@ func Kinds() []Kind {
 			In: []guard.Position{auth}, Formats: []Format{{Prefix: "lin_api_", Alphabet: base62}}},
 		{Name: "docker-hub", Title: "Docker Hub token", Env: "DOCKERHUB_TOKEN", Hosts: []string{"hub.docker.com", "auth.docker.io"},
 			In: []guard.Position{auth}, Formats: []Format{{Prefix: "dckr_pat_", Alphabet: b64url}, {Prefix: "dckr_oat_", Alphabet: b64url}}},
+		// What an issuer gave to a login in a session; its hosts are the issuer's.
+		{Name: "oauth", Title: "token of a login", In: []guard.Position{auth}},
 		// An AWS secret key signs and is never sent. It has no hosts, so that
 		// no header carries it anywhere.
 		{Name: "aws", Title: "AWS secret access key", Env: "AWS_SECRET_ACCESS_KEY"},

@@ -39,6 +39,14 @@ func (v *Vault) Set(c guard.Credential, s guard.Secret) (guard.Credential, error
 	if c.Context == "" {
 		c.Context = defaultContext
 	}
+	if c.Decoy {
+		return guard.Credential{}, fmt.Errorf("credential %q: %w", c.Name, ErrDecoy)
+	}
+	return v.set(c, s, nil)
+}
+
+// set is Set; issued, where there is one, is kept with the credential.
+func (v *Vault) set(c guard.Credential, s guard.Secret, issued *Issued) (guard.Credential, error) {
 	plain := s.Reveal()
 	if err := checkValue(c.Name, plain); err != nil {
 		return guard.Credential{}, err
@@ -55,7 +63,10 @@ func (v *Vault) Set(c guard.Credential, s guard.Secret) (guard.Credential, error
 	err := v.edit(c.Context, true, func(seg *segment, ck []byte) error {
 		e := seg.entry(c.Name)
 		if e == nil {
-			fresh := entry{Meta: complete(c, plain), Last: seg.Gone[c.Name]}
+			fresh := entry{Meta: complete(c, plain), Last: seg.Gone[c.Name], Issued: issued}
+			if issued != nil {
+				fresh.Meta.Env = "" // it must not take the place of what the user put there
+			}
 			fresh.Meta.Created = now()
 			var err error
 			if fresh.Meta.Placeholder, err = placeholder(deriveKeep(ck, "placeholder"), c.Name, plain); err != nil {
@@ -65,7 +76,18 @@ func (v *Vault) Set(c guard.Credential, s guard.Secret) (guard.Credential, error
 			seg.Credentials = append(seg.Credentials, fresh)
 			e = &seg.Credentials[len(seg.Credentials)-1]
 		} else {
-			e.Meta = merge(e.Meta, c, plain)
+			if e.Meta.Decoy {
+				return fmt.Errorf("credential %q: %w", c.Name, ErrDecoy)
+			}
+			if issued != nil {
+				if e.Issued == nil {
+					return fmt.Errorf("credential %q: %w, and was not issued in a session", c.Name, ErrExists)
+				}
+				e.Issued = issued
+				e.expire(now())
+			} else {
+				e.Meta = merge(e.Meta, c, plain)
+			}
 		}
 		e.Meta.Updated = now()
 		if cur := e.version(0); cur != nil {
@@ -202,7 +224,7 @@ func merge(have, c guard.Credential, plain []byte) guard.Credential {
 }
 
 // Edit lets f change what is stored about a credential besides its value.
-// Name, Context, Version, Placeholder and Created stay as they are. f must not
+// Name, Context, Version, Placeholder, Decoy and Created stay as they are. f must not
 // call v. ErrNotFound.
 func (v *Vault) Edit(context, name string, f func(*guard.Credential) error) (guard.Credential, error) {
 	var out guard.Credential
@@ -216,7 +238,7 @@ func (v *Vault) Edit(context, name string, f func(*guard.Credential) error) (gua
 			return err
 		}
 		m := e.Meta
-		c.Name, c.Context, c.Version, c.Placeholder, c.Created = m.Name, m.Context, m.Version, m.Placeholder, m.Created
+		c.Name, c.Context, c.Version, c.Placeholder, c.Decoy, c.Created = m.Name, m.Context, m.Version, m.Placeholder, m.Decoy, m.Created
 		if _, ok := KindByName(c.Kind); !ok {
 			return fmt.Errorf("credential %q: unknown kind %q", name, c.Kind)
 		}
@@ -348,8 +370,8 @@ func (v *Vault) Remove(context, name string) error {
 
 // Values returns everything that the scanner should know in a context, or in
 // all if it is "": the values of current, pending and retiring versions
-// (Live), of dead ones (Retired), and the placeholders. Of a URL, the password
-// in it is a value of its own. No two have the same bytes; the one worth most
+// (Live), of dead ones (Retired), the placeholders, and the decoys. Of a URL, the
+// password in it is a value of its own, also as it reads decoded. No two have the same bytes; the one worth most
 // is kept. The caller wipes them.
 func (v *Vault) Values(context string) ([]guard.Value, error) {
 	var out []guard.Value
@@ -371,6 +393,9 @@ func (v *Vault) Values(context string) ([]guard.Value, error) {
 	both := func(id guard.SecretID, c guard.Class, p []byte) {
 		if from, to, ok := urlPassword(p); ok && to-from >= minValue {
 			add(id, c, bytes.Clone(p[from:to]))
+			if dec := unescape(p[from:to]); len(dec) >= minValue && len(dec) != to-from {
+				add(id, c, dec)
+			}
 		}
 		add(id, c, p)
 	}
@@ -386,10 +411,16 @@ func (v *Vault) Values(context string) ([]guard.Value, error) {
 				id := e.Meta.ID()
 				id.Version = ver.Number
 				c := guard.Live
-				if ver.State == Dead {
+				switch {
+				case e.Meta.Decoy:
+					c = guard.Decoy
+				case ver.State == Dead:
 					c = guard.Retired
 				}
 				both(id, c, p)
+			}
+			if e.Meta.Decoy {
+				continue // its placeholder is its value
 			}
 			both(e.Meta.ID(), guard.Placeholder, []byte(e.Meta.Placeholder))
 		}

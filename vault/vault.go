@@ -83,6 +83,7 @@ var (
 	ErrBusy       = errors.New("another process is writing to the vault")
 	ErrNotFound   = errors.New("not found")
 	ErrTooShort   = errors.New("the value is too short")
+	ErrDecoy      = errors.New("it is a decoy: no value belongs to it")
 	ErrTooLong    = errors.New("the value is too long")
 	ErrSameValue  = errors.New("the value is not a new one")
 	ErrState      = errors.New("the version is not in a state that allows this")

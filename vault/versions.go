@@ -16,7 +16,7 @@ const (
 	Pending  State = iota // made for a rotation, not in use yet
 	Current               // the one in use
 	Retiring              // replaced, and not proven dead
-	Dead                  // proven dead; kept sealed so that it can be recognised
+	Dead                  // proven dead, or past its expiry; kept sealed so that it can be recognised
 )
 
 var stateNames = [...]string{Pending: "pending", Current: "current", Retiring: "retiring", Dead: "dead"}
@@ -83,6 +83,9 @@ func (v *Vault) Propose(context, name string, s guard.Secret) (guard.SecretID, e
 		e := seg.entry(name)
 		if e == nil {
 			return notFound(context, name)
+		}
+		if e.Meta.Decoy {
+			return fmt.Errorf("propose a version of %q: %w", name, ErrDecoy)
 		}
 		id = e.Meta.ID()
 		for i := range e.Versions {
@@ -164,17 +167,22 @@ func (v *Vault) Bury(id guard.SecretID) error {
 			return fmt.Errorf("bury %s, which is %s: %w", id, ver.State, ErrState)
 		}
 		ver.State = Dead
-		dead := 0
-		for i := len(e.Versions) - 1; i >= 0; i-- {
-			if e.Versions[i].State != Dead {
-				continue
-			}
-			if dead++; dead > maxDead {
-				e.Versions = slices.Delete(e.Versions, i, i+1)
-			}
-		}
+		e.forget()
 		return nil
 	})
+}
+
+// forget drops dead versions beyond maxDead, the oldest first.
+func (e *entry) forget() {
+	dead := 0
+	for i := len(e.Versions) - 1; i >= 0; i-- {
+		if e.Versions[i].State != Dead {
+			continue
+		}
+		if dead++; dead > maxDead {
+			e.Versions = slices.Delete(e.Versions, i, i+1)
+		}
+	}
 }
 
 // Discard drops a pending version, value and all: one that no issuer ever
