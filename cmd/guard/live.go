@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	tea "github.com/charmbracelet/bubbletea"
+	tea "charm.land/bubbletea/v2"
 	"github.com/charmbracelet/x/ansi"
 	"golang.org/x/term"
 
@@ -62,7 +62,7 @@ func (a *app) runLive(ctx context.Context, dir string, q audit.Filter) error {
 	}
 	m.read()
 	m.q.Since = time.Time{}
-	p := tea.NewProgram(m, tea.WithAltScreen(), tea.WithContext(ctx), tea.WithInput(a.stdin), tea.WithOutput(a.stdout))
+	p := tea.NewProgram(m, tea.WithContext(ctx), tea.WithInput(a.stdin), tea.WithOutput(a.stdout))
 	_, err := p.Run()
 	if errors.Is(err, tea.ErrProgramKilled) && ctx.Err() != nil {
 		err = nil
@@ -91,15 +91,9 @@ func (m *live) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 			return m, tea.Quit
 		}
 		return m, m.tick()
-	case tea.KeyMsg:
-		keys := []string{msg.String()}
-		if msg.Type == tea.KeyRunes { // typed fast, several come at once
-			keys = strings.Split(string(msg.Runes), "")
-		}
-		for _, k := range keys {
-			if m.key(k) {
-				return m, tea.Quit
-			}
+	case tea.KeyPressMsg:
+		if m.key(msg.String()) {
+			return m, tea.Quit
 		}
 		m.back = max(0, min(m.back, len(m.shown())-1))
 	}
@@ -119,7 +113,7 @@ func (m *live) key(k string) (leave bool) {
 		m.view, m.back = audit.TypeLeak, 0
 	case "r":
 		m.view, m.back = audit.TypeRotation, 0
-	case "p", " ":
+	case "p", "space":
 		m.paused = !m.paused
 	case "up", "k":
 		m.back++
@@ -234,7 +228,13 @@ func (m *live) shown() []audit.Record {
 }
 
 // View is the whole screen: what is open, what happened, and the keys.
-func (m *live) View() string {
+func (m *live) View() tea.View {
+	v := tea.NewView(m.screen())
+	v.AltScreen = true
+	return v
+}
+
+func (m *live) screen() string {
 	if m.width == 0 {
 		return ""
 	}
