@@ -12,6 +12,10 @@ import (
 	"guard"
 )
 
+// FormatRule begins the rule of a decision about a credential's format; its
+// reason says what was found.
+const FormatRule = "format "
+
 // gitReport is a refusal of a push in git's own words: every ref is reported
 // as rejected, with the reason (gitprotocol-pack(5), "Report Status").
 type gitReport struct {
@@ -26,13 +30,11 @@ func (g *gitReport) Error() string { return "push refused by " + g.d.Rule }
 
 func (g *gitReport) write(w nethttp.ResponseWriter) {
 	var report bytes.Buffer
-	if g.status {
-		pkt(&report, "unpack ok\n")
-		for _, ref := range g.refs {
-			pkt(&report, "ng "+ref+" refused by guard\n")
-		}
-		report.WriteString("0000")
+	pkt(&report, "unpack ok\n")
+	for _, ref := range g.refs {
+		pkt(&report, "ng "+ref+" refused by guard\n")
 	}
+	report.WriteString("0000")
 	var body bytes.Buffer
 	if g.sideband {
 		for line := range strings.SplitSeq(strings.TrimSpace(g.reason), "\n") {
@@ -67,7 +69,7 @@ func (x *exchange) inspectPush(body *spool) error {
 	if err != nil {
 		return unreadablePush("its commands could not be read")
 	}
-	got, d := whole(x.filter(), text)
+	got, d := whole(x.pushed(pathKind, "a ref name or option"), text)
 	if d.Action.Stops() || !bytes.Equal(got, text) {
 		return g.refuse(d, "a ref name or option")
 	}
@@ -75,37 +77,83 @@ func (x *exchange) inspectPush(body *spool) error {
 	if start == body.Size() {
 		return nil // deletions only, or the probe of an authentication
 	}
-	p := &pack{src: body, start: start, hash: hash}
-	err = p.each(func(object string) guard.Filter {
-		o := x.origin()
-		o.Path += " " + strings.Join(g.refs, ",") + " " + object
-		return both(x.p.cfg.Open(o), x.foreign(), x.refuseForeign)
-	})
+	p := &pack{src: body, start: start, size: body.Size(), hash: hash}
+	refs := shown(strings.Join(g.refs, ","))
+	err = p.each(func(kind byte, object string) guard.Filter { return x.pushed(kind, refs+" "+object) })
 	var hit *objectHit
 	switch {
 	case errors.As(err, &hit):
 		return g.refuse(hit.d, hit.object)
 	case errors.Is(err, errThin):
 		return g.thin()
+	case errors.Is(err, errTooMany):
+		return g.because(guard.Decision{Action: guard.Block, Rule: "uninspectable"},
+			fmt.Sprintf("the pack has more than %d objects, so it could not be inspected", maxObjects), "push in steps: git push REMOTE OLDER-COMMIT:refs/heads/BRANCH")
 	case err != nil:
 		return unreadablePush("its pack could not be read")
 	}
 	return nil
 }
 
+// pushed is the filter of one thing that a push sends: what is known, and what
+// has the form of a credential. A tree's own bytes are not looked through for
+// forms, since names of objects lie between the names of files; its paths are.
+func (x *exchange) pushed(kind byte, what string) guard.Filter {
+	o := x.origin()
+	o.Path += " " + what
+	f := both(x.p.cfg.Open(o), x.foreign(), x.refuseForeign)
+	if x.p.cfg.Formats == nil || kind == treeKind {
+		return f
+	}
+	forms := x.p.cfg.Formats(o)
+	return func(p []byte, s guard.Step) ([]byte, guard.Decision) {
+		out, d := f(p, s)
+		if d.Action.Stops() || d.Action == guard.Redact {
+			return out, d
+		}
+		if _, d := forms(p, s); d.Action.Stops() {
+			return nil, d
+		}
+		return out, d
+	}
+}
+
 func unreadablePush(why string) *refusal {
 	return refuse(nethttp.StatusForbidden, "leak", "uninspectable", "the push cannot be inspected: "+why, "run git gc and git fsck, then push again")
 }
 
+// refuse says that where (an object, for one) holds what d is about.
 func (g *gitReport) refuse(d guard.Decision, where string) error {
-	g.d = d
 	what := "a secret"
-	if d.Secret.Name != "" {
+	switch {
+	case d.Secret.Name != "":
 		what = "the credential " + d.Secret.Name
+	case strings.HasPrefix(d.Rule, FormatRule):
+		what = d.Reason
 	}
-	g.reason = fmt.Sprintf("push refused: %s holds %s\nnothing was sent; take it out of every commit (git rebase, git commit --amend), then push again", where, what)
+	next := "git commit --amend, or git filter-repo for older commits"
+	switch {
+	case strings.HasPrefix(where, "commit"):
+		next = "reword the commit or its author: git commit --amend --reset-author, or git rebase -i"
+	case strings.HasPrefix(where, "a ref"):
+		next = "rename the branch or tag: git branch -m"
+	case strings.HasPrefix(where, "tag"):
+		next = "make the tag again: git tag -f -a"
+	}
+	return g.because(d, where+" holds "+what, append([]string{"take it out of every commit that is pushed (" + next + "), then push again"}, d.NextSteps...)...)
+}
+
+// because refuses the push with a reason and what to do about it.
+func (g *gitReport) because(d guard.Decision, reason string, next ...string) error {
+	d.Reason, d.NextSteps = reason, next
+	g.d = d
+	g.reason = "push refused: " + reason + "\nnothing was sent; " + strings.Join(next, "\nor: ")
 	if d.Rule != "" {
 		g.reason += "\nrule: " + d.Rule
+	}
+	if !g.status {
+		// A client that asks for no report would take this answer for success.
+		return &refusal{status: nethttp.StatusForbidden, layer: "leak", credential: d.Secret.Name, d: d}
 	}
 	return g
 }
@@ -113,9 +161,8 @@ func (g *gitReport) refuse(d guard.Decision, where string) error {
 // thin refuses a pack that cannot be inspected because a part of it is on the
 // other side only.
 func (g *gitReport) thin() error {
-	g.d = guard.Decision{Action: guard.Block, Rule: "thin-pack", Reason: "the pack is thin: it has deltas whose base is not in it", NextSteps: []string{"git push --no-thin"}}
-	g.reason = "push refused: the pack is thin (it has deltas whose base is not in it), so it could not be inspected\nnothing was sent; push again with: git push --no-thin\nrule: " + g.d.Rule
-	return g
+	return g.because(guard.Decision{Action: guard.Block, Rule: "thin-pack"},
+		"the pack is thin (it has deltas whose base is not in it), so it could not be inspected", "push again with: git push --no-thin")
 }
 
 // commands reads the pkt-lines before the pack: commands, shallow lines, push

@@ -7,7 +7,6 @@ import (
 	"crypto/sha1"
 	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash"
@@ -20,61 +19,118 @@ import (
 // as it will be, not as it is stored: deltas are applied. A thin pack, with a
 // delta whose base only the other side has, is errThin: its instructions may put
 // a value together from characters of that base.
+//
+// It is read twice. The first time names the objects and learns from commits and
+// trees where each of them lies, the second one judges them: so what is found has
+// a name and a path.
 type pack struct {
-	src   io.ReaderAt
-	start int64
-	hash  int // size of an object's name
+	src         io.ReaderAt
+	start, size int64 // where in src it begins, and where src ends
+	hash        int   // size of an object's name
 
 	objects []object
-	at      map[int64]int  // by offset from the pack's start
-	named   map[string]int // by name
-	cache   map[int][]byte
+	at      map[int64]int32    // by offset from the pack's start
+	named   map[string]int32   // by name
+	kids    map[int32][]int32  // ofs-deltas, by base
+	waiting map[string][]int32 // ref-deltas, by the base's name
+	tree    map[uint64]place   // by the beginning of a name: where it is first listed
+	roots   map[uint64]int32   // the same of a tree: a commit that has it
+	cache   map[int32][]byte
 	cached  int
 	made    int64
+	in      *bufio.Reader
+	z       io.ReadCloser
 }
 
 type object struct {
 	kind   byte // 1 commit, 2 tree, 3 blob, 4 tag, 6 ofs-delta, 7 ref-delta
+	final  byte // kind after deltas are applied; 0: not yet known
+	depth  int32
+	parent int32 // index of the base; -1: not known
 	data   int64
 	size   int64
 	base   int64  // offset, of an ofs-delta
 	ref    string // name, of a ref-delta
-	parent int    // index of the base; -1: not in the pack
-	final  byte   // kind after deltas are applied; 0: not yet known
-	depth  int
+	name   string // "": not yet known
 }
 
 const (
-	maxObject = 256 << 20 // of one that is needed whole, to apply a delta
-	maxCache  = 64 << 20
-	maxChain  = 4096      // git's own limit on delta chains is 4095
-	maxMade   = 256 << 30 // of all results of deltas
+	maxObjects = 4 << 20
+	maxObject  = 256 << 20 // of one that is needed whole, to apply a delta
+	maxCache   = 64 << 20
+	maxChain   = 4096      // git's own limit on delta chains is 4095
+	maxMade    = 256 << 30 // of all that is unpacked
 )
 
 // objectHit says that an object holds a secret.
 type objectHit struct {
-	object string
+	object string // "blob 0123456789ab (a/path, in commit 0123456789ab)"
 	d      guard.Decision
 }
 
-func (h *objectHit) Error() string { return "a secret in " + h.object }
+func (h *objectHit) Error() string { return "a secret in an object" }
 
-var kinds = [...]string{1: "commit", 2: "tree", 3: "blob", 4: "tag"}
+const (
+	commitKind, treeKind, blobKind, tagKind = 1, 2, 3, 4
+	pathKind                                = 0 // of what each shows for paths
+)
 
-// each runs every object through a filter of its own. The error is an
-// *objectHit, or says that the pack cannot be read.
-func (p *pack) each(open func(object string) guard.Filter) error {
-	p.at, p.named, p.cache = map[int64]int{}, map[string]int{}, map[int][]byte{}
-	if err := p.scan(open); err != nil {
+var kinds = [...]string{pathKind: "path", commitKind: "commit", treeKind: "tree", blobKind: "blob", tagKind: "tag"}
+
+// each runs every object through a filter of its own, and all paths through
+// another. The error is an *objectHit, or says that the pack cannot be read.
+func (p *pack) each(open func(kind byte, object string) guard.Filter) error {
+	p.at, p.named, p.cache = map[int64]int32{}, map[string]int32{}, map[int32][]byte{}
+	p.kids, p.waiting = map[int32][]int32{}, map[string][]int32{}
+	p.tree, p.roots = map[uint64]place{}, map[uint64]int32{}
+	p.in = bufio.NewReaderSize(nil, 64<<10)
+	if err := p.scan(); err != nil {
 		return err
 	}
-	return p.resolve(open)
+	if err := p.learn(); err != nil {
+		return err
+	}
+	if err := p.judgePaths(open); err != nil {
+		return err
+	}
+	for i := range p.objects {
+		if p.objects[i].kind > tagKind {
+			continue
+		}
+		if err := p.judgeStored(int32(i), open); err != nil {
+			return err
+		}
+		err := p.descend(int32(i), func(j int32, b []byte) error {
+			return p.judge(j, bytes.NewReader(b), int64(len(b)), open)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return p.complete()
 }
 
-// scan reads the pack once from start to end. Objects that are whole are
-// judged as they are inflated.
-func (p *pack) scan(open func(string) guard.Filter) error {
-	r := &counting{r: bufio.NewReaderSize(io.NewSectionReader(p.src, p.start, 1<<62), 64<<10)}
+// complete says whether every delta was applied. What is left hangs, directly or
+// not, on objects that only the other side has, or on itself.
+func (p *pack) complete() error {
+	left := false
+	for i := range p.objects {
+		if o := &p.objects[i]; o.final == 0 {
+			left = true
+			if _, ok := p.named[o.ref]; o.kind == 7 && !ok {
+				return errThin
+			}
+		}
+	}
+	if left {
+		return errors.New("a delta without a base")
+	}
+	return nil
+}
+
+// scan reads the pack once from start to end, and names what is stored whole.
+func (p *pack) scan() error {
+	r := &counting{r: bufio.NewReaderSize(io.NewSectionReader(p.src, p.start, p.size-p.start), 64<<10)}
 	var head [12]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
 		return err
@@ -82,20 +138,18 @@ func (p *pack) scan(open func(string) guard.Filter) error {
 	if string(head[:4]) != "PACK" || binary.BigEndian.Uint32(head[4:]) != 2 && binary.BigEndian.Uint32(head[4:]) != 3 {
 		return errors.New("not a pack")
 	}
+	n := binary.BigEndian.Uint32(head[8:])
+	if n > maxObjects {
+		return errTooMany
+	}
 	var z io.ReadCloser
-	for range binary.BigEndian.Uint32(head[8:]) {
+	for i := range int32(n) {
 		at := r.n
 		o, err := p.header(r)
 		if err != nil {
 			return err
 		}
 		o.data = r.n
-		if o.kind == 6 {
-			if o.base <= 0 || o.base > at {
-				return errors.New("a delta's base is out of range")
-			}
-			o.base = at - o.base
-		}
 		if z == nil {
 			z, err = zlib.NewReader(r)
 		} else {
@@ -104,19 +158,66 @@ func (p *pack) scan(open func(string) guard.Filter) error {
 		if err != nil {
 			return err
 		}
-		i := len(p.objects)
-		if o.kind <= 4 {
-			if err := p.judge(o, z, i, open); err != nil {
-				return err
+		if err := p.made1(o.size); err != nil {
+			return err
+		}
+		switch o.kind {
+		case 6:
+			base, ok := p.at[at-o.base]
+			if !ok {
+				return errors.New("a delta's base is out of range")
 			}
-		} else if n, err := io.Copy(io.Discard, io.LimitReader(z, o.size+1)); err != nil || n != o.size {
-			return errors.New("a delta of another size than it says")
+			p.kids[base] = append(p.kids[base], i)
+		case 7:
+			p.waiting[o.ref] = append(p.waiting[o.ref], i)
+		}
+		var to io.Writer = io.Discard
+		var h hash.Hash
+		if o.kind <= tagKind {
+			h = p.digest(o.final, o.size)
+			to = h
+		}
+		// To the end of the stream, where its checksum is.
+		if n, err := io.Copy(to, io.LimitReader(z, o.size+1)); err != nil || n != o.size {
+			return errors.New("an object of another size than it says")
+		}
+		if h != nil {
+			o.name = string(h.Sum(nil))
+			p.named[o.name] = i
 		}
 		p.at[at] = i
 		p.objects = append(p.objects, o)
 	}
-	if n, err := io.Copy(io.Discard, r); err != nil || n != int64(p.hash) {
+	return p.trailer(r.n)
+}
+
+// trailer holds what is behind the objects to the checksum that belongs there:
+// nothing else of the client's choice may be.
+func (p *pack) trailer(end int64) error {
+	if p.size-p.start-end != int64(p.hash) {
 		return errors.New("bytes after the pack")
+	}
+	h := sha1.New()
+	if p.hash == 32 {
+		h = sha256.New()
+	}
+	want := make([]byte, p.hash)
+	if _, err := io.Copy(h, io.NewSectionReader(p.src, p.start, end)); err != nil {
+		return err
+	}
+	if _, err := io.ReadFull(io.NewSectionReader(p.src, p.start+end, int64(p.hash)), want); err != nil {
+		return err
+	}
+	if !bytes.Equal(h.Sum(nil), want) {
+		return errors.New("a pack with a wrong checksum")
+	}
+	return nil
+}
+
+// made1 counts what is unpacked.
+func (p *pack) made1(n int64) error {
+	if p.made += n; n < 0 || p.made > maxMade {
+		return errors.New("objects that grow too large")
 	}
 	return nil
 }
@@ -138,7 +239,7 @@ func (p *pack) header(r *counting) (o object, err error) {
 		o.size |= int64(b&0x7f) << shift
 	}
 	switch o.kind {
-	case 1, 2, 3, 4:
+	case commitKind, treeKind, blobKind, tagKind:
 		o.final = o.kind
 	case 6:
 		if b, err = r.ReadByte(); err != nil {
@@ -166,52 +267,6 @@ func (p *pack) header(r *counting) (o object, err error) {
 	return o, err
 }
 
-// judge names a whole object and shows it to a filter. A name is known at the
-// end only, so a record names the object by its number.
-func (p *pack) judge(o object, r io.Reader, i int, open func(string) guard.Filter) error {
-	label := fmt.Sprintf("%s %d of the pack", kinds[o.final], i+1)
-	f := open("object " + label)
-	h := p.digest(o.final, o.size)
-	buf := make([]byte, bufSize)
-	var n int64
-	var stopped *guard.Decision
-	step := func(b []byte, s guard.Step) {
-		if stopped != nil {
-			return
-		}
-		if _, d := f(b, s); d.Action.Stops() || d.Action == guard.Redact {
-			stopped = &d
-		}
-	}
-	for {
-		k, err := r.Read(buf)
-		n += int64(k)
-		if n > o.size {
-			return errors.New("an object larger than it says")
-		}
-		h.Write(buf[:k])
-		if k > 0 {
-			step(buf[:k], guard.More)
-		}
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if n != o.size {
-		return errors.New("an object smaller than it says")
-	}
-	step(nil, guard.End)
-	name := string(h.Sum(nil))
-	p.named[name] = i
-	if stopped != nil {
-		return &objectHit{kinds[o.final] + " " + hex.EncodeToString([]byte(name))[:12], *stopped}
-	}
-	return nil
-}
-
 func (p *pack) digest(kind byte, size int64) hash.Hash {
 	h := sha1.New()
 	if p.hash == 32 {
@@ -221,72 +276,108 @@ func (p *pack) digest(kind byte, size int64) hash.Hash {
 	return h
 }
 
-// resolve judges the deltas, round by round: a base may be a delta itself and
-// may come later.
-func (p *pack) resolve(open func(string) guard.Filter) error {
-	open2 := func(i int) error {
-		b, err := p.content(i)
+// judgeStored judges object i, which is stored whole, as it is inflated.
+func (p *pack) judgeStored(i int32, open func(byte, string) guard.Filter) error {
+	o := p.objects[i]
+	z, err := p.open(o)
+	if err != nil {
+		return err
+	}
+	return p.judge(i, z, o.size, open)
+}
+
+// judge shows object i to a filter.
+func (p *pack) judge(i int32, r io.Reader, size int64, open func(byte, string) guard.Filter) error {
+	o := p.objects[i]
+	label := p.label(i)
+	f := open(o.final, label)
+	buf := make([]byte, min(bufSize, size))
+	step := func(b []byte, s guard.Step) error {
+		if _, d := f(b, s); d.Action.Stops() || d.Action == guard.Redact {
+			return &objectHit{label, d}
+		}
+		return nil
+	}
+	for size > 0 {
+		k, err := io.ReadFull(r, buf[:min(int64(len(buf)), size)])
 		if err != nil {
 			return err
 		}
-		o := p.objects[i]
-		o.size = int64(len(b))
-		return p.judge(o, bytes.NewReader(b), i, open)
-	}
-	for {
-		progress, left := false, 0
-		for i := range p.objects {
-			o := &p.objects[i]
-			if o.final != 0 {
-				continue
-			}
-			base, ok := p.base(*o)
-			if !ok || p.objects[base].final == 0 {
-				left++
-				continue
-			}
-			o.parent, o.final, o.depth = base, p.objects[base].final, p.objects[base].depth+1
-			if o.depth > maxChain {
-				return errors.New("a chain of deltas that is too long")
-			}
-			if err := open2(i); err != nil {
-				return err
-			}
-			progress = true
-		}
-		if left == 0 {
-			return nil
-		}
-		if !progress {
-			break
+		size -= int64(k)
+		if err := step(buf[:k], guard.More); err != nil {
+			return err
 		}
 	}
-	// What is left hangs, directly or not, on objects that only the other side
-	// has, or on itself.
-	for _, o := range p.objects {
-		if _, ok := p.base(o); o.final == 0 && o.kind == 7 && !ok {
-			return errThin
-		}
-	}
-	return errors.New("a delta without a base")
+	return step(nil, guard.End)
 }
 
-var errThin = errors.New("a delta whose base is not in the pack")
-
-func (p *pack) base(o object) (int, bool) {
-	if o.kind == 6 {
-		i, ok := p.at[o.base]
-		return i, ok
+// descend applies the deltas whose chain begins at i, and hands each result to
+// visit. A chain's end comes before its next branch, so that what a delta needs is
+// still at hand.
+func (p *pack) descend(i int32, visit func(j int32, b []byte) error) error {
+	stack := p.children(nil, i)
+	for len(stack) > 0 {
+		j := stack[len(stack)-1]
+		stack = stack[:len(stack)-1]
+		b, err := p.content(j)
+		if err != nil {
+			return err
+		}
+		if o := &p.objects[j]; o.name == "" {
+			h := p.digest(o.final, int64(len(b)))
+			h.Write(b)
+			o.name = string(h.Sum(nil))
+			p.named[o.name] = j
+		}
+		if err := visit(j, b); err != nil {
+			return err
+		}
+		if p.objects[j].depth > maxChain {
+			return errors.New("a chain of deltas that is too long")
+		}
+		stack = p.children(stack, j)
 	}
-	i, ok := p.named[o.ref]
-	return i, ok
+	return nil
+}
+
+// children appends the deltas whose base is i.
+func (p *pack) children(to []int32, i int32) []int32 {
+	base := &p.objects[i]
+	for _, ids := range [2][]int32{p.kids[i], p.waiting[base.name]} {
+		for _, j := range ids {
+			o := &p.objects[j]
+			if o.parent == -1 { // of two equal bases the first
+				o.parent, o.final, o.depth = i, base.final, base.depth+1
+			}
+			if o.parent == i {
+				to = append(to, j)
+			}
+		}
+	}
+	return to
+}
+
+var (
+	errThin    = errors.New("a delta whose base is not in the pack")
+	errTooMany = errors.New("too many objects to be inspected at once")
+)
+
+// open inflates what is stored of o. One at a time is open.
+func (p *pack) open(o object) (io.Reader, error) {
+	p.in.Reset(io.NewSectionReader(p.src, p.start+o.data, p.size-p.start-o.data))
+	if p.z == nil {
+		z, err := zlib.NewReader(p.in)
+		p.z = z
+		return z, err
+	}
+	return p.z, p.z.(zlib.Resetter).Reset(p.in, nil)
 }
 
 func (p *pack) inflate(o object) ([]byte, error) {
 	if o.size > maxObject {
 		return nil, errors.New("an object too large to be inspected as a delta")
 	}
-	z, err := zlib.NewReader(bufio.NewReader(io.NewSectionReader(p.src, p.start+o.data, 1<<62)))
+	z, err := p.open(o)
 	if err != nil {
 		return nil, err
 	}
@@ -296,15 +387,15 @@ func (p *pack) inflate(o object) ([]byte, error) {
 }
 
 // content returns object i whole, its deltas applied.
-func (p *pack) content(i int) ([]byte, error) {
-	var chain []int
+func (p *pack) content(i int32) ([]byte, error) {
+	var chain []int32
 	var b []byte
 	for j := i; ; j = p.objects[j].parent {
 		if c, ok := p.cache[j]; ok {
 			b = c
 			break
 		}
-		if p.objects[j].kind <= 4 {
+		if p.objects[j].kind <= tagKind {
 			var err error
 			if b, err = p.inflate(p.objects[j]); err != nil {
 				return nil, err
@@ -322,15 +413,15 @@ func (p *pack) content(i int) ([]byte, error) {
 		if b, err = apply(b, delta); err != nil {
 			return nil, err
 		}
-		if p.made += int64(len(b)); p.made > maxMade {
-			return nil, errors.New("deltas that grow too large")
+		if err := p.made1(int64(len(b))); err != nil {
+			return nil, err
 		}
 		p.keep(chain[k], b)
 	}
 	return b, nil
 }
 
-func (p *pack) keep(i int, b []byte) {
+func (p *pack) keep(i int32, b []byte) {
 	if len(b) > maxCache/4 {
 		return
 	}
@@ -343,101 +434,6 @@ func (p *pack) keep(i int, b []byte) {
 	}
 	p.cache[i] = b
 	p.cached += len(b)
-}
-
-var errDelta = errors.New("a delta that cannot be applied")
-
-func varint(b []byte) (n int64, rest []byte, err error) {
-	for shift := 0; len(b) > 0 && shift < 56; shift += 7 {
-		c := b[0]
-		b = b[1:]
-		n |= int64(c&0x7f) << shift
-		if c&0x80 == 0 {
-			return n, b, nil
-		}
-	}
-	return 0, nil, errDelta
-}
-
-// instructions calls copy and insert for what a delta does, and returns the
-// sizes that it announces.
-func instructions(delta []byte, size func(src, dst int64) error, cp func(off, n int64) error, insert func([]byte) error) error {
-	src, d, err := varint(delta)
-	if err != nil {
-		return err
-	}
-	dst, d, err := varint(d)
-	if err != nil {
-		return err
-	}
-	if err := size(src, dst); err != nil {
-		return err
-	}
-	for len(d) > 0 {
-		op := d[0]
-		d = d[1:]
-		switch {
-		case op&0x80 != 0:
-			var off, n int64
-			for i := range 7 {
-				if op>>i&1 == 0 {
-					continue
-				}
-				if len(d) == 0 {
-					return errDelta
-				}
-				if i < 4 {
-					off |= int64(d[0]) << (8 * i)
-				} else {
-					n |= int64(d[0]) << (8 * (i - 4))
-				}
-				d = d[1:]
-			}
-			if n == 0 {
-				n = 0x10000
-			}
-			if err := cp(off, n); err != nil {
-				return err
-			}
-		case op != 0 && int(op) <= len(d):
-			if err := insert(d[:op]); err != nil {
-				return err
-			}
-			d = d[op:]
-		default:
-			return errDelta
-		}
-	}
-	return nil
-}
-
-func apply(base, delta []byte) ([]byte, error) {
-	var out []byte
-	var want int64
-	err := instructions(delta, func(src, dst int64) error {
-		if src != int64(len(base)) || dst > maxObject {
-			return errDelta
-		}
-		want = dst
-		out = make([]byte, 0, dst)
-		return nil
-	}, func(off, n int64) error {
-		if off+n > int64(len(base)) || int64(len(out))+n > want {
-			return errDelta
-		}
-		out = append(out, base[off:off+n]...)
-		return nil
-	}, func(b []byte) error {
-		if int64(len(out)+len(b)) > want {
-			return errDelta
-		}
-		out = append(out, b...)
-		return nil
-	})
-	if err == nil && int64(len(out)) != want {
-		err = errDelta
-	}
-	return out, err
 }
 
 // counting counts what is read through it, byte for byte: zlib takes from an

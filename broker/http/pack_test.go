@@ -83,7 +83,7 @@ func inspect(t *testing.T, p *packed) error {
 	t.Helper()
 	s := p.spool(t)
 	defer s.Close()
-	return (&pack{src: s, hash: 20}).each(func(string) guard.Filter { return search(guard.Block, map[string]string{canary: ""}, nil) })
+	return (&pack{src: s, size: s.Size(), hash: 20}).each(func(byte, string) guard.Filter { return search(guard.Block, map[string]string{canary: ""}, nil) })
 }
 
 func TestPackDeltas(t *testing.T) {
@@ -234,7 +234,7 @@ func FuzzPack(f *testing.F) {
 		s := newSpool(t.TempDir(), 1<<20)
 		defer s.Close()
 		s.Write(b)
-		(&pack{src: s, hash: 20}).each(func(string) guard.Filter {
+		(&pack{src: s, size: s.Size(), hash: 20}).each(func(byte, string) guard.Filter {
 			return func(p []byte, _ guard.Step) ([]byte, guard.Decision) { return p, guard.Decision{Action: guard.Pass} }
 		})
 	})

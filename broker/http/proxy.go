@@ -32,6 +32,10 @@ type Config struct {
 	Creds func() []guard.Credential
 	// Open starts a stream on the leak line.
 	Open guard.OpenFilter
+	// Formats starts a search for credential formats in one thing that a push sends
+	// (a blob, a message, the paths). It changes nothing: a decision that stops, with
+	// a rule that begins with FormatRule, refuses the push. Optional.
+	Formats guard.OpenFilter
 	// Scrub starts the rewriting of a reply. Hosts that a credential may be sent to
 	// are scrubbed of its value from their first reply on, so most sets of ids come
 	// again and again: keep what is made of one. At guard.Pause, what its filter
