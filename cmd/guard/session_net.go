@@ -44,8 +44,10 @@ func (s *session) serve(ctx context.Context, sb *sandbox.Sandbox, front net.List
 			return err
 		}
 	}
+	pushed, closePushed := s.pushFormats()
+	defer closePushed()
 	cfg := brokerhttp.Config{
-		Line: line, Egress: egress, Creds: s.credentials, Open: s.line.Open, Scrub: s.scrub, CA: s.ca, Roots: roots, Session: s.info,
+		Line: line, Egress: egress, Creds: s.credentials, Open: s.line.Open, Formats: pushed, Scrub: s.scrub, CA: s.ca, Roots: roots, Session: s.info,
 	}
 	if front != nil {
 		cfg.Token = s.token

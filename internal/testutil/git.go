@@ -37,6 +37,7 @@ func GitServer(t testing.TB, ca *CA, token string, names ...string) *Git {
 	for _, args := range [][]string{
 		{"init", "-q", "--bare", "-b", "main", g.Dir},
 		{"-C", g.Dir, "config", "http.receivepack", "true"},
+		{"-C", g.Dir, "config", "receive.advertisePushOptions", "true"},
 		{"init", "-q", "-b", "main", work},
 		{"-C", work, "commit", "-q", "--allow-empty", "-m", "first"},
 		{"-C", work, "push", "-q", g.Dir, "main"},
