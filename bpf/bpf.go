@@ -205,6 +205,16 @@ func (c *Counters) add(o Counters) {
 	c.Unjudged += o.Unjudged
 }
 
+// Minus is what was counted since o was.
+func (c Counters) Minus(o Counters) Counters {
+	return Counters{
+		Calls: c.Calls - o.Calls, Seen: c.Seen - o.Seen, Scanned: c.Scanned - o.Scanned, Unreadable: c.Unreadable - o.Unreadable, Oversize: c.Oversize - o.Oversize,
+		UnreadableCalls: c.UnreadableCalls - o.UnreadableCalls, OversizeCalls: c.OversizeCalls - o.OversizeCalls,
+		Hits: c.Hits - o.Hits, Dropped: c.Dropped - o.Dropped, TailsLost: c.TailsLost - o.TailsLost,
+		Refused: c.Refused - o.Refused, TakenAway: c.TakenAway - o.TakenAway, Unjudged: c.Unjudged - o.Unjudged,
+	}
+}
+
 // Stats is what a Detector did since it was opened.
 type Stats struct {
 	Channels map[guard.Channel]Counters // those with a call

@@ -48,6 +48,7 @@ type Monitor struct {
 
 	mu        sync.Mutex // guards what follows
 	seen      map[fileID]bool
+	programs  map[fileID]string // names of executables
 	probes    map[fileID]*probe
 	uncovered map[string]int
 	failed    map[string]string
@@ -76,7 +77,7 @@ func OpenMonitor(o MonitorOptions) (_ *Monitor, err error) {
 		return nil, err
 	}
 	m := &Monitor{
-		Detector: d, own: idOf(&st), tls: o.TLS, seen: map[fileID]bool{}, probes: map[fileID]*probe{},
+		Detector: d, own: idOf(&st), tls: o.TLS, seen: map[fileID]bool{}, programs: map[fileID]string{}, probes: map[fileID]*probe{},
 		uncovered: map[string]int{}, failed: map[string]string{},
 	}
 	defer func() {
@@ -176,12 +177,11 @@ func (m *Monitor) seed() {
 			_ = m.coll.Maps["kin"].Update(uint32(pid), uint32(first), ebpf.UpdateNoExist)
 		}
 	}
-	if !m.tls {
-		return
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.ahead()
+	if m.tls {
+		m.ahead()
+	}
 	for _, pid := range pids {
 		m.look(pid)
 	}
@@ -245,10 +245,19 @@ func (m *Monitor) Follow() error {
 		if got, err := binary.Decode(rec.RawSample, binary.LittleEndian, &n); err != nil || got != len(rec.RawSample) {
 			return fmt.Errorf("bpf: news of %d bytes do not fit the program that was built in", len(rec.RawSample))
 		}
-		if m.tls {
-			m.news(n)
-		}
+		m.news(n)
 	}
+}
+
+// Read is the Detector's, and knows the executable also of processes that have ended.
+func (m *Monitor) Read() (Event, error) {
+	e, err := m.Detector.Read()
+	if err == nil && e.Exe == "" && e.ExeInode != 0 {
+		m.mu.Lock()
+		e.Exe = m.programs[fileID{e.ExeDevice, e.ExeInode}]
+		m.mu.Unlock()
+	}
+	return e, err
 }
 
 // Stats are the Detector's, with ChannelTLS.

@@ -175,6 +175,9 @@ func (m *Monitor) look(pid int) {
 	if name, err := os.Readlink(exe); err == nil {
 		m.file(exe, strings.TrimSuffix(name, " (deleted)"), true)
 	}
+	if !m.tls {
+		return
+	}
 	for _, mp := range mappings(pid) {
 		if mayBeTLS(mp.path) {
 			m.file(mp.open, mp.path, false)
@@ -195,7 +198,13 @@ func (m *Monitor) file(path, name string, exe bool) bool {
 		return true
 	}
 	id := idOf(&st)
-	if m.seen[id] || m.stopped || id == m.own {
+	if exe {
+		if len(m.programs) > 1<<14 {
+			clear(m.programs)
+		}
+		m.programs[id] = name
+	}
+	if !m.tls || m.seen[id] || m.stopped || id == m.own {
 		return true
 	}
 	if len(m.seen) > 1<<16 {

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// What the monitor asks /proc.
+
+// stat is fields 3 and later of /proc/PID/stat.
+func procStat(pid int) []string {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return nil
+	}
+	// The name is in parentheses and may hold anything.
+	return strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+}
+
+// exeOf is the program of a process, "" if it is gone.
+func exeOf(pid int) string {
+	name, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	if err != nil {
+		return ""
+	}
+	return name
+}
+
+// fdName is what a descriptor is called, if it is still of that inode: "pipe:[1234]", or a
+// path.
+func fdName(pid, fd int, inode uint64) string {
+	name, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, fd))
+	if err != nil || !strings.HasPrefix(name, "/") && !strings.HasSuffix(name, "["+strconv.FormatUint(inode, 10)+"]") {
+		return ""
+	}
+	return name
+}
+
+// familyOf is a process and all that descend from it now.
+func familyOf(pid int) ([]int, error) {
+	if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); err != nil {
+		return nil, fmt.Errorf("--pid %d: there is no such process", pid)
+	}
+	children := map[int][]int{}
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, d := range dirs {
+		p, err := strconv.Atoi(filepath.Base(d))
+		if f := procStat(p); err == nil && len(f) > 1 {
+			if parent, err := strconv.Atoi(f[1]); err == nil {
+				children[parent] = append(children[parent], p)
+			}
+		}
+	}
+	all := []int{pid}
+	for i := 0; i < len(all); i++ {
+		all = append(all, children[all[i]]...)
+	}
+	return all, nil
+}
+
+// onlyPeer is whom a process is connected to by TCP, if that is one alone.
+func onlyPeer(pid int) netip.AddrPort {
+	dir := fmt.Sprintf("/proc/%d", pid)
+	fds, err := os.ReadDir(dir + "/fd")
+	if err != nil {
+		return netip.AddrPort{}
+	}
+	sockets := map[string]bool{}
+	for _, fd := range fds {
+		if name, err := os.Readlink(dir + "/fd/" + fd.Name()); err == nil && strings.HasPrefix(name, "socket:[") {
+			sockets[strings.TrimSuffix(strings.TrimPrefix(name, "socket:["), "]")] = true
+		}
+	}
+	peers := map[netip.AddrPort]bool{}
+	for _, name := range []string{"tcp", "tcp6"} {
+		b, err := os.ReadFile(dir + "/net/" + name)
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(b)) {
+			f := strings.Fields(line)
+			// 01: established
+			if len(f) > 9 && f[3] == "01" && sockets[f[9]] {
+				if p, ok := procAddr(f[2]); ok {
+					peers[p] = true
+				}
+			}
+		}
+	}
+	if len(peers) != 1 {
+		return netip.AddrPort{}
+	}
+	for p := range peers {
+		return p
+	}
+	return netip.AddrPort{}
+}
+
+// procAddr reads an address as /proc/net/tcp has it: 32-bit words in the processor's order,
+// which is little endian on all that guard runs on.
+func procAddr(s string) (netip.AddrPort, bool) {
+	addr, port, ok := strings.Cut(s, ":")
+	p, err := strconv.ParseUint(port, 16, 16)
+	if !ok || err != nil || len(addr)%8 != 0 {
+		return netip.AddrPort{}, false
+	}
+	var b []byte
+	for i := 0; i < len(addr); i += 8 {
+		w, err := strconv.ParseUint(addr[i:i+8], 16, 32)
+		if err != nil {
+			return netip.AddrPort{}, false
+		}
+		b = append(b, byte(w), byte(w>>8), byte(w>>16), byte(w>>24))
+	}
+	a, ok := netip.AddrFromSlice(b)
+	return netip.AddrPortFrom(a.Unmap(), uint16(p)), ok
+}
+
+// guardKey is a process, as long as its number is not another's.
+type guardKey struct {
+	pid     int
+	started string
+}
+
+// guardProcess is what another guard is doing.
+type guardProcess struct {
+	session bool   // it runs an agent
+	home    string // of its vault
+	context string // of its session
+}
+
+// guard says what guard process pid does. It is false where that has ended.
+func (m *monitor) guard(pid int) (guardProcess, bool) {
+	f := procStat(pid)
+	if len(f) < 20 || f[0] == "Z" {
+		return guardProcess{}, false
+	}
+	key := guardKey{pid, f[19]}
+	if g, ok := m.guards[key]; ok {
+		return g, true
+	}
+	g, ok := m.readGuard(pid)
+	if ok {
+		if len(m.guards) > 1<<10 {
+			clear(m.guards)
+		}
+		m.guards[key] = g
+	}
+	return g, ok
+}
+
+func (m *monitor) readGuard(pid int) (g guardProcess, ok bool) {
+	dir := fmt.Sprintf("/proc/%d/", pid)
+	split := func(name string) []string {
+		b, err := os.ReadFile(dir + name)
+		if err != nil {
+			return nil
+		}
+		return strings.Split(strings.TrimSuffix(string(b), "\x00"), "\x00")
+	}
+	args := split("cmdline")
+	if len(args) < 2 {
+		return g, false
+	}
+	if args[1] != "run" {
+		return g, true
+	}
+	g.session, g.home = true, homeOf(split("environ"))
+	// Its flags, as it read them itself.
+	var o runFlags
+	var unlock unlockFlags
+	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
+	fs.SetInterspersed(false)
+	fs.Usage = func() {}
+	fs.StringVar(&unlock.passphraseFile, "passphrase-file", "", "")
+	fs.StringVar(&unlock.keyfile, "keyfile", "", "")
+	o.add(fs)
+	if err := fs.Parse(args[2:]); err != nil {
+		return g, false
+	}
+	g.context = o.context
+	if g.context == "" {
+		cwd, err := os.Readlink(dir + "cwd")
+		cs, cerr := m.app.loadContexts()
+		if err != nil || cerr != nil {
+			return g, false
+		}
+		g.context = cs.contextOf(cwd)
+	}
+	return g, true
+}
