@@ -104,12 +104,14 @@ func classifyGo(dst [][classCount]uint64, p []byte, t *tables) {
 type classes struct {
 	from, to int
 	w        [][classCount]uint64 // a bit for each byte from b[from] on
+	any      [classCount]uint64   // all elements of w, ored
+	found    [classCount]found
 }
 
 // of looks at b[from:to].
 func (m *classes) of(b []byte, from, to int) {
 	n := to - from
-	m.from, m.to = from, to
+	m.from, m.to, m.found = from, to, [classCount]found{}
 	blocks := (n + 63) / 64
 	if cap(m.w) < blocks {
 		m.w = make([][classCount]uint64, blocks)
@@ -124,13 +126,36 @@ func (m *classes) of(b []byte, from, to int) {
 		classifyBlocks(m.w[blocks-1:], rest[:], classTables)
 		clear(rest[:])
 	}
+	m.any = [classCount]uint64{}
+	var full, digits, lists uint64
+	for k := range m.w {
+		w := &m.w[k]
+		for c := range m.any {
+			m.any[c] |= w[c]
+		}
+		full |= whole(w[classDigit64])
+		lists |= whole(w[classNumber])
+		digits |= whole(w[classHex])
+	}
+	if full == 0 {
+		m.found[classDigit64] = found{from, 1, to}
+	}
+	if lists == 0 {
+		m.found[classNumber] = found{from, 1, to}
+	}
+	if digits == 0 {
+		m.found[classHex] = found{from, 1, to}
+	}
 }
+
+// whole is not 0 if a byte of x has all bits set.
+func whole(x uint64) uint64 { return (^x - ones) & x & (0x80 * ones) }
 
 // next is the index of the first byte of class c in b[i:to], or to.
 func (m *classes) next(c class, i int) int {
 	at := i - m.from
 	k := at >> 6
-	if k >= len(m.w) {
+	if k >= len(m.w) || m.any[c] == 0 {
 		return m.to
 	}
 	x := m.w[k][c] >> (at & 63) << (at & 63)
@@ -161,39 +186,90 @@ func (m *classes) end(c class, i int) int {
 }
 
 // run is the index from which on at least n (15 or more) bytes in b[i:to] are of
-// class c, or to. So many have 8 bits of w in them that lie in one byte.
+// class c, or to.
 func (m *classes) run(c class, i, n int) int {
+	if f := &m.found[c]; f.n > 0 && f.n <= n && f.from <= i && i < f.at {
+		i = f.at // asked before
+	}
+	at := m.search(c, i, n)
+	m.found[c] = found{i, n, at}
+	return at
+}
+
+// found says that no run of n bytes begins in [from, at).
+type found struct{ from, n, at int }
+
+func (m *classes) search(c class, i, n int) int {
 	for k := (i - m.from) >> 6; k < len(m.w); k++ {
-		y := ^m.w[k][c]
-		// The lowest bit that is set is right (Warren, Hacker's Delight, 6-1).
-		if (y-ones)&^y&(0x80*ones) == 0 {
+		// So many bytes have 8 bits of x in them that lie in one byte, or in two that
+		// lie next to each other. (The lowest bit that is set is right, others may be
+		// too many; Warren, Hacker's Delight, 6-1.)
+		x := m.w[k][c]
+		t := whole(x)
+		if t == 0 {
 			continue
 		}
-		at := max(i, m.from+k<<6)
-		for end := min(m.to, m.from+(k+1)<<6); at < end; {
-			at = m.next(c, at)
-			if at >= end {
-				break
+		var next uint64
+		if k+1 < len(m.w) {
+			next = m.w[k+1][c]
+		}
+		var before uint64
+		if k > 0 {
+			before = m.w[k-1][c]
+		}
+		// Where 8 bytes in a row begin, in this and in the next block; then 15.
+		y := x & (x>>1 | next<<63)
+		z := next & (next >> 1)
+		y &= y>>2 | z<<62
+		z &= z >> 2
+		y &= y>>4 | z<<60
+		z &= z >> 4
+		y &= y>>7 | z<<57
+		// A run may have begun in the block before, with too few bytes there to be seen.
+		if y == 0 && x&(before>>63) == 0 {
+			continue
+		}
+		base := m.from + k<<6
+		for t != 0 {
+			at := bits.TrailingZeros64(t) &^ 7
+			t &= t - 1
+			if base+at+8 <= i || byte(x>>at) != 0xff {
+				continue
 			}
-			from := at
-			if from == m.from+k<<6 && k > 0 && from > i {
-				from = m.begin(c, from, i)
-			}
-			if at = m.end(c, at); at-from >= n {
+			at = max(base+at, i)
+			from, end := m.begin(c, at, i), m.end(c, at)
+			if end-from >= n {
 				return from
 			}
+			if end >= base+64 {
+				break
+			}
+			t = t >> (end - base) << (end - base)
 		}
 	}
 	return m.to
 }
 
-// begin is where the bytes of class c that b[at] is the last of begin, not before
-// b[i].
+// begin is where the bytes of class c before b[at], which is one, begin, not
+// before b[i].
 func (m *classes) begin(c class, at, i int) int {
-	for at > i && m.w[(at-1-m.from)>>6][c]>>((at-1-m.from)&63)&1 != 0 {
-		at--
+	for at > i {
+		k := at - m.from
+		low := k & 63
+		if low == 0 {
+			if m.w[k>>6-1][c]>>63 == 0 {
+				break
+			}
+			at--
+			continue
+		}
+		n := bits.LeadingZeros64(^(m.w[k>>6][c] << (64 - low)))
+		at -= min(n, low)
+		if n < low {
+			break
+		}
 	}
-	return at
+	return max(at, i)
 }
 
 // count is how many bytes of b[i:j] are of class c.

@@ -25,9 +25,14 @@ func newLane(depth int, as string) *lane {
 }
 
 // isText says that c may be in ASCII text, or in its escapes for a terminal.
-func isText(c byte) bool {
-	return c >= ' ' && c < 0x7f || c == '\n' || c == '\r' || c == '\t' || c == 0x1b || c == '\b'
-}
+func isText(c byte) bool { return textByte[c] }
+
+var textByte = func() (t [256]bool) {
+	for c := range t {
+		t[c] = c >= ' ' && c < 0x7f || c == '\n' || c == '\r' || c == '\t' || c == 0x1b || c == '\b'
+	}
+	return t
+}()
 
 // flush looks at what is new.
 func (l *lane) flush(set *set, hits []Hit) []Hit {
@@ -69,6 +74,23 @@ func (l *lane) dig(set *set, hits []Hit) []Hit {
 		hits = l.pack.write(set, &none, &l.text, l.fed, len(l.b), nil, hits)
 	}
 	for i := l.fed; i < len(l.b); {
+		if !l.begun {
+			// Look at the last byte that a stretch would need first, and backwards.
+			last := i + deepFrom - l.ascii - 1
+			k := min(last, len(l.b)-1)
+			for k >= i && textByte[l.b[k]] {
+				k--
+			}
+			if k >= i {
+				l.ascii = 0
+				i = k + 1
+				continue
+			}
+			if last >= len(l.b) {
+				l.ascii += len(l.b) - i
+				break
+			}
+		}
 		if !isText(l.b[i]) {
 			if l.begun {
 				hits = l.deep.finish(set, l.end(i-1), hits)
@@ -84,11 +106,6 @@ func (l *lane) dig(set *set, hits []Hit) []Hit {
 		}
 		from := i
 		if !l.begun {
-			if l.ascii+j-i < deepFrom {
-				l.ascii += j - i
-				i = j
-				continue
-			}
 			if l.deep == nil {
 				l.deep = newLayers(l.depth-1, l.as)
 			}

@@ -7,15 +7,23 @@ import (
 
 // lang is what a view takes for an escape.
 type lang struct {
-	token  func(b []byte, out *[utf8.UTFMax]byte) (v verdict, n, size int, kind marks)
-	opens  func(c, next byte) bool // as the function of that name
-	class  class                   // has all bytes of intro
-	intro  [256]bool               // what escapes begin with
-	stands [256]bool               // and those of them that may stand for something
+	kind   langKind
+	class  class     // has all bytes of intro
+	intro  [256]bool // what escapes begin with
+	stands [256]bool // and those of them that may stand for something
 }
 
-func newLang(c class, intro, stands string, opens func(c, next byte) bool, token func([]byte, *[utf8.UTFMax]byte) (verdict, int, int, marks)) lang {
-	l := lang{token: token, opens: opens, class: c}
+type langKind uint8
+
+const (
+	langEscape langKind = iota
+	langHidden
+	langJoined
+	langQuoted
+)
+
+func newLang(kind langKind, c class, intro, stands string) lang {
+	l := lang{kind: kind, class: c}
 	for _, c := range []byte(intro) {
 		l.intro[c] = true
 		l.stands[c] = strings.IndexByte(stands, c) >= 0
@@ -25,11 +33,38 @@ func newLang(c class, intro, stands string, opens func(c, next byte) bool, token
 
 // None of these changes.
 var (
-	escapeLang = newLang(classEscape, introducers, "%\\&\x08", opens, token)
-	hiddenLang = newLang(classNoise, "\x00\x01\x02\x03\x04\x05\x06\x07\x0e\x0f\x10\x11\x12\x13\x14\x15\x16\x17\x18\x19\x1a\x1c\x1d\x1e\x1f\x7f\xc2\xe2\xef", "", hides, hiddenToken)
-	joinedLang = newLang(classQuote, `"'`, "", func(byte, byte) bool { return true }, joinedToken)
-	quotedLang = newLang(classEqual, "=", "=", func(_, next byte) bool { return hexValue[next] != 0 || next == '\r' || next == '\n' }, quotedToken)
+	escapeLang = newLang(langEscape, classEscape, introducers, "%\\&\x08")
+	hiddenLang = newLang(langHidden, classNoise, "\x00\x01\x02\x03\x04\x05\x06\x07\x0e\x0f\x10\x11\x12\x13\x14\x15\x16\x17\x18\x19\x1a\x1c\x1d\x1e\x1f\x7f\xc2\xe2\xef", "")
+	joinedLang = newLang(langJoined, classQuote, `"'`, "")
+	quotedLang = newLang(langQuoted, classEqual, "=", "=")
 )
+
+// token reads the escape that b begins with. It is a switch, not a function in
+// lang, so that out need not be on the heap.
+func (l *lang) token(b []byte, out *[utf8.UTFMax]byte) (v verdict, n, size int, kind marks) {
+	switch l.kind {
+	case langHidden:
+		return hiddenToken(b)
+	case langJoined:
+		return joinedToken(b)
+	case langQuoted:
+		return quotedToken(b, out)
+	}
+	return token(b, out)
+}
+
+// opens says whether an escape may begin with c and next.
+func (l *lang) opens(c, next byte) bool {
+	switch l.kind {
+	case langHidden:
+		return hides(c, next)
+	case langJoined:
+		return seams[next]
+	case langQuoted:
+		return hexValue[next] != 0 || next == '\r' || next == '\n'
+	}
+	return opens(c, next)
+}
 
 // hides says whether c and next may begin what hiddenToken removes.
 func hides(c, next byte) bool {
@@ -48,7 +83,7 @@ func hides(c, next byte) bool {
 // nothing, the soft hyphen, joiners, marks of direction, variation selectors and
 // the byte order mark (Unicode, Cf and Default_Ignorable_Code_Point; without
 // those that stand for themselves in a script).
-func hiddenToken(b []byte, _ *[utf8.UTFMax]byte) (verdict, int, int, marks) {
+func hiddenToken(b []byte) (verdict, int, int, marks) {
 	size := 1
 	switch b[0] {
 	case 0xc2:
@@ -80,12 +115,21 @@ func hiddenToken(b []byte, _ *[utf8.UTFMax]byte) (verdict, int, int, marks) {
 	return removed, size, 0, markHidden
 }
 
+// seams are the bytes that may follow a quote at a place where two pieces of a
+// string meet.
+var seams = func() (t [256]bool) {
+	for c := range t {
+		t[c] = isAlnum(byte(c)) || c >= 0x80 || strings.IndexByte("_-/=@~$!#%^*? \t\r\n\\+&.|\"'", byte(c)) >= 0
+	}
+	return t
+}()
+
 const maxSeam = 64 // bytes between two pieces of a string
 
 // joinedToken reads what stands between two pieces of one string in source code:
 // a quote inside a word of a shell, and the end of one literal, an operator that
 // joins, and the beginning of the next.
-func joinedToken(b []byte, _ *[utf8.UTFMax]byte) (verdict, int, int, marks) {
+func joinedToken(b []byte) (verdict, int, int, marks) {
 	operator := byte(0)
 	signs := 0
 	for i := 1; i < len(b); i++ {
@@ -97,7 +141,7 @@ func joinedToken(b []byte, _ *[utf8.UTFMax]byte) (verdict, int, int, marks) {
 		case c == ' ' || c == '\t' || c == '\n' || c == '\r' || c == '\\':
 		case (c == '+' || c == '&') && signs == 0, (c == '.' || c == '|') && (signs == 0 || signs == 1 && operator == c):
 			operator, signs = c, signs+1
-		case i == 1 && c > ' ' && c < 0x7f:
+		case i == 1 && seams[c]:
 			return removed, 1, 0, markJoined // in the middle of a word
 		default:
 			return no, 0, 0, 0

@@ -25,7 +25,7 @@ func newLayers(depth int, as string) *layers {
 	l := &layers{fold: fold{min: foldRun}}
 	l.fold.as = as
 	if as == "" {
-		l.views = []*view{newView(&escapeLang, 2, 0), newView(&hiddenLang, 2, 0), newView(&joinedLang, 1, 0), newView(&quotedLang, 1, 0)}
+		l.views = []*view{newView(&escapeLang, 2, 0), newView(&hiddenLang, 1, 0), newView(&joinedLang, 1, 0), newView(&quotedLang, 1, 0)}
 	} else {
 		l.views = []*view{newView(&escapeLang, 1, 0)}
 	}
@@ -33,7 +33,7 @@ func newLayers(depth int, as string) *layers {
 		v.name(as)
 	}
 	if depth > 0 {
-		for _, a := range []*alphabetOf{&base64Alphabet, &hexAlphabet, &base32Alphabet} {
+		for _, a := range []*alphabetOf{&base32Alphabet, &lower32, &base64Alphabet, &hexAlphabet} {
 			l.runs = append(l.runs, newBitRun(a, depth, as))
 		}
 		l.numbers = newNumbers(depth, as)

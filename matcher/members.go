@@ -140,13 +140,15 @@ func (ms *members) write(set *set, prev, s *text, from, to int, c *classes, hits
 			}
 		}
 	}
-	for i := from; i < to; {
-		// All headers have one of these as their first or second byte, or "PK" before one.
-		k := min(c.next(classNoise, i), c.next(classMagic, i))
-		if k >= to {
-			break
+	// All headers have one of these bytes in them.
+	noise, magic := c.next(classNoise, from), c.next(classMagic, from)
+	for noise < to || magic < to {
+		k := min(noise, magic)
+		if k == noise {
+			noise = c.next(classNoise, k+1)
+		} else {
+			magic = c.next(classMagic, k+1)
 		}
-		i = k + 1
 		at := k
 		switch b[k] {
 		case 0x1f:

@@ -97,6 +97,12 @@ func (n *numbers) write(set *set, prev, s *text, from, to int, m *classes, hits 
 	low := i // what is before it was looked at
 	for i < to {
 		if n.active {
+			if len(n.digits) > maxToken+1 { // no number: to its end
+				if end := m.end(classHex, i); end > i {
+					n.end, i = s.end(end-1), end
+					continue
+				}
+			}
 			hits = n.take(set, s, i, hits)
 			i++
 			low = i
@@ -108,7 +114,12 @@ func (n *numbers) write(set *set, prev, s *text, from, to int, m *classes, hits 
 		}
 		// A list has as many digits as that at least.
 		end := m.end(classNumber, i)
-		if m.count(classHex, i, end) >= listDigits || end == to {
+		if i = min(end, m.next(classHex, i)); end-i < listFrom {
+			if end == to {
+				break
+			}
+			i = end
+		} else if end == to || m.count(classHex, i, end) >= listDigits {
 			n.begin()
 		} else {
 			i = end
@@ -124,6 +135,9 @@ func (n *numbers) write(set *set, prev, s *text, from, to int, m *classes, hits 
 	k := to
 	for k > low && to-k < listFrom && inList(b[k-1]) {
 		k--
+	}
+	for k < to && !isHex(b[k]) {
+		k++ // a list begins with a digit
 	}
 	if n.pend = to - k; n.pend > 0 {
 		n.peek(set, prev, s, to)
@@ -385,9 +399,6 @@ func (n *numbers) reset() {
 func (n *numbers) peek(set *set, prev, s *text, to int) {
 	pend := n.pend
 	n.hold = -1
-	if !slices.ContainsFunc(s.b[max(0, to-pend):to], isHex) && pend <= to {
-		return
-	}
 	n.begin()
 	k := pend - to
 	take := func(s *text, i int) {

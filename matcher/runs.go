@@ -1,8 +1,10 @@
 package matcher
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math/bits"
+	"slices"
 )
 
 // alphabetOf is an encoding in which each character holds a few bits.
@@ -39,7 +41,8 @@ var (
 	// RFC 4648, 4 and 5: a text may mix them.
 	base64Alphabet = newAlphabet("base64", 6, 4, 4, classDigit64, encRaw, uppers+lowers+"0123456789+/", uppers+lowers+"0123456789-_")
 	hexAlphabet    = newAlphabet("hex", 4, 2, 6, classHex, encodings, hexLower, hexUpper)
-	base32Alphabet = newAlphabet("base32", 5, 8, 8, classDigit64, encodings, uppers+"234567", lowers+"234567")
+	base32Alphabet = newAlphabet("base32", 5, 8, 8, classDigit64, encodings, uppers+"234567")
+	lower32        = newAlphabet("base32", 5, 8, 8, classDigit64, encodings, lowers+"234567")
 )
 
 // least is how many characters a run needs to hold anything that is not found in
@@ -54,7 +57,7 @@ func (a *alphabetOf) least(n int) int {
 	default:
 		least = 2 * n
 	}
-	return max(15, min(least, deepFrom*8/a.bits))
+	return max(15, min(least, deepFrom*8/6))
 }
 
 // wrapFrom is how many characters of a run a line needs for the next one to go on
@@ -93,7 +96,18 @@ func newBitRun(a *alphabetOf, depth int, as string) *bitRun {
 func (r *bitRun) valid(c byte) bool { return r.a.value[c] >= 0 }
 
 // extent is the index of the first byte from b[i] on that is not of the alphabet.
-func (r *bitRun) extent(b []byte, i, to int) int {
+func (r *bitRun) extent(b []byte, i, to int, m *classes) int {
+	if to-i > 64 && r.a.bits != 5 {
+		end := min(to, m.end(r.a.class, i))
+		if r.a.class == classDigit64 {
+			for _, c := range []byte("[]") {
+				if n := bytes.IndexByte(b[i:end], c); n >= 0 {
+					end = i + n
+				}
+			}
+		}
+		return end
+	}
 	for i < to && r.a.value[b[i]] >= 0 {
 		i++
 	}
@@ -104,7 +118,7 @@ func (r *bitRun) write(set *set, prev, s *text, from, to int, m *classes, hits [
 	b, least := s.b, r.a.least(set.short)
 	i := from
 	if r.state == foldIdle && r.pend > 0 {
-		end := min(r.extent(b, from, to), from+least)
+		end := min(r.extent(b, from, to, m), from+least)
 		if r.pend+end-from >= least {
 			before := prev
 			at := len(prev.b)
@@ -130,7 +144,7 @@ func (r *bitRun) write(set *set, prev, s *text, from, to int, m *classes, hits [
 				r.start()
 			}
 		case foldText:
-			end := r.extent(b, i, to)
+			end := r.extent(b, i, to, m)
 			r.push(s, i, end)
 			if i = end; i == to {
 				break
@@ -184,20 +198,28 @@ func (r *bitRun) seek(set *set, s *text, i, to, least int, m *classes) int {
 		if j == to {
 			break
 		}
-		for stop := m.end(r.a.class, j); j < stop; j++ {
-			end := r.extent(b, j, stop)
-			long := end-j >= least
-			wrapped := end-j >= wrapFrom && end < to && (b[end] == '\n' || b[end] == '\r')
-			if long && (end == to || wrapped || end-j > maxNeedle || r.promises(set, b[j:end])) {
-				return j
+		stop := m.end(r.a.class, j)
+		for j+least <= stop {
+			// Look at the last character that a run would need first, and backwards.
+			k := j + least - 1
+			for k >= j && r.valid(b[k]) {
+				k--
 			}
-			if end == to && end > j {
-				r.pend = end - j
-				return to
+			if k >= j {
+				j = k + 1
+				continue
+			}
+			end := r.extent(b, j, stop, m)
+			wrapped := end-j >= wrapFrom && end < to && (b[end] == '\n' || b[end] == '\r')
+			if end == to || wrapped || end-j > maxNeedle || r.promises(set, b[j:end]) {
+				return j
 			}
 			j = end
 		}
-		i = j
+		if i = stop; stop == to {
+			i = j
+			break
+		}
 	}
 	// The last run may be too short so far.
 	n := 0
@@ -268,7 +290,7 @@ func (r *bitRun) push(s *text, i, j int) {
 		return
 	}
 	r.line += j - i
-	b, value, group := s.b, &r.a.value, r.a.group
+	b, group := s.b, r.a.group
 	for ; i < j && (r.lean || !r.smooth()); i++ {
 		r.one(s, i)
 	}
@@ -278,24 +300,8 @@ func (r *bitRun) push(s *text, i, j int) {
 		}
 		return
 	}
-	for ; i+group <= j; i += group {
-		var x uint64
-		for _, c := range b[i : i+group] {
-			x = x<<r.a.bits | uint64(value[c])
-		}
-		if r.a.bits == 5 {
-			r.acc = r.acc<<40 | x
-			for k, l := range r.lanes {
-				y := r.acc >> r.bits[k]
-				l.b = append(l.b, byte(y>>32), byte(y>>24), byte(y>>16), byte(y>>8), byte(y))
-			}
-			continue
-		}
-		r.acc = r.acc<<24 | x
-		for k, l := range r.lanes {
-			y := r.acc >> r.bits[k]
-			l.b = append(l.b, byte(y>>16), byte(y>>8), byte(y))
-		}
+	for i+group <= j {
+		i += r.bulk(b[i:j])
 	}
 	for k := range r.lanes {
 		if n := r.bits[k]; n > 0 {
@@ -305,6 +311,55 @@ func (r *bitRun) push(s *text, i, j int) {
 	for ; i < j; i++ {
 		r.one(s, i)
 	}
+}
+
+// bulk decodes groups of characters that b begins with, and returns how many
+// characters.
+func (r *bitRun) bulk(b []byte) int {
+	var words [256]uint64 // each group, and all before it that still counts
+	value, group, acc := &r.a.value, r.a.group, r.acc
+	n := min(len(b)/group, len(words))
+	b = b[:n*group]
+	switch r.a.bits {
+	case 6:
+		for k := range n {
+			c := b[4*k : 4*k+4]
+			acc = acc<<24 | uint64(value[c[0]])<<18 | uint64(value[c[1]])<<12 | uint64(value[c[2]])<<6 | uint64(value[c[3]])
+			words[k] = acc
+		}
+	case 5:
+		for k := range n {
+			for _, c := range b[8*k : 8*k+8] {
+				acc = acc<<5 | uint64(value[c])
+			}
+			words[k] = acc
+		}
+	default:
+		for k := range n {
+			c := b[6*k : 6*k+6]
+			acc = acc<<24 | uint64(value[c[0]])<<20 | uint64(value[c[1]])<<16 | uint64(value[c[2]])<<12 | uint64(value[c[3]])<<8 | uint64(value[c[4]])<<4 | uint64(value[c[5]])
+			words[k] = acc
+		}
+	}
+	r.acc = acc
+	size := r.a.bits * group / 8
+	for k, l := range r.lanes {
+		at, shift := len(l.b), uint(r.bits[k])
+		l.b = slices.Grow(l.b, n*size+8)
+		out := l.b[at : at+n*size+8]
+		if size == 3 {
+			for i, w := range words[:n] {
+				binary.BigEndian.PutUint32(out[3*i:], uint32(w>>shift<<8))
+			}
+		} else {
+			for i, w := range words[:n] {
+				binary.BigEndian.PutUint64(out[5*i:], w>>shift<<24)
+			}
+		}
+		l.b = l.b[:at+n*size]
+	}
+	clear(words[:n])
+	return n * group
 }
 
 // smooth says that the segs of all lanes go on by themselves.

@@ -3,6 +3,7 @@ package matcher
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 	"unicode/utf8"
 )
 
@@ -68,7 +69,13 @@ func (p *places) next(b []byte, i, to int, l *lang, m *classes) int {
 			if i = m.next(l.class, i); i >= to {
 				return to
 			}
-			if l.intro[b[i]] && (i+1 >= to || l.opens(b[i], b[i+1])) {
+			if i+1 >= to {
+				return i
+			}
+			if l.kind == langJoined && i > 0 && b[i-1] <= ' ' && isAlnum(b[i+1]) {
+				continue // a string begins
+			}
+			if l.intro[b[i]] && l.opens(b[i], b[i+1]) {
 				return i
 			}
 		}
@@ -282,12 +289,21 @@ func (v *view) passes(set *set, prev, s *text, i, j, to int, out []byte) bool {
 	} else {
 		tail = s.b[i-lookBack : i]
 	}
-	if v.next != nil && bytes.ContainsAny(tail, introducers) {
-		return false
+	if v.next != nil && slices.ContainsFunc(tail, isIntroducer) {
+		if pending(tail) {
+			return false
+		}
+		var again [lookBack]byte
+		tail = appendUnescaped(again[:0], tail)
 	}
-	var x [gram + 1 + utf8.UTFMax]byte
+	var x [2*lookBack + utf8.UTFMax]byte
 	n := copy(x[:], out)
-	for steps := 0; n <= gram; steps++ {
+	want := gram + 1
+	first, broken := byte(0), false // line breaks are not in x, nor blanks after them
+	if n > 0 {
+		first = x[0]
+	}
+	for steps := 0; n < want; steps++ {
 		if j >= to || steps > quiet {
 			return false
 		}
@@ -304,13 +320,34 @@ func (v *view) passes(set *set, prev, s *text, i, j, to int, out []byte) bool {
 				size, l = k, w
 			}
 		}
-		if size > 0 && (special[c[0]]&2 != 0 || v.next != nil && isIntroducer(c[0])) {
-			return false
+		j += l
+		if size == 0 {
+			continue
+		}
+		if first == 0 {
+			first = c[0]
+		}
+		if v.next != nil && isIntroducer(c[0]) {
+			want = 2 * lookBack // it is decoded again
+		} else if c[0] == '\n' || c[0] == '\r' {
+			if broken = true; g.early {
+				return false
+			}
+			continue
+		}
+		if broken && (c[0] == ' ' || c[0] == '\t') {
+			continue
 		}
 		n += copy(x[n:], c[:size])
-		j += l
 	}
-	if k := len(tail); k >= gram && g.has(binary.LittleEndian.Uint32(tail[k-gram:])) && g.joins(tail, x[0]) {
+	if want > gram+1 {
+		var again [2*lookBack + utf8.UTFMax]byte
+		if n = copy(x[:], appendUnescaped(again[:0], x[:n])); n <= gram {
+			return false
+		}
+		first = x[0]
+	}
+	if k := len(tail); k >= gram && g.has(binary.LittleEndian.Uint32(tail[k-gram:])) && (g.joins(tail, x[0]) || g.joins(tail, first)) {
 		return false
 	}
 	return !g.has(binary.LittleEndian.Uint32(x[:])) || !g.has(binary.LittleEndian.Uint32(x[1:]))
