@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -37,8 +36,8 @@ const (
 	concealFiles   = 50000   // files in all
 )
 
-// bytes returns b with every known value replaced: a raw value by the
-// placeholder of its length, anything else by a mask. It returns nil
+// bytes returns b with every known value replaced: by the placeholder, encoded as
+// the value was, where there is one that fits, by a mask otherwise. It returns nil
 // if b holds none.
 func (c *conceal) bytes(b []byte) []byte {
 	hits := c.matcher.Scan(b)
@@ -49,20 +48,17 @@ func (c *conceal) bytes(b []byte) []byte {
 	var out []byte
 	var at int64
 	for _, h := range hits {
-		if h.Start < at {
-			h.Start = at
-		}
-		if h.Start >= h.End {
+		if h.End <= at {
 			continue
 		}
-		out = append(out, b[at:h.Start]...)
-		n := int(h.End - h.Start)
-		i := slices.IndexFunc(c.placeholders[h.ID.Name], func(p string) bool { return len(p) == n })
-		if h.Encoding == "raw" && i >= 0 {
-			out = append(out, c.placeholders[h.ID.Name][i]...)
-		} else {
-			out = matcher.Mask(out, b[h.Start:h.End], []matcher.Hit{{ID: h.ID, Class: h.Class, Encoding: h.Encoding, End: h.End - h.Start}}, 0)
+		if from, to, text, ok := c.standIn(b, h); ok && from >= at {
+			out = append(append(out, b[at:from]...), text...)
+			at = to
+			continue
 		}
+		h.Start = max(h.Start, at)
+		out = append(out, b[at:h.Start]...)
+		out = matcher.Mask(out, b[h.Start:h.End], []matcher.Hit{{ID: h.ID, Class: h.Class, Encoding: h.Encoding, End: h.End - h.Start}}, 0)
 		at = h.End
 	}
 	return append(out, b[at:]...)
@@ -260,7 +256,9 @@ var wellKnown = []string{
 	".cargo/credentials", ".cargo/credentials.toml", ".docker/config.json", ".config/gh/hosts.yml", ".config/hub", ".pgpass", ".my.cnf",
 	".bashrc", ".bash_profile", ".profile", ".zshrc", ".zshenv", ".zprofile", ".envrc", ".env", ".config/fish/config.fish",
 	".wgetrc", ".curlrc", ".s3cfg", ".boto", ".vault-token", ".terraformrc", ".terraform.d/credentials.tfrc.json",
-	".m2/settings.xml", ".gradle/gradle.properties", ".composer/auth.json", ".gem/credentials", ".nuget/NuGet/NuGet.Config",
+	".m2/settings.xml", ".gradle/gradle.properties", ".composer/auth.json", ".config/composer/auth.json", ".gem/credentials", ".local/share/gem/credentials",
+	".bundle/config", ".nuget/NuGet/NuGet.Config", ".pip/pip.conf", ".config/pip/pip.conf", ".config/uv/uv.toml", ".config/pypoetry/auth.toml",
+	".cargo/config.toml", ".config/containers/auth.json", ".config/helm/registry/config.json", kubeConfig,
 	".bash_history", ".zsh_history", ".local/share/fish/fish_history", ".psql_history", ".python_history", ".node_repl_history",
 }
 
@@ -289,16 +287,19 @@ func (c *conceal) home(home string, shared, hiddenToo []string) (found, []string
 	for _, name := range wellKnown {
 		path := filepath.Join(home, name)
 		if f, ok := c.file(path); ok && !covered(path) {
-			// A file of credentials that guard knows one of may hold others: only lines
-			// with a known value are shown.
-			if slices.Contains(hiddenInHome, name) {
-				f.Content = c.onlyKnownLines(f.Content)
+			// A file of credentials that guard knows one of may hold others.
+			if slices.Contains(hiddenInHome, name) || name == kubeConfig {
+				f.Content = c.onlyKnown(name, f.Content)
 			}
 			out.files, shown[path] = append(out.files, f), true
 		}
 	}
 	for _, name := range hiddenInHome {
 		path := filepath.Join(home, name)
+		if shown[filepath.Join(home, kubeConfig)] && name == filepath.Dir(kubeConfig) && !covered(path) {
+			hidden = append(hidden, allBut(path, filepath.Base(kubeConfig))...)
+			continue
+		}
 		if _, err := os.Lstat(path); err == nil && !shown[path] && !covered(path) {
 			hidden = append(hidden, path)
 		}
@@ -315,15 +316,21 @@ func (c *conceal) home(home string, shared, hiddenToo []string) (found, []string
 	return out, hidden, err
 }
 
-// onlyKnownLines keeps the lines that hold a placeholder.
-func (c *conceal) onlyKnownLines(b []byte) []byte {
-	var out [][]byte
-	for line := range bytes.Lines(b) {
-		if slices.ContainsFunc(c.matcher.Scan(line), func(h matcher.Hit) bool { return h.Class == guard.Placeholder }) {
-			out = append(out, line)
+// kubeConfig is the one file of a hidden folder that may be shown.
+const kubeConfig = ".kube/config"
+
+// allBut are the entries of dir except one.
+func allBut(dir, one string) (paths []string) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return []string{dir}
+	}
+	for _, e := range entries {
+		if e.Name() != one {
+			paths = append(paths, filepath.Join(dir, e.Name()))
 		}
 	}
-	return bytes.Join(out, nil)
+	return paths
 }
 
 // sshHidden are the files of ~/.ssh that a session does not see: all but what
