@@ -34,10 +34,14 @@ func TestBoundaries(t *testing.T) {
 		"in a number":            {"7" + token, false},
 		"bracket that is none":   {"a[3m" + token, false},
 		"cut short":              {token[:39] + " ", false},
-		"wrong checksum":         {token[:39] + flip(token[39]), false},
+		"wrong checksum":         {token[:39] + flip(token[39]), true},
+		"made up by hand":        {"ghp_" + strings.Repeat("abcdef", 6), false},
 	} {
 		list := s.Scan([]byte(c.text), "")
 		if got := has(list, "github-pat"); got != c.want || len(list) > 1 {
+			t.Errorf("%s: %v", name, list)
+		}
+		if name == "wrong checksum" && len(list) == 1 && list[0].Confidence != Medium {
 			t.Errorf("%s: %v", name, list)
 		}
 	}

@@ -33,6 +33,12 @@ func (s *search) judge(r *rule, b []byte, loc []int, encoding string) (Finding, 
 		case r.Lenient:
 			f.Confidence = Low
 			why = append(why, "its checksum does not match")
+		case r.Doubtful:
+			if !looksRandom(secret[min(r.prefix, len(secret)):]) {
+				return Finding{}, false
+			}
+			f.Confidence = Medium
+			why = append(why, "its checksum does not match: mistyped, made up, or of a newer form")
 		default:
 			return Finding{}, false
 		}

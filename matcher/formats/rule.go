@@ -41,6 +41,9 @@ type Rule struct {
 	Random bool
 	// Lenient: a secret whose checksum does not match is a finding of confidence Low.
 	Lenient bool
+	// Doubtful: one whose checksum does not match, and that looks random, is a finding of
+	// confidence Medium: mistyped, made up, or of a form that is not known yet.
+	Doubtful bool
 	// Weak: the form is generic. Where it meets the finding of a rule that is not
 	// weak, it is no finding.
 	Weak bool

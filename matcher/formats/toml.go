@@ -34,17 +34,17 @@ type file struct {
 }
 
 type fileRule struct {
-	ID, Provider, Kind, Description, Regex string
-	Group                                  int
-	Keywords, Near                         []string
-	Entropy                                float64
-	Checksum, Structure, Confidence        string
-	Random, Lenient, Weak, Plain, Password bool
-	At, Back, Left, Right                  string
-	Before, Max, Prefer, Run               int
-	Needs, Finder, Path, Why               string
-	Allow                                  []fileAllow
-	Positive, Negative                     []string
+	ID, Provider, Kind, Description, Regex           string
+	Group                                            int
+	Keywords, Near                                   []string
+	Entropy                                          float64
+	Checksum, Structure, Confidence                  string
+	Random, Lenient, Doubtful, Weak, Plain, Password bool
+	At, Back, Left, Right                            string
+	Before, Max, Prefer, Run                         int
+	Needs, Finder, Path, Why                         string
+	Allow                                            []fileAllow
+	Positive, Negative                               []string
 }
 
 type fileAllow struct {
@@ -131,7 +131,7 @@ func (f *file) own(name string) (Rules, error) {
 	for _, in := range f.Rule {
 		r := Rule{
 			ID: in.ID, Provider: in.Provider, Kind: in.Kind, Description: in.Description, Regex: in.Regex, SecretGroup: in.Group, Keywords: in.Keywords, Near: in.Near,
-			Entropy: in.Entropy, Checksum: in.Checksum, Structure: in.Structure, Confidence: High, Random: in.Random, Lenient: in.Lenient, Weak: in.Weak, Plain: in.Plain, Password: in.Password,
+			Entropy: in.Entropy, Checksum: in.Checksum, Structure: in.Structure, Confidence: High, Random: in.Random, Lenient: in.Lenient, Doubtful: in.Doubtful, Weak: in.Weak, Plain: in.Plain, Password: in.Password,
 			At: in.At, Back: in.Back, Left: in.Left, Right: in.Right, Before: in.Before, Max: in.Max, Prefer: in.Prefer, Needs: in.Needs, Run: in.Run, Finder: in.Finder, Path: in.Path, Reason: in.Why,
 			Positive: in.Positive, Negative: in.Negative,
 		}
