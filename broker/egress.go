@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -46,6 +47,9 @@ type Egress struct {
 	Allow func(host string, port int, a netip.Addr) bool
 	// Lookup resolves a name; nil is the system's resolver.
 	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
+	// Proxy names the proxy of the user's network by which host:port is reached,
+	// nil for none; optional. It is for http and https; see Via.
+	Proxy func(proto, host string, port int) *url.URL
 	// Dialer makes the connections; its ControlContext and Timeout are the
 	// caller's, 10 s where it sets no timeout.
 	Dialer net.Dialer

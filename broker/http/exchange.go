@@ -159,6 +159,7 @@ func (x *exchange) serve(w nethttp.ResponseWriter) {
 		x.answer(w, r)
 		return
 	}
+	x.findClientCert()
 	done, r := x.inspectBody(w)
 	defer done()
 	if r != nil {
@@ -335,14 +336,13 @@ func (x *exchange) RoundTrip(out *nethttp.Request) (*nethttp.Response, error) {
 
 func (x *exchange) send(out *nethttp.Request, swaps []swap) (res *nethttp.Response, err error) {
 	if len(swaps) == 0 {
-		if x.meta.tls {
-			return x.p.secure.RoundTrip(out)
-		}
-		return x.p.plain.RoundTrip(out)
+		return x.roundTrip(out)
 	}
 	s := swaps[0]
 	d, err := x.p.cfg.Line.Use(x.use(s.cred), func(v guard.Secret) (string, error) {
 		value := string(v.Reveal())
+		out, forget := x.identify(out, s, value)
+		defer forget()
 		for _, edit := range s.edits {
 			if err := edit(out, value); err != nil {
 				return "not sent", err

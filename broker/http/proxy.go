@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net"
 	nethttp "net/http"
-	"strconv"
 	"sync"
 	"time"
 
@@ -43,8 +42,15 @@ type Config struct {
 	Scrub Scrubber
 	CA    *CA
 	// Roots verify upstreams; nil is the system's. See Roots.
-	Roots   *x509.CertPool
-	Session guard.Session
+	Roots *x509.CertPool
+	// Pins are, by host, the SHA-256 sums of public keys (SubjectPublicKeyInfo in
+	// DER) one of which the host's verified chain must hold; optional.
+	Pins map[string][][32]byte
+	// ClientCerts are names of credentials whose value is a certificate and its key
+	// (PEM). Their hosts are shown it when they ask, by way of the use line, where
+	// the session may use it.
+	ClientCerts []string
+	Session     guard.Session
 	// Models are hosts of model APIs besides the well-known ones: placeholders
 	// may go there, as text.
 	Models []string
@@ -66,8 +72,6 @@ type Proxy struct {
 	cfg    Config
 	models []string
 	server *nethttp.Server
-	plain  *nethttp.Transport
-	secure *nethttp.Transport
 	conns  chan net.Conn
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -76,6 +80,8 @@ type Proxy struct {
 
 	mu     sync.Mutex
 	closed bool
+	routes map[route]*nethttp.Transport
+	judged map[string]time.Time                   // hosts that may be reached by way of a proxy, and until when that is known
 	sent   map[string]map[guard.SecretID]struct{} // by host: what it got
 }
 
@@ -90,11 +96,11 @@ func New(cfg Config) (*Proxy, error) {
 		models: append([]string{"api.anthropic.com", "api.openai.com", "generativelanguage.googleapis.com"}, cfg.Models...),
 		conns:  make(chan net.Conn),
 		sent:   map[string]map[guard.SecretID]struct{}{},
+		judged: map[string]time.Time{},
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.pool.p.New = func() any { return new([bufSize]byte) }
-	p.plain = p.transport("http")
-	p.secure = p.transport("https")
+	p.routes = map[route]*nethttp.Transport{}
 	protos := new(nethttp.Protocols)
 	protos.SetHTTP1(true)
 	protos.SetHTTP2(true)
@@ -128,35 +134,6 @@ func New(cfg Config) (*Proxy, error) {
 	return p, nil
 }
 
-func (p *Proxy) transport(proto string) *nethttp.Transport {
-	protos := new(nethttp.Protocols)
-	protos.SetHTTP1(true)
-	protos.SetHTTP2(proto == "https")
-	return &nethttp.Transport{
-		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
-			host, ps, err := net.SplitHostPort(addr)
-			if err != nil {
-				return nil, err
-			}
-			port, err := strconv.Atoi(ps)
-			if err != nil {
-				return nil, err
-			}
-			return p.cfg.Egress.DialFor(ctx, proto, host, port)
-		},
-		TLSClientConfig:       &tls.Config{RootCAs: p.cfg.Roots, MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout:   15 * time.Second,
-		Protocols:             protos,
-		ForceAttemptHTTP2:     proto == "https",
-		DisableCompression:    true, // what the client did not ask for, it does not get
-		MaxIdleConnsPerHost:   64,
-		IdleConnTimeout:       90 * time.Second,
-		ExpectContinueTimeout: 2 * time.Second,
-		WriteBufferSize:       32 << 10,
-		ReadBufferSize:        32 << 10,
-	}
-}
-
 // Serve runs until ctx ends and returns when every connection and request has.
 // A Proxy serves once.
 func (p *Proxy) Serve(ctx context.Context) error {
@@ -172,8 +149,9 @@ func (p *Proxy) Serve(ctx context.Context) error {
 	p.closed = true
 	p.mu.Unlock()
 	p.active.Wait()
-	p.plain.CloseIdleConnections()
-	p.secure.CloseIdleConnections()
+	for _, t := range p.routes { // nobody adds one any more
+		t.CloseIdleConnections()
+	}
 	if errors.Is(err, nethttp.ErrServerClosed) {
 		return nil
 	}

@@ -16,6 +16,7 @@ import (
 type swap struct {
 	cred  guard.Credential
 	edits []edit
+	cert  bool // the value is shown as a client certificate
 }
 
 // edit puts value where a placeholder is.

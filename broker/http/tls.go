@@ -69,6 +69,8 @@ func certReason(err error, at string) string {
 		invalid x509.CertificateInvalidError
 	)
 	switch {
+	case errors.Is(err, errPin):
+		return "the certificate of " + at + " has none of the keys that the user pinned"
 	case errors.As(err, &unknown):
 		return "the certificate of " + at + " is signed by an authority that is not trusted"
 	case errors.As(err, &host):
