@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"guard"
+	"guard/policy"
 )
 
 const (
@@ -50,7 +51,7 @@ func (x *exchange) filter() guard.Filter {
 
 func (x *exchange) stopped(d guard.Decision) error {
 	r := leakRefusal(d, "the body")
-	if d.Rule == "placeholder-host" {
+	if d.Rule == "placeholder-host" || d.Rule == policy.RuleDecoy {
 		r.layer = "credential"
 	}
 	return r
@@ -166,7 +167,7 @@ func (x *exchange) bodySwaps() (place string, cs []guard.Credential) {
 		return "", nil
 	}
 	for _, c := range x.creds {
-		if c.Placeholder == "" || !x.isHome(c) {
+		if c.Placeholder == "" || c.Decoy || !x.isHome(c) {
 			continue
 		}
 		for _, pos := range c.In {

@@ -8,6 +8,7 @@ import (
 
 	"guard"
 	"guard/broker"
+	"guard/policy"
 )
 
 // head is what goes on of a request's head after inspection: masks are as long
@@ -223,7 +224,7 @@ func (x *exchange) findPlaceholders() *refusal {
 		if !strings.Contains(text, c.Placeholder) && !strings.Contains(x.masked.names, strings.ToLower(c.Placeholder)) {
 			continue
 		}
-		if !x.isHome(c) {
+		if c.Decoy || !x.isHome(c) {
 			if x.model {
 				continue
 			}
@@ -242,14 +243,15 @@ func (x *exchange) isHome(c guard.Credential) bool {
 	return broker.MatchHost(c.Hosts, x.meta.host, x.meta.port)
 }
 
-// foreign are the credentials whose placeholders must not go to this host.
+// foreign are the credentials whose placeholders must not go to this host: a
+// decoy's must go to none.
 func (x *exchange) foreign() []guard.Credential {
 	if x.model {
 		return nil
 	}
 	var cs []guard.Credential
 	for _, c := range x.creds {
-		if c.Placeholder != "" && !x.isHome(c) {
+		if c.Placeholder != "" && (c.Decoy || !x.isHome(c)) {
 			cs = append(cs, c)
 		}
 	}
@@ -263,6 +265,9 @@ func (x *exchange) refuseForeign(c guard.Credential) guard.Decision {
 		Action: guard.Block, Rule: "placeholder-host", Secret: c.ID(),
 		Reason:    "the credential " + c.Name + " does not belong to " + x.meta.host,
 		NextSteps: []string{"send it to its own hosts only", "ask the user, if the credential should be used here: guard secret edit " + c.Name},
+	}
+	if c.Decoy {
+		d.Rule, d.Reason, d.NextSteps = policy.RuleDecoy, c.Name+" is not to be used: the user has been told", []string{"go on without it"}
 	}
 	x.p.cfg.Line.Refuse(x.use(c), d)
 	return d

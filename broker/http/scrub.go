@@ -19,7 +19,7 @@ import (
 func (x *exchange) toScrub() []guard.SecretID {
 	ids := x.p.got(x.meta.host)
 	for _, c := range x.p.cfg.Creds() { // not x.creds: a rotation may have ended since
-		if anyPort(c.Hosts, x.meta.host) && !slices.Contains(ids, c.ID()) {
+		if !c.Decoy && anyPort(c.Hosts, x.meta.host) && !slices.Contains(ids, c.ID()) {
 			ids = append(ids, c.ID())
 		}
 	}

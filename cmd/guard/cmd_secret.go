@@ -21,10 +21,11 @@ import (
 )
 
 var secretCommand = command{
-	name: "secret", args: "set NAME [FLAGS] | ls | show NAME | edit NAME [FLAGS] | rm NAME | reveal NAME | kinds",
+	name: "secret", args: "set NAME [FLAGS] | decoy NAME --like KIND [FLAGS] | ls | show NAME | edit NAME [FLAGS] | rm NAME | reveal NAME | kinds",
 	short: "store, list and remove credentials",
 	example: "guard secret set github-pat --kind github-pat\n" +
 		"guard secret set db --kind postgres --host db.internal:5432 --user app --rotate postgres --stdin < password\n" +
+		"guard secret decoy admin-token --like github-pat --env GH_ADMIN_TOKEN\n" +
 		"guard secret ls",
 	run: runSecret,
 }
@@ -32,6 +33,7 @@ var secretCommand = command{
 // credentialFlags are what `secret set` and `secret edit` take.
 type credentialFlags struct {
 	kind, env, context, expires, rotate, user string
+	like                                      string
 	hosts, in, scopes                         []string
 	fromEnv, fromFile                         string
 	stdin, json, yes                          bool
@@ -49,6 +51,7 @@ func runSecret(a *app, ctx context.Context, c *command, args []string) error {
 	f.StringVar(&o.expires, "expires", "", "when it stops being usable: a duration such as 72h, or a date 2006-01-02")
 	f.StringVar(&o.rotate, "rotate", "", "how it is replaced: PROVIDER[,key=value]... (postgres, exec)")
 	f.StringVar(&o.user, "user", "", "login name that goes with it")
+	f.StringVar(&o.like, "like", "", "decoy: the kind of credential that it looks like. There is no value behind it, any use of it is refused, recorded as an incident, and told to you")
 	f.StringVar(&o.fromEnv, "from-env", "", "take the value from this variable")
 	f.StringVar(&o.fromFile, "from-file", "", "take the value from this file")
 	f.BoolVar(&o.stdin, "stdin", false, "take the value from standard input")
@@ -58,9 +61,9 @@ func runSecret(a *app, ctx context.Context, c *command, args []string) error {
 		return err
 	}
 	verb, name := f.Arg(0), f.Arg(1)
-	want := map[string]int{"set": 2, "ls": 1, "show": 2, "edit": 2, "rm": 2, "reveal": 2, "kinds": 1}[verb]
+	want := map[string]int{"set": 2, "decoy": 2, "ls": 1, "show": 2, "edit": 2, "rm": 2, "reveal": 2, "kinds": 1}[verb]
 	if want == 0 {
-		return usagef("secret %q: want set, ls, show, edit, rm, reveal or kinds", verb)
+		return usagef("secret %q: want set, decoy, ls, show, edit, rm, reveal or kinds", verb)
 	}
 	if f.NArg() > want {
 		if verb == "set" {
@@ -71,6 +74,9 @@ func runSecret(a *app, ctx context.Context, c *command, args []string) error {
 	}
 	if f.NArg() < want {
 		return usagef("secret %s needs the credential's name", verb)
+	}
+	if err := o.checkDecoy(verb); err != nil {
+		return err
 	}
 	if verb == "kinds" {
 		return a.listKinds()
@@ -96,6 +102,8 @@ func runSecret(a *app, ctx context.Context, c *command, args []string) error {
 	switch verb {
 	case "set":
 		return a.setSecret(v, context, name, o)
+	case "decoy":
+		return a.setDecoy(v, context, name, o)
 	case "show":
 		return a.showSecret(v, context, name, o)
 	case "edit":
@@ -291,6 +299,41 @@ func (a *app) setSecret(v *vault.Vault, context, name string, o credentialFlags)
 	return nil
 }
 
+// checkDecoy refuses what a decoy cannot have, and --like elsewhere.
+func (o credentialFlags) checkDecoy(verb string) error {
+	switch {
+	case verb != "decoy" && o.like != "":
+		return usagef("--like is for guard secret decoy")
+	case verb != "decoy":
+	case o.like == "":
+		return usagef("secret decoy needs --like KIND (guard secret kinds lists them)")
+	case o.kind != "" || o.rotate != "" || o.expires != "" || o.scopes != nil || o.fromEnv != "" || o.fromFile != "" || o.stdin:
+		return usagef("a decoy has no value: only --like, --host, --env, --in, --user and --context go with it")
+	}
+	return nil
+}
+
+// setDecoy makes a credential that there is not, for somebody to fall for.
+func (a *app) setDecoy(v *vault.Vault, context, name string, o credentialFlags) error {
+	cr := guard.Credential{Name: name, Context: context}
+	o.kind = o.like
+	if err := o.apply(&cr); err != nil {
+		return err
+	}
+	cr, err := v.Decoy(cr)
+	if err != nil {
+		return err
+	}
+	if err := a.note(v, audit.Record{Type: "secret.decoy", Credential: name, Context: context, Version: cr.Version}); err != nil {
+		return err
+	}
+	fmt.Fprintf(a.stdout, "made %s, a decoy like a %s, in context %s\n", name, cr.Kind, cr.Context)
+	if cr.Env == "" {
+		a.say("%s has no variable: put what guard secret show %s calls its placeholder where it is to be found", name, name)
+	}
+	return nil
+}
+
 // checkRotation says now what would stop a rotation later, when it matters.
 func (a *app) checkRotation(v *vault.Vault, cname, name string) {
 	r, err := a.newRunner(v, nil)
@@ -368,6 +411,9 @@ func (a *app) showSecret(v *vault.Vault, context, name string, o credentialFlags
 	rows := [][]string{{"name", c.Name}, {"context", c.Context}, {"kind", c.Kind}, {"hosts", strings.Join(c.Hosts, ", ")},
 		{"env", c.Env}, {"in", in}, {"scopes", strings.Join(c.Scopes, ", ")}, {"user", c.User}, {"rotate", c.Rotate},
 		{"expires", expires}, {"placeholder", c.Placeholder}}
+	if c.Decoy {
+		rows = append(rows, []string{"decoy", "yes: nothing is behind it, and any use is an alarm"})
+	}
 	for _, ver := range vs {
 		rows = append(rows, []string{fmt.Sprintf("version %d", ver.Number), fmt.Sprintf("%v, made %s", ver.State, ver.Created.Local().Format("2006-01-02 15:04"))})
 	}
@@ -379,6 +425,9 @@ func (a *app) revealSecret(v *vault.Vault, context, name string) error {
 	c, err := v.Find(context, name)
 	if err != nil {
 		return err
+	}
+	if c.Decoy {
+		return fmt.Errorf("%s is a decoy: its placeholder is all there is (guard secret show %s)", name, name)
 	}
 	if !term.IsTerminal(int(a.stdout.Fd())) {
 		return errors.New("reveal shows a value on a terminal only, and standard output is none")

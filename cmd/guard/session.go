@@ -67,6 +67,7 @@ type session struct {
 	told        map[string]bool                     // paths of which the user was told
 	procs       processes
 	prints      map[guard.SecretID]string   // fingerprints
+	alarmed     map[string]bool             // uses of decoys that the user was told of
 	scrubbers   map[string]*matcher.Matcher // what replies are looked through for, by the versions in it
 	kernel      *kernel                     // that searches writes; nil: none
 	closers     []func()
@@ -78,7 +79,7 @@ func (a *app) newSession(o runFlags, argv []string) (_ *session, err error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	s := &session{app: a, flags: o, argv: argv, home: a.userHome(), quarantined: map[string]int{}, switching: map[string]chan struct{}{}, kept: map[guard.SecretID][]rotate.Restore{}, scrubbers: map[string]*matcher.Matcher{}, told: map[string]bool{}, prints: map[guard.SecretID]string{}}
+	s := &session{app: a, flags: o, argv: argv, home: a.userHome(), quarantined: map[string]int{}, switching: map[string]chan struct{}{}, kept: map[guard.SecretID][]rotate.Restore{}, scrubbers: map[string]*matcher.Matcher{}, told: map[string]bool{}, prints: map[guard.SecretID]string{}, alarmed: map[string]bool{}}
 	defer func() {
 		if err != nil {
 			s.close()

@@ -63,7 +63,7 @@ func (s *session) recordLeak(l guard.Leak, d guard.Decision) (uint64, error) {
 	if l.Class < guard.Placeholder {
 		r.Fingerprint = s.print(l.Secret)
 	}
-	if l.Class == guard.Live {
+	if l.Class == guard.Live || l.Class == guard.Decoy {
 		r.Incident = rotate.IncidentID(l.Secret)
 	}
 	return s.append(r)
@@ -83,6 +83,10 @@ func (s *session) append(r audit.Record) (uint64, error) {
 // actOnLeak starts what a leak sets off. It does not wait.
 func (s *session) actOnLeak(l guard.Leak, d guard.Decision) {
 	s.leaks.Add(1)
+	if l.Class == guard.Decoy {
+		s.alarm(l)
+		return
+	}
 	if replace, escaped := rotates(l, d); replace {
 		s.respond.Leak(l.Secret, escaped, l)
 	}
@@ -133,6 +137,9 @@ func (s *session) useLine() *broker.Line {
 			s.refusals.Add(1)
 			if _, err := s.append(s.useRecord(u, d)); err != nil {
 				s.app.say("a refusal could not be recorded: %v", err)
+			}
+			if u.Credential.Decoy {
+				s.alarm(decoyUse(u))
 			}
 		},
 	}
@@ -244,7 +251,7 @@ func (s *session) decideEgress(host string, port int, proto string) guard.Decisi
 	for _, name := range []string{lower, strings.ReplaceAll(lower, ".", "")} {
 		// In lower case the raw value is found by the folded one, its hex by the other.
 		for _, h := range append(m.Scan([]byte(name)), s.matcher.Scan([]byte(name))...) {
-			if h.Class >= guard.Placeholder {
+			if h.Class == guard.Placeholder {
 				continue
 			}
 			d := s.line.Judge(guard.Leak{
@@ -277,7 +284,7 @@ func (f *foldedValues) matcher() (*matcher.Matcher, error) {
 			return
 		}
 		for _, v := range values {
-			if v.Class < guard.Placeholder {
+			if v.Class != guard.Placeholder {
 				s := guard.NewSecret(bytes.ToLower(v.Secret.Reveal()))
 				if matcher.Refuse(s) == nil {
 					lower = append(lower, guard.Value{ID: v.ID, Class: v.Class, Secret: s})

@@ -197,7 +197,7 @@ func (s *session) config(boundary string, proxy string) (sandbox.Config, error) 
 	}
 	env.network(proxy, caPath)
 	for _, c := range s.credentials() {
-		if s.flags.allows(c.Name) {
+		if s.flags.allows(c.Name) || c.Decoy { // a decoy is there to be found
 			env.credential(c)
 		}
 	}
