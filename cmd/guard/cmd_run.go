@@ -33,6 +33,7 @@ var runCommand = command{
 // runFlags are the flags of `guard run`.
 type runFlags struct {
 	allow, deny, allowHosts, publish, resolve, ca, env, share []string
+	clientCerts, pins                                         []string
 	hostPorts                                                 []int
 	task, context, profile, onLeak, egress, approve, boundary string
 	bpf, policyFile, events, input                            string
@@ -53,6 +54,8 @@ func (o *runFlags) add(f *pflag.FlagSet) {
 	f.IntSliceVar(&o.hostPorts, "host-port", nil, "port of a service on the host's loopback that the agent may reach (repeatable)")
 	f.StringArrayVar(&o.resolve, "resolve", nil, "HOST:PORT:ADDR[:PORT], send connections for HOST:PORT to that address (repeatable)")
 	f.StringArrayVar(&o.ca, "ca", nil, "file of further roots that upstreams may be certified by (repeatable)")
+	f.StringArrayVar(&o.clientCerts, "client-cert", nil, "name of a credential that holds a certificate and its key (PEM): shown to its hosts when they ask, if it is allowed (repeatable)")
+	f.StringArrayVar(&o.pins, "pin", nil, "HOST=sha256//BASE64, a public key one of which HOST's certificates must have (repeatable)")
 	f.BoolVar(&o.noRotate, "no-rotate", false, "do not replace a credential that leaked")
 	f.StringVar(&o.approve, "approve", "deny", "what happens to what nothing allows: deny; ask and queue are not built yet and refused")
 	f.StringVar(&o.boundary, "boundary", "auto", "auto, namespace, landlock, proxy or none")
@@ -86,6 +89,9 @@ func runRun(a *app, ctx context.Context, c *command, args []string) error {
 		return exitError{125, err}
 	}
 	defer s.close()
+	if err := s.checkUpstream(); err != nil {
+		return err
+	}
 	code, err := s.run(ctx)
 	if err != nil {
 		return exitError{code, err}
@@ -117,6 +123,9 @@ func (o *runFlags) check() error {
 		if k, _, ok := strings.Cut(kv, "="); !ok || k == "" {
 			return usagef("--env wants KEY=VALUE")
 		}
+	}
+	if _, err := parsePins(o.pins); err != nil {
+		return err
 	}
 	for _, p := range o.hostPorts {
 		if p < 1 || p > 65535 {

@@ -46,8 +46,16 @@ func (s *session) serve(ctx context.Context, sb *sandbox.Sandbox, front net.List
 	}
 	pushed, closePushed := s.pushFormats()
 	defer closePushed()
+	pins, err := parsePins(s.flags.pins)
+	if err != nil {
+		return err
+	}
+	if egress.Proxy, err = networkProxy(s.app.getenv); err != nil {
+		return err
+	}
 	cfg := brokerhttp.Config{
 		Line: line, Egress: egress, Creds: s.credentials, Open: s.line.Open, Formats: pushed, Scrub: s.scrub, CA: s.ca, Roots: roots, Session: s.info,
+		Pins: pins, ClientCerts: s.flags.clientCerts,
 	}
 	if front != nil {
 		cfg.Token = s.token
