@@ -14,6 +14,7 @@ const (
 	classMagic                // second bytes of headers of compressed data, and some others
 	classNumber               // hex digits, x, blanks, line breaks, and , : ;
 	classHex                  // hex digits
+	classLine                 // LF
 	classCount
 )
 
@@ -27,7 +28,7 @@ type tables struct {
 }
 
 // classSet is the set of rectangles that a class is made of.
-var classSet = [classCount]int{0, 0, 1, 1, 1, 1, 2, 2}
+var classSet = [classCount]int{0, 0, 1, 1, 1, 1, 2, 2, 2}
 
 func newTables() *tables {
 	t := &tables{}
@@ -47,7 +48,7 @@ func newTables() *tables {
 		for k := range t.want[c] {
 			t.want[c][k] |= b
 		}
-		if c == classHex {
+		if c == classHex || c == classLine {
 			for k := range t.want[c] {
 				t.want[classNumber][k] |= b
 			}
@@ -73,7 +74,8 @@ func newTables() *tables {
 	add(classHex, 2, "46", "123456")
 	add(classNumber, 2, "3", "ab")
 	add(classNumber, 2, "2", "0c")
-	add(classNumber, 2, "0", "9ad")
+	add(classLine, 2, "0", "a")
+	add(classNumber, 2, "0", "9d")
 	add(classNumber, 2, "57", "8")
 	return t
 }

@@ -50,6 +50,7 @@ loop:
 	MASK(Y13, 5)
 	MASK(Y14, 6)
 	MASK(Y14, 7)
+	MASK(Y14, 8)
 
 	VMOVDQU 32(SI), Y8
 	VPSRLW  $4, Y8, Y9
@@ -80,9 +81,10 @@ loop:
 	HIGH(Y13, 5)
 	HIGH(Y14, 6)
 	HIGH(Y14, 7)
+	HIGH(Y14, 8)
 
 	ADDQ $64, SI
-	ADDQ $64, DI
+	ADDQ $72, DI // 8 bytes for each class
 	DECQ CX
 	JNZ  loop
 	VZEROUPPER

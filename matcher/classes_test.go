@@ -15,6 +15,7 @@ var classMembers = map[class]string{
 	classMagic:   "^\x9a\x9c\x9d\xda\xdc\xdd\xfa\xfc\xfd",
 	classNumber:  "0123456789abcdefABCDEF :;,\t\n\rxX",
 	classHex:     "0123456789abcdefABCDEF",
+	classLine:    "\n",
 }
 
 func TestClasses(t *testing.T) {

@@ -20,10 +20,15 @@ const (
 	encJSON
 	encUTF16
 	encReversed
+	encDoubled
+	encSpaced
+	encBase32
+	encASCII85
+	encBase85
 	encodings // how many there are
 )
 
-var encodingNames = [...]string{"raw", "base64", "base64url", "hex", "percent", "json", "utf-16", "reversed"}
+var encodingNames = [...]string{"raw", "base64", "base64url", "hex", "percent", "json", "utf-16", "reversed", "doubled", "spaced", "base32", "ascii85", "base85"}
 
 // name spells e in a text to which m was done: "percent" for a raw value that
 // is partly percent-encoded, "json+base64-wrapped" for base64 whose lines end in
@@ -220,6 +225,76 @@ func appendUTF16(dst, v []byte) []byte {
 func appendReversed(dst, v []byte) []byte {
 	for i := len(v) - 1; i >= 0; i-- {
 		dst = append(dst, v[i])
+	}
+	return dst
+}
+
+// appendUTF16BE writes v in big-endian UTF-16.
+func appendUTF16BE(dst, v []byte) []byte {
+	n := len(dst)
+	dst = appendUTF16(dst, v)
+	if len(dst[n:])%2 != 0 {
+		dst = append(dst, 0)
+	}
+	for i := n; i+1 < len(dst); i += 2 {
+		dst[i], dst[i+1] = dst[i+1], dst[i]
+	}
+	return dst
+}
+
+// appendSpaced writes v with something between two bytes.
+func appendSpaced(dst, v []byte, between string) []byte {
+	for i, c := range v {
+		if i > 0 {
+			dst = append(dst, between...)
+		}
+		dst = append(dst, c)
+	}
+	return dst
+}
+
+// appendBase32 is appendBase64 for base32 (RFC 4648, 6), where v follows 0 to 4
+// bytes.
+func appendBase32(dst, v []byte, before int, digits string) []byte {
+	acc, n := uint32(0), 0
+	skip := (8*before + 4) / 5 // characters
+	for i := range before + len(v) {
+		var c byte
+		if i >= before {
+			c = v[i-before]
+		}
+		acc, n = acc<<8|uint32(c), n+8
+		for n >= 5 {
+			n -= 5
+			if skip > 0 {
+				skip--
+				continue
+			}
+			dst = append(dst, digits[acc>>n&31])
+		}
+	}
+	return dst
+}
+
+const (
+	digits32 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+	lowers32 = "abcdefghijklmnopqrstuvwxyz234567"
+	// Adobe's and Python's a85, and that of git and Python's b85.
+	digits85 = "!\"#$%&'()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`abcdefghijklmnopqrstu"
+	gits85   = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;<=>?@^_`{|}~"
+)
+
+// appendBase85 writes the groups of 4 bytes of v that hold nothing else, where
+// the first one begins after skip bytes.
+func appendBase85(dst, v []byte, skip int, digits string) []byte {
+	for v = v[min(skip, len(v)):]; len(v) >= 4; v = v[4:] {
+		x := uint32(v[0])<<24 | uint32(v[1])<<16 | uint32(v[2])<<8 | uint32(v[3])
+		var g [5]byte
+		for i := range g {
+			g[4-i] = digits[x%85]
+			x /= 85
+		}
+		dst = append(dst, g[:]...)
 	}
 	return dst
 }

@@ -174,8 +174,50 @@ func (x *expander) all(v []byte) {
 	}
 	x.a = appendUTF16(x.a[:0], v)
 	x.add(encUTF16, x.a)
+	if len(x.a)%2 == 0 { // not all of it is Latin-1, where both orders are the same but for a byte
+		x.a = appendUTF16BE(x.a[:0], v)
+		x.add(encUTF16, x.a)
+	}
 	x.a = appendReversed(x.a[:0], v)
 	x.add(encReversed, x.a)
+	x.doubled(v)
+	if long {
+		return
+	}
+	x.a = appendSpaced(x.a[:0], v, " ")
+	x.add(encSpaced, x.a)
+	for skip := range 4 {
+		x.a = appendBase85(x.a[:0], v, skip, digits85)
+		x.add(encASCII85, x.a)
+		x.a = appendBase85(x.a[:0], v, skip, gits85)
+		x.add(encBase85, x.a)
+	}
+	if len(v) <= shortest32 {
+		for before := range 5 {
+			for _, digits := range []string{digits32, lowers32} {
+				x.a = appendBase32(x.a[:0], v, before, digits)
+				x.add(encBase32, x.a)
+			}
+		}
+	}
+}
+
+// shortest32 is up to how many bytes a value is too short in base32 to be decoded
+// where it stands alone.
+const shortest32 = 9
+
+// doubled adds v as languages write it that double what ends a string, or begins
+// a variable: SQL, YAML and PowerShell, POSIX shells, CSV, make, and batch files.
+func (x *expander) doubled(v []byte) {
+	for _, d := range [...]struct {
+		from byte
+		to   string
+	}{{'\'', "''"}, {'\'', `'\''`}, {'\'', `'"'"'`}, {'"', `""`}, {'$', "$$"}, {'%', "%%"}} {
+		if bytes.IndexByte(v, d.from) >= 0 {
+			x.a = appendEscaped(x.a[:0], v, d.from, d.to)
+			x.add(encDoubled, x.a)
+		}
+	}
 }
 
 // basic adds the encodings in which a part of a larger value is looked for.

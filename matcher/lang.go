@@ -20,6 +20,7 @@ const (
 	langHidden
 	langJoined
 	langQuoted
+	langBroken
 )
 
 func newLang(kind langKind, c class, intro, stands string) lang {
@@ -37,6 +38,7 @@ var (
 	hiddenLang = newLang(langHidden, classNoise, "\x00\x01\x02\x03\x04\x05\x06\x07\x0e\x0f\x10\x11\x12\x13\x14\x15\x16\x17\x18\x19\x1a\x1c\x1d\x1e\x1f\x7f\xc2\xe2\xef", "")
 	joinedLang = newLang(langJoined, classQuote, `"'`, "")
 	quotedLang = newLang(langQuoted, classEqual, "=", "=")
+	brokenLang = newLang(langBroken, classLine, "\r\n", "")
 )
 
 // token reads the escape that b begins with. It is a switch, not a function in
@@ -49,6 +51,8 @@ func (l *lang) token(b []byte, out *[utf8.UTFMax]byte) (v verdict, n, size int, 
 		return joinedToken(b)
 	case langQuoted:
 		return quotedToken(b, out)
+	case langBroken:
+		return brokenToken(b)
 	}
 	return token(b, out)
 }
@@ -62,6 +66,8 @@ func (l *lang) opens(c, next byte) bool {
 		return seams[next]
 	case langQuoted:
 		return hexValue[next] != 0 || next == '\r' || next == '\n'
+	case langBroken:
+		return c == '\n' || next == '\n'
 	}
 	return opens(c, next)
 }
@@ -146,6 +152,31 @@ func joinedToken(b []byte) (verdict, int, int, marks) {
 		default:
 			return no, 0, 0, 0
 		}
+	}
+	return more, 0, 0, 0
+}
+
+// brokenToken reads a line break in the middle of what has none, and the blanks
+// that indent the next line.
+func brokenToken(b []byte) (verdict, int, int, marks) {
+	i := 1
+	if b[0] == '\r' {
+		if len(b) < 2 {
+			return more, 0, 0, 0
+		}
+		if b[1] != '\n' {
+			return no, 0, 0, 0
+		}
+		i = 2
+	}
+	for indent := 0; i < len(b); i++ {
+		switch c := b[i]; {
+		case inLine(c):
+			return removed, i, 0, markWrapped
+		case c != ' ' && c != '\t', indent == foldIndent:
+			return no, 0, 0, 0
+		}
+		indent++
 	}
 	return more, 0, 0, 0
 }

@@ -25,7 +25,7 @@ func newLayers(depth int, as string) *layers {
 	l := &layers{fold: fold{min: foldRun}}
 	l.fold.as = as
 	if as == "" {
-		l.views = []*view{newView(&escapeLang, 2, 0), newView(&hiddenLang, 1, 0), newView(&joinedLang, 1, 0), newView(&quotedLang, 1, 0)}
+		l.views = []*view{newView(&escapeLang, 2, 0), newView(&hiddenLang, 1, 0), newView(&joinedLang, 1, 0), newView(&quotedLang, 1, 0), newView(&brokenLang, 1, 0)}
 	} else {
 		l.views = []*view{newView(&escapeLang, 1, 0)}
 	}

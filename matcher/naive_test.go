@@ -50,6 +50,9 @@ func consistent(set *set, b []byte, must, may, got []Hit) bool {
 // numbers, in encodings on top of each other, or cut by what shows nothing. A
 // list in hex has to hold the value.
 func novel(set *set, b []byte, h Hit) bool {
+	if strings.HasSuffix(h.Encoding, "-wrapped") {
+		return bytes.ContainsAny(b[h.Start:h.End], "\r\nnN\\%&") // also in the middle of a short line
+	}
 	for _, kind := range strings.FieldsFunc(strings.TrimSuffix(h.Encoding, "-wrapped"), func(r rune) bool { return r == '+' }) {
 		switch kind {
 		case "hidden", "joined", "quoted-printable", "decimal", "octal", "base32", "gzip", "zlib", "zstd", "zip", "br":

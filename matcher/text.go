@@ -1,6 +1,7 @@
 package matcher
 
 import (
+	"bytes"
 	"slices"
 	"sort"
 )
@@ -195,6 +196,7 @@ type window struct {
 	text
 	own     marks  // report only what has one of these,
 	and     marks  // and, unless it is 0, one of these
+	flat    bool   // no needle with a line break of its own is in it
 	lean    bool   // it is made of a text that was made here:
 	back    int    // take that many bytes before it at least
 	floor   int64  // no hit that is still to be found begins before that offset in the stream
@@ -257,6 +259,9 @@ func (w *window) last(set *set, hits []Hit) []Hit {
 func (w *window) hit(set *set, needle, end int, hits []Hit) []Hit {
 	start := end - len(set.needles[needle])
 	m := w.marks(start, end)
+	if w.flat && bytes.IndexByte(set.needles[needle], '\n') >= 0 {
+		return hits // a line break that is the value's own
+	}
 	if m&w.own == 0 || w.and != 0 && m&w.and == 0 {
 		return hits
 	}

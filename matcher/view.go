@@ -42,12 +42,56 @@ type view struct {
 func newView(l *lang, depth, level int) *view {
 	v := &view{lang: l, shift: level * markCount}
 	v.own, v.lean, v.back = level1<<v.shift, level > 0, lookBack
+	if l == &brokenLang {
+		v.own, v.flat = markWrapped, true
+	}
 	v.fold = &fold{}
 	v.fold.and, v.fold.lean = v.own, true
+	if l == &brokenLang {
+		v.fold.min = 1 << 30 // this view has no line breaks but those that end a value
+	}
 	if depth > 1 {
 		v.next = newView(&escapeLang, depth-1, level+1)
 	}
 	return v
+}
+
+// nextBreak is the place of the first line break in b[i:to] that a needle may have
+// in it, or to. It is passes for most of them, and cheaper.
+func nextBreak(g *gate, b []byte, i, to int, m *classes) int {
+	for i < to {
+		from := to
+		if m != nil {
+			from = m.next(classLine, i)
+		} else if n := bytes.IndexByte(b[i:to], '\n'); n >= 0 {
+			from = i + n
+		}
+		if from == to {
+			if b[to-1] == '\r' {
+				return to - 1
+			}
+			return to
+		}
+		next := from + 1
+		for next < to && (b[next] == ' ' || b[next] == '\t') {
+			next++
+		}
+		if from > i && b[from-1] == '\r' {
+			from--
+		}
+		// The next 5 bytes; what has a line break in them is left to passes.
+		if from < gram || next+gram >= to || (special[b[next]]|special[b[next+1]]|special[b[next+2]]|special[b[next+3]]|special[b[next+4]])&2 != 0 {
+			return from
+		}
+		if tail := b[from-gram : from]; g.has(binary.LittleEndian.Uint32(tail)) && g.joins(tail, b[next]) {
+			return from
+		}
+		if g.has(binary.LittleEndian.Uint32(b[next:])) && g.has(binary.LittleEndian.Uint32(b[next+1:])) {
+			return from
+		}
+		i = next
+	}
+	return to
 }
 
 // name says what Hit.Encoding begins with.
@@ -168,7 +212,12 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 			break
 		}
 		if !v.active {
-			if i = at.next(b, i, to, v.lang, v.classes); i == to {
+			if v.lang == &brokenLang {
+				i = nextBreak(set.gate, b, i, to, v.classes)
+			} else {
+				i = at.next(b, i, to, v.lang, v.classes)
+			}
+			if i == to {
 				break
 			}
 			verdict, n, size, _ := v.lang.token(b[i:to], &out)
@@ -181,6 +230,10 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 				if verdict != more && v.passes(set, prev, s, i, i+n, to, out[:size]) {
 					i += n
 					continue
+				}
+				if verdict == more && v.lang == &brokenLang && v.idle(set, prev, s, i) {
+					i = to // no needle goes on after it, whatever comes
+					break
 				}
 			} else if (verdict == decoded || verdict == removed) && i-looked > lookBack && set.gate.apart(b[:to], floor, i, i+n, out[:size]) {
 				i += n
@@ -347,10 +400,46 @@ func (v *view) passes(set *set, prev, s *text, i, j, to int, out []byte) bool {
 		}
 		first = x[0]
 	}
-	if k := len(tail); k >= gram && g.has(binary.LittleEndian.Uint32(tail[k-gram:])) && (g.joins(tail, x[0]) || g.joins(tail, first)) {
-		return false
+	k := len(tail)
+	if (k < gram || !g.has(binary.LittleEndian.Uint32(tail[k-gram:])) || !g.joins(tail, x[0]) && !g.joins(tail, first)) &&
+		(!g.has(binary.LittleEndian.Uint32(x[:])) || !g.has(binary.LittleEndian.Uint32(x[1:]))) {
+		return true
 	}
-	return !g.has(binary.LittleEndian.Uint32(x[:])) || !g.has(binary.LittleEndian.Uint32(x[1:]))
+	return want == gram+1 && !broken && !v.goesOn(set, prev, s, i, x[:gram+1], len(out))
+}
+
+// goesOn says whether a needle goes on from s.b[:i] to x, the bytes after what is
+// removed there, or, own of them, decoded: exactly.
+func (v *view) goesOn(set *set, prev, s *text, i int, x []byte, own int) bool {
+	b := append(v.b[:0], prev.b[len(prev.b)-min(len(prev.b), max(0, retain-i)):]...)
+	b = append(b, s.b[max(0, i-retain):i]...)
+	at := len(b)
+	b = append(b, x...)
+	v.b = b[:0]
+	if set.begin.hold(b) > len(x)-own {
+		return true
+	}
+	for _, m := range set.find(b, nil) {
+		if m.end > at && m.end-len(set.needles[m.needle]) < at+own {
+			return true
+		}
+	}
+	return false
+}
+
+// idle says that no needle has begun before s.b[i].
+func (v *view) idle(set *set, prev, s *text, i int) bool {
+	if i >= lookBack || len(prev.b) == 0 {
+		n := min(i, retain)
+		if set.begin.hold(s.b[i-n:i]) > 0 {
+			return false
+		}
+		if n == i && n < retain && len(prev.b) > 0 {
+			return false
+		}
+		return true
+	}
+	return false
 }
 
 // closed says that no needle has the escape s.b[i:j] in it, and where to go on.
