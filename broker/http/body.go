@@ -34,10 +34,16 @@ func (x *exchange) inspectBody(nethttp.ResponseWriter) (done func(), err error) 
 		return done, err
 	}
 	push := x.push && r.Method == nethttp.MethodPost
+	kind, cs := x.bodySwaps()
+	if x.model && !push && (len(cs) == 0 || len(codings) > 0) {
+		if handled, err := x.inspectModel(codings); handled {
+			return done, err
+		}
+	}
 	if push || len(codings) > 0 {
 		return x.inspectSpooled(codings, push)
 	}
-	if kind, cs := x.bodySwaps(); len(cs) > 0 {
+	if len(cs) > 0 {
 		return done, x.inspectFields(kind, cs)
 	}
 	x.body = x.stream(r.Body, x.filter())
@@ -194,7 +200,7 @@ func (x *exchange) inspectFields(place string, cs []guard.Credential) error {
 		}{io.MultiReader(bytes.NewReader(b), x.in.Body), x.in.Body}, x.filter())
 		return nil
 	}
-	b, d := whole(x.filter(), b)
+	b, d := x.judge(b)
 	if d.Action.Stops() {
 		return x.stopped(d)
 	}

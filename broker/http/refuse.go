@@ -2,7 +2,6 @@ package http
 
 import (
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,7 +14,8 @@ import (
 	"guard/broker"
 )
 
-// denial is the body of a refusal: these keys and no others.
+// denial is the body of a refusal: these keys and no others, but for a model's API
+// (modelDenial).
 type denial struct {
 	Error      string   `json:"error"`
 	Layer      string   `json:"layer"`
@@ -64,14 +64,10 @@ func newID() string {
 // answer writes r to the client: status, the JSON body, and for 403 the header
 // that tells it from an upstream's own.
 func (x *exchange) answer(w nethttp.ResponseWriter, r *refusal) {
-	body, err := json.Marshal(denial{
+	body := x.denialBody(denial{
 		Error: errorWord(r), Layer: r.layer, Credential: r.credential, Host: x.meta.host, Method: x.method, Path: x.path,
 		Rule: r.d.Rule, Reason: r.d.Reason, NextSteps: append([]string{}, r.d.NextSteps...), RequestID: x.id,
-	})
-	if err != nil {
-		body = []byte("{}")
-	}
-	body = append(body, '\n')
+	}, r.status)
 	h := w.Header()
 	clear(h)
 	h.Set("Content-Type", "application/json")

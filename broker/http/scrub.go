@@ -15,11 +15,11 @@ import (
 // in this session, and those of every credential that may be sent to it. A
 // server may have got one of these at another of the credential's hosts, or in
 // another session, and kept it. The port does not matter: servers of one host
-// can share what they know.
+// can share what they know. A model may have been told any value, by anyone.
 func (x *exchange) toScrub() []guard.SecretID {
 	ids := x.p.got(x.meta.host)
 	for _, c := range x.p.cfg.Creds() { // not x.creds: a rotation may have ended since
-		if !c.Decoy && anyPort(c.Hosts, x.meta.host) && !slices.Contains(ids, c.ID()) {
+		if !c.Decoy && (x.model || anyPort(c.Hosts, x.meta.host)) && !slices.Contains(ids, c.ID()) {
 			ids = append(ids, c.ID())
 		}
 	}
@@ -107,11 +107,19 @@ func (x *exchange) scrub(res *nethttp.Response) error {
 		res.Header.Del("Content-Length")
 		res.ContentLength = -1
 	}
-	res.Body = &filtered{
-		src: src, f: x.p.cfg.Scrub(x.ids), pauses: true, maskTail: true,
+	ids := x.ids
+	open := func() guard.Filter { return x.p.cfg.Scrub(ids) }
+	body := &filtered{
+		src: src, pauses: true,
 		stop: func(guard.Decision) error { return errScrub },
 		end:  func() error { return x.scrubHeader(res.Trailer) },
 	}
+	if x.model {
+		body.f = modelReply(res.Header, open)
+	} else {
+		body.f, body.maskTail = open(), true
+	}
+	res.Body = body
 	return nil
 }
 

@@ -25,7 +25,7 @@ func (x *exchange) upgraded(res *nethttp.Response) error {
 	}
 	if strings.EqualFold(res.Header.Get("Upgrade"), "websocket") {
 		res.Header.Del("Sec-Websocket-Extensions")
-		u.w = &frames{weave: broker.Weave{Dst: up}, data: x.filter(), control: x.filter()}
+		u.w = &frames{weave: broker.Weave{Dst: up}, data: x.frameFilter(), control: x.filter()}
 	} else {
 		u.w = &delayed{dst: up, f: x.filter()}
 	}

@@ -32,12 +32,12 @@ var runCommand = command{
 
 // runFlags are the flags of `guard run`.
 type runFlags struct {
-	allow, deny, allowHosts, publish, resolve, ca, env, share []string
-	clientCerts, pins                                         []string
-	hostPorts                                                 []int
-	task, context, profile, onLeak, egress, approve, boundary string
-	bpf, policyFile, events, input                            string
-	noRotate, verbose                                         bool
+	allow, deny, allowHosts, modelHosts, publish, resolve, ca, env, share []string
+	clientCerts, pins                                                     []string
+	hostPorts                                                             []int
+	task, context, profile, onLeak, egress, approve, boundary             string
+	bpf, policyFile, events, input                                        string
+	noRotate, verbose                                                     bool
 }
 
 func (o *runFlags) add(f *pflag.FlagSet) {
@@ -50,6 +50,7 @@ func (o *runFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&o.input, "input", "redact", "redact, warn or allow: what happens to a known value that you type or paste into the agent's terminal (redact: the agent gets its placeholder or a mask)")
 	f.StringVar(&o.egress, "egress", "web", "web (HTTP and HTTPS to any public host), list (listed hosts only) or any; ask is not built yet and refused")
 	f.StringArrayVar(&o.allowHosts, "allow-host", nil, "HOST or HOST:PORT that may be reached, also with other protocols than HTTP (repeatable)")
+	f.StringArrayVar(&o.modelHosts, "model-host", nil, "HOST or HOST:PORT of a model's API besides Anthropic's, OpenAI's and Google's: values in prompts are redacted there, placeholders may be named (repeatable)")
 	f.StringArrayVar(&o.publish, "publish", nil, "[HOSTPORT:]PORT that the agent listens on, made reachable on the host's loopback (repeatable)")
 	f.IntSliceVar(&o.hostPorts, "host-port", nil, "port of a service on the host's loopback that the agent may reach (repeatable)")
 	f.StringArrayVar(&o.resolve, "resolve", nil, "HOST:PORT:ADDR[:PORT], send connections for HOST:PORT to that address (repeatable)")

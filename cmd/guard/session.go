@@ -170,7 +170,7 @@ func newPolicy(o runFlags, info guard.Session, creds []guard.Credential, repoFil
 		repo = r
 	}
 	return policy.New(policy.Options{
-		Session: info, Allow: grants, Deny: o.deny, OnLeak: act, Egress: o.egress, AllowHosts: o.allowHosts, HostPorts: o.hostPorts, Repo: repo,
+		Session: info, Allow: grants, Deny: o.deny, OnLeak: act, Egress: o.egress, AllowHosts: o.allowHosts, Models: o.modelHosts, HostPorts: o.hostPorts, Repo: repo,
 	}, creds)
 }
 

@@ -54,7 +54,7 @@ func (s *session) serve(ctx context.Context, sb *sandbox.Sandbox, front net.List
 		return err
 	}
 	cfg := brokerhttp.Config{
-		Line: line, Egress: egress, Creds: s.credentials, Open: s.line.Open, Formats: pushed, Scrub: s.scrub, CA: s.ca, Roots: roots, Session: s.info,
+		Line: line, Egress: egress, Creds: s.credentials, Open: s.line.Open, Formats: pushed, Scrub: s.scrub, CA: s.ca, Roots: roots, Session: s.info, Models: s.flags.modelHosts,
 		Pins: pins, ClientCerts: s.flags.clientCerts,
 	}
 	if front != nil {
