@@ -84,8 +84,12 @@ type stream struct {
 	held     []byte // bytes [released, released+len(held)) of the stream
 	released int64
 	spent    int // bytes at the start of held that the last call returned
-	stopped  bool
-	last     guard.Decision // the decision that stopped the stream
+	// What a pause let go last, as the beginning of a value: [goneFrom, goneTo), of
+	// which gone bytes count.
+	goneFrom, goneTo int64
+	gone             int
+	stopped          bool
+	last             guard.Decision // the decision that stopped the stream
 }
 
 func (s *stream) filter(p []byte, step guard.Step) ([]byte, guard.Decision) {
@@ -102,7 +106,7 @@ func (s *stream) filter(p []byte, step guard.Step) ([]byte, guard.Decision) {
 		hits = append(hits, s.matcher.Close()...)
 	}
 	end := s.released + int64(len(s.held))
-	if step == guard.End || step == guard.Pause && end-safe < holdBack {
+	if step == guard.End || step == guard.Pause && s.mayGo(safe) {
 		safe = end
 	}
 	// The strictest decision of this call is the one returned; pass if none.
@@ -117,7 +121,7 @@ func (s *stream) filter(p []byte, step guard.Step) ([]byte, guard.Decision) {
 		leak := guard.Leak{
 			Origin: s.origin, Secret: h.ID, Class: h.Class, Encoding: h.Encoding,
 			Offset: h.Start, Length: int(h.End - h.Start), At: time.Now(),
-			Partial: s.released-h.Start >= holdBack,
+			Partial: s.partial(h.Start),
 		}
 		d := s.line.Judge(leak)
 		if d.Action < worst.Action {

@@ -346,13 +346,13 @@ func (t *stdio) started() {
 // agent wrote was judged.
 func (t *stdio) copy(ctx, inputCtx context.Context, sb *sandbox.Sandbox, line *Line, input guard.Filter) (*sync.WaitGroup, error) {
 	var wg sync.WaitGroup
-	hold, long := 5*time.Millisecond, time.Second
+	hold := 5 * time.Millisecond // and no longer for a long tail: the filter itself keeps what a pause may not let go
 	if sb.PTY != nil && t.in == nil {
 		// Input comes from elsewhere: the terminal stays as it is, and its signals
 		// come to guard, which passes them on.
 		f := t.openScreen(line, sb)
 		wg.Go(func() {
-			_ = pty.Copy(t.show, sb.PTY, f, hold, long)
+			_ = pty.Copy(t.show, sb.PTY, f, hold, hold)
 		})
 	} else if sb.PTY != nil {
 		if err := t.terminal.Raw(); err != nil {
@@ -360,7 +360,7 @@ func (t *stdio) copy(ctx, inputCtx context.Context, sb *sandbox.Sandbox, line *L
 		}
 		out := t.openScreen(line, sb)
 		t.session = &pty.Session{
-			Master: sb.PTY, Terminal: t.terminal, Hold: hold, LongHold: long,
+			Master: sb.PTY, Terminal: t.terminal, Hold: hold, LongHold: hold,
 			Out: out, Held: t.screen.Held,
 			Resize: func(rows, cols uint16) error {
 				t.screen.Resize(int(rows), int(cols))
@@ -377,7 +377,7 @@ func (t *stdio) copy(ctx, inputCtx context.Context, sb *sandbox.Sandbox, line *L
 	}
 	for _, p := range t.pipes {
 		wg.Go(func() {
-			err := pty.Copy(p.to, p.from, line.Open(guard.Origin{Channel: guard.ChannelPipe, Source: "pty", PID: sb.Pid()}), hold, long)
+			err := pty.Copy(p.to, p.from, line.Open(guard.Origin{Channel: guard.ChannelPipe, Source: "pty", PID: sb.Pid()}), hold, hold)
 			// The agent gets the broken pipe that it would have had by itself.
 			p.from.Close()
 			var stopped *pty.StoppedError
