@@ -171,15 +171,20 @@ func (x *exchange) serve(w nethttp.ResponseWriter) {
 		return
 	}
 	rp := &httputil.ReverseProxy{
-		Rewrite:        x.rewrite,
-		Transport:      x,
-		FlushInterval:  -1,
-		BufferPool:     &x.p.pool,
-		ErrorLog:       x.p.server.ErrorLog,
-		ModifyResponse: x.scrub,
+		Rewrite:       x.rewrite,
+		Transport:     x,
+		FlushInterval: -1,
+		BufferPool:    &x.p.pool,
+		ErrorLog:      x.p.server.ErrorLog,
 		ErrorHandler: func(w nethttp.ResponseWriter, _ *nethttp.Request, err error) {
 			x.answer(w, fromError(x.cause(err), x.meta.host, x.meta.port))
 		},
+	}
+	rp.ModifyResponse = func(res *nethttp.Response) error {
+		if res.Body == nethttp.NoBody {
+			rp.FlushInterval = 0 // the head ends the stream: gRPC takes a status there, and nowhere else
+		}
+		return x.scrub(res)
 	}
 	rp.ServeHTTP(w, x.in)
 }
@@ -227,6 +232,9 @@ func (x *exchange) target() *refusal {
 	}
 	if x.meta.host == "" {
 		return refuse(400, "protocol", "host", "the request names no host")
+	}
+	if !x.meta.proxy && r.URL.Host != "" && r.URL.Host != r.Host { // HTTP/2: a URL in :path
+		return refuse(400, "protocol", "host", "the request names two hosts")
 	}
 	host, port := splitAuthority(r.Host)
 	defaultPort := 80
