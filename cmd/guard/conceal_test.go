@@ -55,7 +55,9 @@ func TestConcealEncoded(t *testing.T) {
 	c = concealed(t, odd, other)
 	for _, f := range []func(string) string{
 		func(s string) string { b, _ := json.Marshal(s); return string(b) },
-		func(s string) string { return "https://u:" + strings.ReplaceAll(urlEscape(s), "+", "%20") + "@h/simple" },
+		func(s string) string {
+			return "https://u:" + strings.ReplaceAll(urlEscape(s), "+", "%20") + "@h/simple"
+		},
 		func(s string) string { return std.EncodeToString([]byte(s)) },
 	} {
 		if got := string(c.bytes([]byte(f(odd)))); got != f(other) {

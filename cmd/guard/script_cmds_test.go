@@ -31,6 +31,7 @@ func scriptCommands() map[string]scriptCommand {
 	return map[string]scriptCommand{
 		"api": cmdAPI, "apitoken": cmdAPIToken, "apisaw": cmdAPISaw,
 		"issuerapi": cmdIssuerAPI, "issuersaw": cmdIssuerSaw, "sink": cmdSink, "sinkgot": cmdSinkGot,
+		"registry": cmdRegistry, "registrysaw": cmdRegistrySaw, "registrygot": cmdRegistryGot, "cargo": cmdCargo,
 		"gitserver": cmdGitServer, "gitsaw": cmdGitSaw,
 		"pg": cmdPG, "pglogin": cmdPGLogin,
 		"keyring": cmdKeyring, "echoserver": cmdEchoServer, "freeport": cmdFreePort,

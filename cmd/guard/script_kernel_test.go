@@ -14,6 +14,8 @@ import (
 func scriptCondition(cond string) (bool, error) {
 	o := bpf.Options{PIDNamespace: ownPIDNamespace()}
 	switch cond {
+	case "cargo":
+		return cargoProgram() != "", nil
 	case "bpf":
 	case "lsm":
 		o.Refuse = true

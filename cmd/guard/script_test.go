@@ -325,6 +325,7 @@ type state struct {
 	ca      *testutil.CA
 	api     map[string]*testutil.API
 	git     *testutil.Git
+	reg     *testutil.Registry
 	issuers map[string]*issuer
 	// sinks are servers that take everything and keep it.
 	sinks map[string]*sink

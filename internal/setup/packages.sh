@@ -4,7 +4,7 @@
 set -eu
 
 build="gcc libc6-dev pkg-config libhyperscan-dev"
-test="$build qemu-system-x86 xz-utils git curl openssl python3 postgresql dbus gnome-keyring libsecret-tools procps iproute2 tmux less vim-tiny nodejs"
+test="$build qemu-system-x86 xz-utils git curl openssl python3 postgresql dbus gnome-keyring libsecret-tools procps iproute2 tmux less vim-tiny nodejs python3-pip gh git-lfs"
 generate="$build clang llvm libbpf-dev"
 
 case "${1:-}" in
