@@ -58,7 +58,13 @@ func (g *gitReport) write(w nethttp.ResponseWriter) {
 	w.Write(body.Bytes())
 }
 
-func pkt(w *bytes.Buffer, s string) { fmt.Fprintf(w, "%04x%s", len(s)+4, s) }
+// maxPkt is the longest pkt-line's text (gitprotocol-common(5)).
+const maxPkt = 65516
+
+func pkt(w *bytes.Buffer, s string) {
+	s = s[:min(len(s), maxPkt)]
+	fmt.Fprintf(w, "%04x%s", len(s)+4, s)
+}
 
 // inspectPush judges what a push would send: its commands, and every object of
 // its pack. The error is a *gitReport or a *refusal.
