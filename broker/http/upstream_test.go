@@ -264,11 +264,12 @@ func TestNetworkProxy(t *testing.T) {
 			t.Cleanup(func() { s.CloseClientConnections(); s.Close(); np.end() })
 			via, _ = url.Parse(s.URL)
 			via.User = url.UserPassword("user", "network-password")
+			home := scheme + ".git.test"
 			up := &seen{}
 			for _, h := range []struct {
 				host string
 				port int
-			}{{"api.test", 443}, {"plain.test", 80}, {"direct.test", 443}} {
+			}{{home, 443}, {"plain.test", 80}, {"direct.test", 443}} {
 				e.upstream(h.host, h.port, up)
 				at := net.JoinHostPort(h.host, fmt.Sprint(h.port))
 				if h.host == "direct.test" {
@@ -280,7 +281,7 @@ func TestNetworkProxy(t *testing.T) {
 				e.mu.Unlock()
 			}
 			for _, h2 := range []bool{false, true} {
-				res, body := do(t, e.client("api.test", 443, h2), "POST", "https://api.test/p", strings.NewReader("b"), "Authorization", "Bearer "+tokenPlaceholder)
+				res, body := do(t, e.client(home, 443, h2), "POST", "https://"+home+"/p", strings.NewReader("b"), "Authorization", "Bearer "+tokenPlaceholder)
 				if r, got := up.last(); res.StatusCode != 200 || body != "ok" || got != "b" || r.ProtoMajor != 2 || r.Header.Get("Authorization") != "Bearer "+tokenValue || r.Header.Get("Proxy-Authorization") != "" {
 					t.Errorf("h2 %v: %d %s", h2, res.StatusCode, body)
 				}
@@ -292,7 +293,7 @@ func TestNetworkProxy(t *testing.T) {
 			if res, body := do(t, e.client("direct.test", 443, true), "GET", "https://direct.test/x", nil); res.StatusCode != 200 || len(np.asks) != before {
 				t.Errorf("direct: %d %s, %d asked of the proxy", res.StatusCode, body, len(np.asks)-before)
 			}
-			for _, want := range []string{"CONNECT api.test:443", "GET http://plain.test/x"} {
+			for _, want := range []string{"CONNECT " + home + ":443", "GET http://plain.test/x"} {
 				if !strings.Contains(np.asked(), want) {
 					t.Errorf("the proxy was asked: %s", np.asked())
 				}
