@@ -72,11 +72,21 @@ func path(link string, device, inode uint64) string {
 	return name
 }
 
-// wall turns the kernel's monotonic clock into a time of day.
+// wall turns the kernel's monotonic clock into a time of day. Who was interrupted between
+// the two clocks reads them again.
 func wall(mono uint64) time.Time {
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
-		return time.Now()
+	var at time.Time
+	for range 8 {
+		var before, after unix.Timespec
+		err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &before)
+		now := time.Now()
+		if err != nil || unix.ClockGettime(unix.CLOCK_MONOTONIC, &after) != nil {
+			return now
+		}
+		at = now.Add(time.Duration(int64(mono) - before.Nano()))
+		if after.Nano()-before.Nano() < int64(50*time.Microsecond) {
+			break
+		}
 	}
-	return time.Now().Add(time.Duration(int64(mono) - now.Nano()))
+	return at
 }

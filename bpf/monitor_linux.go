@@ -220,6 +220,12 @@ func (m *Monitor) Own(e Event) bool {
 	return e.ExeInode == m.own.inode && e.ExeDevice == m.own.device
 }
 
+// Runs says that an event's process runs the file at path.
+func (m *Monitor) Runs(e Event, path string) bool {
+	var st unix.Stat_t
+	return e.ExeInode != 0 && unix.Stat(path, &st) == nil && idOf(&st) == fileID{e.ExeDevice, e.ExeInode}
+}
+
 // Kin is the first guard process that pid is or descends from, however far, also where
 // those between have ended. A process that has ended is known for a while.
 func (m *Monitor) Kin(pid int) (first int, ok bool) {
@@ -311,9 +317,11 @@ func (m *Monitor) stop() error {
 		return nil
 	}
 	m.stopped = true
-	var err error
+	// Finds end first: one of a process whose kin nobody noted any more would be
+	// taken for a stranger's.
+	err := m.Detector.coll.Variables["over"].Set(uint32(1))
 	if m.coll != nil {
-		err = m.coll.Variables["over"].Set(uint32(1))
+		err = errors.Join(err, m.coll.Variables["over"].Set(uint32(1)))
 	}
 	for _, p := range m.probes {
 		for _, l := range p.links {

@@ -19,6 +19,9 @@ func OpenMonitor(o MonitorOptions) (*Monitor, error) {
 // Own returns false.
 func (*Monitor) Own(Event) bool { return false }
 
+// Runs returns false.
+func (*Monitor) Runs(Event, string) bool { return false }
+
 // Kin knows nobody.
 func (*Monitor) Kin(int) (int, bool) { return 0, false }
 

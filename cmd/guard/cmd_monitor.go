@@ -102,7 +102,7 @@ func (o *monitorFlags) words() string {
 
 // scope is what the kernel is told of it.
 func (o *monitorFlags) scope() (bpf.Options, error) {
-	b := bpf.Options{All: o.all, Refuse: o.block, Lenient: o.block, RingBytes: 4 << 20, Streams: 1 << 16}
+	b := bpf.Options{All: o.all, Refuse: o.block, Lenient: o.block, RingBytes: 16 << 20, Streams: 1 << 16}
 	for _, c := range o.cgroups {
 		id, err := bpf.CgroupID(c)
 		if err != nil {

@@ -25,17 +25,18 @@ import (
 // what a session outputs.
 type monitor struct {
 	*session
-	opts    monitorFlags
-	bpf     *bpf.Monitor
-	found   chan seen
-	failed  chan error
-	guards  map[guardKey]guardProcess // by process; the judge's own
-	latest  map[int]latestFind        // by thread; the judge's own
-	storms  map[guard.SecretID]*storm // the judge's own
-	counts  monitorCounts             // the judge's own
-	last    bpf.Stats                 // what was written into the log so far
-	started time.Time
-	quiet   bool // finds are shown elsewhere
+	opts     monitorFlags
+	bpf      *bpf.Monitor
+	found    chan seen
+	failed   chan error
+	guards   map[guardKey]guardProcess        // by process; the judge's own
+	latest   map[int]latestFind               // by thread; the judge's own
+	storms   map[guard.SecretID]*storm        // the judge's own
+	replaced map[guard.SecretID][]replacement // by name, without version; the judge's own
+	counts   monitorCounts                    // the judge's own
+	last     bpf.Stats                        // what was written into the log so far
+	started  time.Time
+	quiet    bool // finds are shown elsewhere
 
 	needleMu sync.Mutex // guards what follows, and needles while they change
 	owners   map[uint64][]owner
@@ -68,7 +69,7 @@ func (a *app) openMonitor(o monitorFlags) (_ *monitor, err error) {
 	}
 	m := &monitor{
 		session: s, opts: o, found: make(chan seen, 1<<14), failed: make(chan error, 2), guards: map[guardKey]guardProcess{}, latest: map[int]latestFind{},
-		storms: map[guard.SecretID]*storm{}, owners: map[uint64][]owner{}, policies: map[string]*policy.Policy{},
+		storms: map[guard.SecretID]*storm{}, replaced: map[guard.SecretID][]replacement{}, owners: map[uint64][]owner{}, policies: map[string]*policy.Policy{},
 	}
 	defer func() {
 		if err != nil {
@@ -101,7 +102,7 @@ func (a *app) openMonitor(o monitorFlags) (_ *monitor, err error) {
 		return nil, err
 	}
 	s.conceal = &conceal{matcher: s.matcher, placeholders: map[string][]string{}}
-	s.line = &supervisor.Line{Matcher: s.matcher, Decide: m.decide, Record: m.recordLeak, Act: s.actOnLeak}
+	s.line = &supervisor.Line{Matcher: s.matcher, Decide: m.decide, Record: m.recordLeak, Act: m.act}
 	if err := s.openRotation(); err != nil {
 		return nil, err
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"net"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,6 +25,7 @@ type seen struct {
 	first   int    // the guard process that it is or descends from; 0: none
 	program string // SHA-256
 	above   string // its ancestors
+	peer    string // program at the other end of a Unix socket
 	rule    string // by which form; "": a known value
 	why     string
 }
@@ -33,6 +33,8 @@ type seen struct {
 // read takes events from the kernel. What /proc says of a process is there only as
 // long as the process is, so it is asked here and not by the judge.
 func (m *monitor) read() error {
+	// In a storm most finds are only counted: of those less is asked.
+	asked, since := map[guard.SecretID]int{}, time.Now()
 	for {
 		e, err := m.bpf.Read()
 		if err != nil {
@@ -48,21 +50,32 @@ func (m *monitor) read() error {
 			return fmt.Errorf("the kernel found needle %d of %d", e.Needle, len(owners))
 		}
 		f := seen{Event: e, owner: owners[e.Needle]}
-		m.describe(&f)
+		if time.Since(since) > stormFor {
+			clear(asked)
+			since = time.Now()
+		}
+		asked[f.owner.id]++
+		m.describe(&f, asked[f.owner.id] > 4*stormMost)
 		m.found <- f // when it is full, so is the ring soon, which counts what it drops
 	}
 }
 
 // describe adds what can be known of the process while it is there.
-func (m *monitor) describe(f *seen) {
+func (m *monitor) describe(f *seen, storm bool) {
 	if first, ok := m.bpf.Kin(f.PID); ok {
 		f.first = first
+	}
+	if storm {
+		return
 	}
 	switch {
 	case f.Channel == bpf.ChannelTLS:
 		f.Peer = onlyPeer(f.PID)
 	case f.Path == "" && f.FD >= 0:
 		f.Path = cmp.Or(fdName(f.PID, f.FD, f.Inode), f.Name)
+	}
+	if f.PeerPID > 0 {
+		f.peer = exeOf(f.PeerPID)
 	}
 	if f.Exe != "" && exeOf(f.PID) == f.Exe { // else it is gone, and the number may be another's
 		f.above = ancestors(f.PID, 1)
@@ -155,13 +168,7 @@ func (m *monitor) isOurs(f seen) bool {
 
 // trusts says that --trust names the program.
 func (m *monitor) trusts(f seen) bool {
-	if !slices.Contains(m.opts.trust, f.Exe) {
-		return false
-	}
-	// The same name may be another file in a container.
-	a, err := os.Stat(f.Exe)
-	b, berr := os.Stat("/proc/" + strconv.Itoa(f.PID) + "/exe")
-	return err == nil && berr == nil && os.SameFile(a, b)
+	return slices.ContainsFunc(m.opts.trust, func(path string) bool { return m.bpf.Runs(f.Event, path) })
 }
 
 const (
@@ -214,6 +221,55 @@ func (m *monitor) judge(f seen) {
 	if !m.quiet {
 		m.app.say("%s", supervisor.Words(l, d))
 	}
+}
+
+const (
+	// holdAfter is how many versions of one credential are replaced within holdFor. A program
+	// that rightly gets every new value, and writes it, would have it replaced for ever.
+	holdAfter = 3
+	holdFor   = time.Hour
+)
+
+// replacement is a version that leaked, and when first.
+type replacement struct {
+	version int
+	at      time.Time
+	told    bool
+}
+
+// act starts what a leak sets off, unless the credential was replaced too often.
+func (m *monitor) act(l guard.Leak, d guard.Decision) {
+	if replace, _ := rotates(l, d); !replace || m.opts.noRotate || !m.hold(l.Secret) {
+		m.actOnLeak(l, d)
+		return
+	}
+	m.leaks.Add(1)
+}
+
+// hold says that a version is not to be replaced, and says so to people and to the log once.
+func (m *monitor) hold(id guard.SecretID) bool {
+	name := guard.SecretID{Context: id.Context, Name: id.Name}
+	recent := slices.DeleteFunc(m.replaced[name], func(r replacement) bool { return time.Since(r.at) > holdFor })
+	i := slices.IndexFunc(recent, func(r replacement) bool { return r.version == id.Version })
+	if i < 0 {
+		recent = append(recent, replacement{version: id.Version, at: time.Now()})
+		i = len(recent) - 1
+	}
+	m.replaced[name] = recent
+	if i < holdAfter {
+		return false
+	}
+	if !recent[i].told {
+		recent[i].told = true
+		why := fmt.Sprintf("%d versions leaked within %s: it is not replaced again; --trust names a program that rightly writes it", holdAfter, holdFor)
+		m.app.say("%s: %s", id.Name, why)
+		r := m.record(audit.TypeRotation)
+		r.Context, r.Credential, r.Version, r.Step, r.Result, r.Reason = id.Context, id.Name, id.Version, "held", "not replaced", why
+		if _, err := m.append(r); err != nil {
+			m.app.say("that could not be recorded: %v", err)
+		}
+	}
+	return true
 }
 
 // leak is a find in the leak line's words.
@@ -271,7 +327,7 @@ func (m *monitor) recordFound(f seen, l guard.Leak, d guard.Decision) (uint64, e
 	r.Decision, r.Rule, r.Reason, r.Bytes = d.Action.String(), d.Rule, d.Reason, int64(l.Length)
 	r.ExeSHA256, r.Ancestors = f.program, f.above
 	if f.PeerPID > 0 {
-		r.Resource = strings.TrimSpace(fmt.Sprintf("process %d %s", f.PeerPID, exeOf(f.PeerPID)))
+		r.Resource = strings.TrimSpace(fmt.Sprintf("process %d %s", f.PeerPID, f.peer))
 	}
 	r.Result = "contained"
 	if _, escaped := rotates(l, d); escaped {
