@@ -241,12 +241,12 @@ func (r *Registry) lfs(w http.ResponseWriter, req *http.Request) {
 		}
 		var objects []any
 		for _, o := range in.Objects {
-			e := map[string]any{"oid": o.OID, "size": o.Size, "authenticated": true}
+			e := map[string]any{"oid": o.OID, "size": o.Size}
 			r.mu.Lock()
 			_, has := r.objects[o.OID]
 			r.mu.Unlock()
 			if in.Operation == "download" == has {
-				e["actions"] = map[string]any{in.Operation: map[string]any{"href": r.base + "/lfs/" + o.OID, "header": map[string]string{"Authorization": req.Header.Get("Authorization")}}}
+				e["actions"] = map[string]any{in.Operation: map[string]any{"href": r.base + "/lfs/" + o.OID}}
 			}
 			objects = append(objects, e)
 		}
