@@ -20,6 +20,7 @@ setup-build:
 setup-test:
 	@sh internal/setup/packages.sh test
 	@sh internal/setup/kernels.sh >/dev/null
+	@sh internal/setup/agent.sh
 
 demo: setup-test build
 	$(GO) run $(GOFLAGS_BUILD) ./internal/demo
@@ -30,7 +31,7 @@ test: setup-test lint build
 	CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/guard
 	GOOS=darwin CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/guard
 	GOOS=windows CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/guard
-	CGO_ENABLED=0 $(GO) test ./matcher
+	CGO_ENABLED=0 $(GO) test ./matcher ./matcher/formats
 	GUARD_TEST_ALL=1 $(GO) test -tags "$(TAGS)" -timeout 12m ./...
 
 # Only the kernel programs on Debian's kernels, in virtual machines (software
@@ -55,7 +56,7 @@ fuzz:
 
 bench: setup-test build
 	$(GO) run $(GOFLAGS_BUILD) ./internal/bench
-	$(GO) test -tags "$(TAGS)" -run '^$$' -bench . -benchtime 1s ./matcher ./pty ./broker/... ./audit ./policy ./vault ./supervisor/... ./bpf ./cmd/guard
+	$(GO) test -tags "$(TAGS)" -run '^$$' -bench . -benchtime 1s ./matcher/... ./pty/... ./audit/... ./broker/... ./policy ./vault ./supervisor/... ./bpf ./cmd/guard
 
 lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "gofmt would change these"; exit 1; }

@@ -4,7 +4,7 @@
 set -eu
 
 build="gcc libc6-dev pkg-config libhyperscan-dev"
-test="$build qemu-system-x86 xz-utils git curl openssl python3 postgresql dbus gnome-keyring libsecret-tools procps iproute2 tmux less vim-tiny nodejs python3-pip gh git-lfs"
+test="$build qemu-system-x86 xz-utils git curl openssl python3 postgresql dbus gnome-keyring libsecret-tools procps iproute2 tmux less vim-tiny vim htop nodejs npm python3-pip gh git-lfs"
 generate="$build clang llvm libbpf-dev"
 
 case "${1:-}" in
@@ -20,6 +20,7 @@ command -v dpkg-query >/dev/null || exit 0 # not Debian: the pure Go engine buil
 missing=
 for p in $want; do
 	[ "$p" = nodejs ] && command -v node >/dev/null && continue
+	[ "$p" = npm ] && command -v npm >/dev/null && continue
 	case "$(dpkg-query -W -f '${Status}' "$p" 2>/dev/null)" in
 	*"ok installed"*) ;;
 	*) missing="$missing $p" ;;
