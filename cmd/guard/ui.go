@@ -22,7 +22,12 @@ import (
 // a terminal, and not with NO_COLOR.
 
 func (a *app) say(format string, v ...any) {
-	fmt.Fprintf(a.stderr, "guard: "+format+"\n", v...)
+	text := fmt.Sprintf("guard: "+format+"\n", v...)
+	if rawTerminal(a.stderr) {
+		// The agent's program is in the middle of a line, maybe, and its rows must not shift.
+		text = "\r" + strings.ReplaceAll(text, "\n", "\r\n")
+	}
+	io.WriteString(a.stderr, text)
 }
 
 func (a *app) colour(f *os.File) bool {
