@@ -37,6 +37,7 @@ type exchange struct {
 	length int64
 	coding bool // drop Content-Encoding: the body was unpacked
 	ids    []guard.SecretID
+	issue  *issue // it asks for a credential
 }
 
 func (p *Proxy) serveHTTP(w nethttp.ResponseWriter, r *nethttp.Request) {
@@ -160,6 +161,10 @@ func (x *exchange) serve(w nethttp.ResponseWriter) {
 		return
 	}
 	x.findClientCert()
+	if err := x.classify(); err != nil {
+		x.answer(w, fromError(err, x.meta.host, x.meta.port))
+		return
+	}
 	done, r := x.inspectBody(w)
 	defer done()
 	if r != nil {
@@ -168,6 +173,12 @@ func (x *exchange) serve(w nethttp.ResponseWriter) {
 			return
 		}
 		x.answer(w, fromError(r, x.meta.host, x.meta.port))
+		return
+	}
+	end, ref := x.mayIssue()
+	defer end()
+	if ref != nil {
+		x.answer(w, ref)
 		return
 	}
 	rp := &httputil.ReverseProxy{
@@ -323,7 +334,7 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 			}
 		}
 	}
-	if len(x.ids) > 0 || x.push { // a push: noThin reads the answer
+	if len(x.ids) > 0 || x.push || x.issue != nil { // a push: noThin reads the answer
 		out.Header.Set("Accept-Encoding", "identity")
 	}
 }
@@ -393,6 +404,9 @@ func (x *exchange) use(c guard.Credential) guard.Use {
 		if !overridden(x.in) {
 			u.Action = "http:read"
 		}
+	}
+	if x.issue != nil && x.issue.sure && !x.issue.own {
+		u.Action = x.issue.action
 	}
 	if x.git {
 		u.Channel, u.Action, u.Resource = guard.ChannelGit, "repo:read", gitRepo(x.path)

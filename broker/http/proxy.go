@@ -60,6 +60,8 @@ type Config struct {
 	// Tunnel serves what CONNECT asks for (broker.Server.Dispatch); nil serves
 	// HTTP and TLS only.
 	Tunnel broker.Handler
+	// Issuing takes the credentials that replies give out.
+	Issuing Issuing
 	// SpoolDir holds unlinked temporary files of bodies that must be unpacked
 	// before they are sent; "" is the system's folder.
 	SpoolDir string
@@ -69,14 +71,15 @@ type Config struct {
 
 // Proxy serves HTTP connections. Its Handle is a broker.Handler.
 type Proxy struct {
-	cfg    Config
-	models []string
-	server *nethttp.Server
-	conns  chan net.Conn
-	ctx    context.Context
-	cancel context.CancelFunc
-	active sync.WaitGroup // connections and requests
-	pool   buffers
+	cfg     Config
+	issuers []issuer
+	models  []string
+	server  *nethttp.Server
+	conns   chan net.Conn
+	ctx     context.Context
+	cancel  context.CancelFunc
+	active  sync.WaitGroup // connections and requests
+	pool    buffers
 
 	mu     sync.Mutex
 	closed bool
@@ -91,8 +94,12 @@ func New(cfg Config) (*Proxy, error) {
 	case cfg.Line == nil, cfg.Egress == nil, cfg.Creds == nil, cfg.Open == nil, cfg.Scrub == nil, cfg.CA == nil:
 		return nil, errors.New("broker/http: Line, Egress, Creds, Open, Scrub and CA are required")
 	}
+	issuers, err := parseIssuers(issuersText)
+	if err != nil {
+		return nil, err
+	}
 	p := &Proxy{
-		cfg:    cfg,
+		cfg: cfg, issuers: issuers,
 		models: append([]string{"api.anthropic.com", "api.openai.com", "generativelanguage.googleapis.com"}, cfg.Models...),
 		conns:  make(chan net.Conn),
 		sent:   map[string]map[guard.SecretID]struct{}{},

@@ -61,6 +61,9 @@ func partial(res *nethttp.Response) bool {
 // although it was asked not to is decoded.
 func (x *exchange) scrub(res *nethttp.Response) error {
 	res.Header.Del("Alt-Svc") // HTTP/3 has no way out
+	if err := x.capture(res); err != nil {
+		return err
+	}
 	x.ids = x.toScrub()
 	websocket := res.StatusCode == nethttp.StatusSwitchingProtocols
 	if len(x.ids) > 0 {

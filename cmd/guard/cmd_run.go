@@ -33,6 +33,7 @@ var runCommand = command{
 // runFlags are the flags of `guard run`.
 type runFlags struct {
 	allow, deny, allowHosts, modelHosts, publish, resolve, ca, env, share []string
+	logins                                                                []string
 	clientCerts, pins                                                     []string
 	hostPorts                                                             []int
 	task, context, profile, onLeak, egress, approve, boundary             string
@@ -52,6 +53,7 @@ func (o *runFlags) add(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.allowHosts, "allow-host", nil, "HOST or HOST:PORT that may be reached, also with other protocols than HTTP (repeatable)")
 	f.StringArrayVar(&o.modelHosts, "model-host", nil, "HOST or HOST:PORT of a model's API besides Anthropic's, OpenAI's and Google's: values in prompts are redacted there, placeholders may be named (repeatable)")
 	f.StringArrayVar(&o.publish, "publish", nil, "[HOSTPORT:]PORT that the agent listens on, made reachable on the host's loopback (repeatable)")
+	f.StringArrayVar(&o.logins, "allow-login", nil, "HOST, HOST:PORT or *.DOMAIN at which the agent may log in (OAuth and like it): the tokens go into the vault, and it gets placeholders that work at HOST's domain, in later sessions with this flag too (repeatable)")
 	f.IntSliceVar(&o.hostPorts, "host-port", nil, "port of a service on the host's loopback that the agent may reach (repeatable)")
 	f.StringArrayVar(&o.resolve, "resolve", nil, "HOST:PORT:ADDR[:PORT], send connections for HOST:PORT to that address (repeatable)")
 	f.StringArrayVar(&o.ca, "ca", nil, "file of further roots that upstreams may be certified by (repeatable)")

@@ -36,7 +36,7 @@ func scriptCommands() map[string]scriptCommand {
 		"pg": cmdPG, "pglogin": cmdPGLogin,
 		"keyring": cmdKeyring, "echoserver": cmdEchoServer, "freeport": cmdFreePort,
 		"holds": cmdHolds, "plant": cmdPlant, "waitfor": cmdWaitFor, "jsonkeys": cmdJSONKeys, "differ": cmdDiffer, "quietly": cmdQuietly,
-		"records": cmdRecords,
+		"records": cmdRecords, "oauth": cmdOAuth, "oauthrefreshed": cmdOAuthRefreshed,
 	}
 }
 

@@ -329,6 +329,7 @@ type state struct {
 	issuers map[string]*issuer
 	// sinks are servers that take everything and keep it.
 	sinks map[string]*sink
+	oauth *testutil.OAuth
 }
 
 func stateOf(ts *testscript.TestScript) *state {

@@ -66,7 +66,8 @@ type session struct {
 	sandbox     *sandbox.Sandbox                    // once the agent runs
 	told        map[string]bool                     // paths of which the user was told
 	procs       processes
-	prints      map[guard.SecretID]string   // fingerprints
+	prints      map[guard.SecretID]string // fingerprints
+	logins      *logins
 	alarmed     map[string]bool             // uses of decoys that the user was told of
 	scrubbers   map[string]*matcher.Matcher // what replies are looked through for, by the versions in it
 	kernel      *kernel                     // that searches writes; nil: none
@@ -79,7 +80,7 @@ func (a *app) newSession(o runFlags, argv []string) (_ *session, err error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	s := &session{app: a, flags: o, argv: argv, home: a.userHome(), quarantined: map[string]int{}, switching: map[string]chan struct{}{}, kept: map[guard.SecretID][]rotate.Restore{}, scrubbers: map[string]*matcher.Matcher{}, told: map[string]bool{}, prints: map[guard.SecretID]string{}, alarmed: map[string]bool{}}
+	s := &session{app: a, flags: o, argv: argv, home: a.userHome(), quarantined: map[string]int{}, switching: map[string]chan struct{}{}, kept: map[guard.SecretID][]rotate.Restore{}, scrubbers: map[string]*matcher.Matcher{}, told: map[string]bool{}, prints: map[guard.SecretID]string{}, alarmed: map[string]bool{}, logins: newLogins()}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -127,6 +128,9 @@ func (a *app) newSession(o runFlags, argv []string) (_ *session, err error) {
 	if s.policy, err = newPolicy(o, s.info, s.creds, findRepoFile(s.dir, s.home)); err != nil {
 		return nil, err
 	}
+	if err := s.allowIssued(); err != nil {
+		return nil, err
+	}
 	if err := s.openLog(); err != nil {
 		return nil, err
 	}
@@ -170,7 +174,7 @@ func newPolicy(o runFlags, info guard.Session, creds []guard.Credential, repoFil
 		repo = r
 	}
 	return policy.New(policy.Options{
-		Session: info, Allow: grants, Deny: o.deny, OnLeak: act, Egress: o.egress, AllowHosts: o.allowHosts, Models: o.modelHosts, HostPorts: o.hostPorts, Repo: repo,
+		Session: info, Allow: grants, Deny: o.deny, OnLeak: act, Egress: o.egress, AllowHosts: o.allowHosts, Models: o.modelHosts, HostPorts: o.hostPorts, Logins: o.logins, Repo: repo,
 	}, creds)
 }
 

@@ -110,7 +110,7 @@ func (s *session) useLine() *broker.Line {
 				return guard.Decision{Action: guard.Block, Rule: "quarantine", Reason: u.Credential.Name + " leaked and is being replaced",
 					NextSteps: []string{"try again in a few seconds"}}
 			}
-			return s.policy.Use(u)
+			return s.decideUse(u)
 		},
 		Record: func(u guard.Use, d guard.Decision) (broker.Result, error) {
 			s.uses.Add(1)

@@ -57,6 +57,7 @@ func (s *session) serve(ctx context.Context, sb *sandbox.Sandbox, front net.List
 		Line: line, Egress: egress, Creds: s.credentials, Open: s.line.Open, Formats: pushed, Scrub: s.scrub, CA: s.ca, Roots: roots, Session: s.info, Models: s.flags.modelHosts,
 		Pins: pins, ClientCerts: s.flags.clientCerts,
 	}
+	cfg.Issuing = s.issuing()
 	if front != nil {
 		cfg.Token = s.token
 	}
@@ -96,6 +97,7 @@ func (s *session) serve(ctx context.Context, sb *sandbox.Sandbox, front net.List
 	}
 	part("proxy", proxy.Serve)
 	part("vault", s.follow)
+	part("logins", func(ctx context.Context) error { return s.keepLogins(ctx, proxy) })
 	if len(server.Listeners) > 0 {
 		part("broker", server.Serve)
 	}
