@@ -19,6 +19,11 @@
 // letters and digits, is refused; a value of letters alone, in capital and small
 // ones, could still go out as a name.
 //
+// A push is taken whole, up to 4 GiB, and its pack is read twice: once for the names and
+// paths of its objects, once to judge each of them, as it is when its deltas are applied.
+// A value that is cut over two objects is not found, nor one whose parts are folders
+// that the pack's trees list under another name first.
+//
 // A body, an upgraded connection and the payload of all data frames of a WebSocket
 // are one stream each, however slowly they come: the leak line keeps what may be a
 // value's first 8 bytes or more, and what follows on the wire waits behind it until

@@ -58,6 +58,7 @@ const (
 	maxObjects = 4 << 20
 	maxObject  = 256 << 20 // of one that is needed whole, to apply a delta
 	maxCache   = 64 << 20
+	maxSmall   = 1 << 20
 	maxChain   = 4096      // git's own limit on delta chains is 4095
 	maxMade    = 256 << 30 // of all that is unpacked
 )
@@ -171,24 +172,45 @@ func (p *pack) scan() error {
 		case 7:
 			p.waiting[o.ref] = append(p.waiting[o.ref], i)
 		}
-		var to io.Writer = io.Discard
-		var h hash.Hash
-		if o.kind <= tagKind {
-			h = p.digest(o.final, o.size)
-			to = h
-		}
-		// To the end of the stream, where its checksum is.
-		if n, err := io.Copy(to, io.LimitReader(z, o.size+1)); err != nil || n != o.size {
-			return errors.New("an object of another size than it says")
-		}
-		if h != nil {
-			o.name = string(h.Sum(nil))
-			p.named[o.name] = i
+		if err := p.first(i, &o, z); err != nil {
+			return err
 		}
 		p.at[at] = i
 		p.objects = append(p.objects, o)
 	}
 	return p.trailer(r.n)
+}
+
+// first reads object i to the end of its stream, where a checksum is, and names it
+// if it is whole. A small one stays at hand: most packs are inflated once only.
+func (p *pack) first(i int32, o *object, z io.Reader) error {
+	var to io.Writer = io.Discard
+	var h hash.Hash
+	var b []byte
+	if o.kind <= tagKind {
+		h = p.digest(o.final, o.size)
+		to = h
+		if o.size <= maxSmall && p.cached+int(o.size) <= maxCache {
+			b = make([]byte, o.size)
+			if _, err := io.ReadFull(z, b); err != nil {
+				return errObjectSize
+			}
+			h.Write(b)
+		}
+	}
+	left := o.size - int64(len(b))
+	if n, err := io.Copy(to, io.LimitReader(z, left+1)); err != nil || n != left {
+		return errObjectSize
+	}
+	if h == nil {
+		return nil
+	}
+	o.name = string(h.Sum(nil))
+	p.named[o.name] = i
+	if b != nil {
+		p.keep(i, b)
+	}
+	return nil
 }
 
 // trailer holds what is behind the objects to the checksum that belongs there:
@@ -279,6 +301,9 @@ func (p *pack) digest(kind byte, size int64) hash.Hash {
 // judgeStored judges object i, which is stored whole, as it is inflated.
 func (p *pack) judgeStored(i int32, open func(byte, string) guard.Filter) error {
 	o := p.objects[i]
+	if b, ok := p.cache[i]; ok {
+		return p.judge(i, bytes.NewReader(b), o.size, open)
+	}
 	z, err := p.open(o)
 	if err != nil {
 		return err
@@ -358,8 +383,9 @@ func (p *pack) children(to []int32, i int32) []int32 {
 }
 
 var (
-	errThin    = errors.New("a delta whose base is not in the pack")
-	errTooMany = errors.New("too many objects to be inspected at once")
+	errThin       = errors.New("a delta whose base is not in the pack")
+	errObjectSize = errors.New("an object of another size than it says")
+	errTooMany    = errors.New("too many objects to be inspected at once")
 )
 
 // open inflates what is stored of o. One at a time is open.

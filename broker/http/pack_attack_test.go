@@ -254,6 +254,9 @@ func TestPackContradicts(t *testing.T) {
 			t.Errorf("%s goes", what)
 		}
 	}
+	if err := raw(func(b []byte) []byte { binary.BigEndian.PutUint32(b[8:], maxObjects+1); return b }); !errors.Is(err, errTooMany) {
+		t.Errorf("too many objects: %v", err)
+	}
 	// A dictionary that the other side might have, too.
 	p := &packed{}
 	p.n = 1

@@ -36,9 +36,9 @@ func (p *packed) add(kind byte, pre, data []byte, size int) (at int) {
 	return at
 }
 
-func (p *packed) spool(t *testing.T) *spool {
+func (p *packed) spool(t testing.TB) *spool {
 	t.Helper()
-	s := newSpool(t.TempDir(), 1<<20)
+	s := newSpool(t.TempDir(), 32<<20)
 	head := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32([]byte("PACK"), 2), p.n)
 	s.Write(head)
 	s.Write(p.Bytes())
