@@ -172,6 +172,14 @@ func (g *gate) crosses(tail, out, rest []byte) bool {
 	return g.decodes(tail, out, rest, before)
 }
 
+// maxSkim and maxLook bound how many bytes and escapes are looked at for one
+// escape: what is made of escapes that come to nothing would be looked through
+// once for each of them.
+const (
+	maxSkim = 64
+	maxLook = 160
+)
+
 // skims is crosses for what decodes to nothing that has to be decoded again: it
 // says more where there is something else.
 func (g *gate) skims(tail, out, rest []byte, before bool) verdict {
@@ -182,7 +190,10 @@ func (g *gate) skims(tail, out, rest []byte, before bool) verdict {
 	if size > 0 {
 		c[0] = out[0]
 	}
-	for begun := false; ; {
+	for begun, steps := false, 0; ; steps++ {
+		if steps == maxSkim {
+			return more // escapes that come to nothing, one after the other
+		}
 		if size > 0 {
 			if !begun {
 				begun, first = true, c[0]
@@ -242,9 +253,10 @@ func (g *gate) decodes(tail, out, rest []byte, before bool) bool {
 	var c [utf8.UTFMax]byte
 	chars := append(room[:0], out...)
 	i := 0
+	steps := 0
 	for _, want := range [...]int{8, 24, 80} {
 		for len(chars) < want {
-			if i >= len(rest) {
+			if steps++; i >= len(rest) || steps == maxLook {
 				return true
 			}
 			if !isIntroducer(rest[i]) {

@@ -66,6 +66,16 @@ func isMagic(b []byte) verdict {
 	return decoded
 }
 
+// mayBeMagic says that something compressed may begin with the first n bits of c.
+func mayBeMagic(c byte, n int) bool {
+	for _, first := range [...]byte{0x1f, 0x28, 'P', 'x'} {
+		if (first^c)>>(8-n) == 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // members opens what is compressed in a text, as it comes.
 type members struct {
 	depth  int
@@ -73,14 +83,13 @@ type members struct {
 	opened []*member
 	tail   []byte // the last bytes, fewer than magicBytes
 	where  [magicBytes]int64
-	any    bool // something was written
+	told   bool // whether it begins in brotli
 }
 
 func newMembers(depth int, as string) *members { return &members{depth: depth, as: as} }
 
 // begin opens what s.b[from:to] begins with.
 func (ms *members) begin(set *set, s *text, from, to int, hits []Hit) []Hit {
-	ms.any = true
 	m := newMember(ms.depth, ms.as, s.raw(from), s.b[from:to])
 	ms.opened = append(ms.opened, m)
 	return ms.feed(set, s, from, to, hits)
@@ -112,12 +121,16 @@ func (ms *members) write(set *set, prev, s *text, from, to int, c *classes, hits
 		return hits
 	}
 	b := s.b
-	if !ms.any && ms.as == "" && looksBrotli(b[from:min(to, from+magicBytes)]) {
-		m := newMember(ms.depth, ms.as, s.raw(from), nil)
-		ms.opened = append(ms.opened, m)
-		hits = m.feed(set, s, from, to, hits)
+	if !ms.told && ms.as == "" {
+		var room [2 * magicBytes]byte
+		head := append(append(room[:0], ms.tail...), b[from:min(to, from+magicBytes)]...)
+		if v := looksBrotli(head); v != more {
+			ms.told = true
+			if v == decoded {
+				hits = ms.open(newMember(ms.depth, ms.as, s.raw(from)-int64(len(ms.tail)), nil), set, 0, s, from, to, hits)
+			}
+		}
 	}
-	ms.any = true
 	// One that began in the bytes before.
 	for k := range ms.tail {
 		if isMagic(ms.tail[k:]) != more {
@@ -126,18 +139,7 @@ func (ms *members) write(set *set, prev, s *text, from, to int, c *classes, hits
 		var room [2 * magicBytes]byte
 		head := append(append(room[:0], ms.tail[k:]...), b[from:min(to, from+magicBytes)]...)
 		if isMagic(head) == decoded && len(ms.opened) < maxOpen {
-			m := newMember(ms.depth, ms.as, ms.where[k], head)
-			before := text{b: ms.tail[k:]}
-			for i := range before.b {
-				before.segs = append(before.segs, seg{at: i, raw: ms.where[k+i]})
-			}
-			hits = m.feed(set, &before, 0, len(before.b), hits)
-			hits = m.feed(set, s, from, to, hits)
-			if !m.done {
-				ms.opened = append(ms.opened, m)
-			} else {
-				m.wipe()
-			}
+			hits = ms.open(newMember(ms.depth, ms.as, ms.where[k], head), set, k, s, from, to, hits)
 		}
 	}
 	// All headers have one of these bytes in them.
@@ -164,12 +166,7 @@ func (ms *members) write(set *set, prev, s *text, from, to int, c *classes, hits
 		if at < from || isMagic(b[at:to]) != decoded || len(ms.opened) >= maxOpen {
 			continue
 		}
-		m := newMember(ms.depth, ms.as, s.raw(at), b[at:to])
-		if hits = m.feed(set, s, at, to, hits); m.done {
-			m.wipe()
-		} else {
-			ms.opened = append(ms.opened, m)
-		}
+		hits = ms.open(newMember(ms.depth, ms.as, s.raw(at), b[at:to]), set, len(ms.tail), s, at, to, hits)
 	}
 	n := min(to-from, magicBytes-1)
 	old := ms.tail
@@ -187,21 +184,51 @@ func (ms *members) write(set *set, prev, s *text, from, to int, c *classes, hits
 	return hits
 }
 
-// looksBrotli says that a stream that begins with b may be in brotli, which has
-// no magic: it is no text.
-func looksBrotli(b []byte) bool {
-	if isMagic(b) != no {
-		return false
+// open gives m the bytes before this write from tail[k] on, and s.b[from:to].
+func (ms *members) open(m *member, set *set, k int, s *text, from, to int, hits []Hit) []Hit {
+	before := text{b: ms.tail[k:]}
+	for i := range before.b {
+		before.segs = append(before.segs, seg{at: i, raw: ms.where[k+i]})
 	}
-	for _, c := range b {
-		if c < 0x20 && c != '\t' && c != '\n' && c != '\r' && c != 0x1b && c != '\b' {
-			return true
+	if len(before.b) > 0 {
+		hits = m.feed(set, &before, 0, len(before.b), hits)
+	}
+	if hits = m.feed(set, s, from, to, hits); m.done {
+		m.wipe()
+	} else {
+		ms.opened = append(ms.opened, m)
+	}
+	return hits
+}
+
+// looksBrotli says whether a stream that begins with b may be in brotli (RFC 7932),
+// which has no magic: whether it is no text.
+func looksBrotli(b []byte) verdict {
+	if len(b) == 0 {
+		return more
+	}
+	if c := b[0]; c >= ' ' && c < 0x7f && c != '!' || c == '\n' || c == '\r' || c == '\t' || isMagic(b) != no {
+		return no
+	}
+	for i, c := range b[:min(len(b), magicBytes)] {
+		switch {
+		case c == 0x1b || c == '\b' || c == '\n' || c == '\r' || c == '\t':
+		case c < ' ':
+			return decoded
+		case i == 1 && b[0] == 0x1b && (c == '[' || c == ']' || c == '('):
+			return no
 		}
 	}
-	return false
+	if len(b) < magicBytes {
+		return more
+	}
+	return no
 }
 
 func (ms *members) safe(to int64) int64 {
+	if !ms.told && ms.as == "" && len(ms.tail) > 0 {
+		to = min(to, ms.where[0])
+	}
 	for k := range ms.tail {
 		if isMagic(ms.tail[k:]) == more {
 			to = min(to, ms.where[k])
@@ -237,7 +264,7 @@ func (ms *members) reset() {
 	for _, m := range ms.opened {
 		m.wipe()
 	}
-	ms.opened, ms.tail, ms.any = ms.opened[:0], ms.tail[:0], false
+	ms.opened, ms.tail, ms.told = ms.opened[:0], ms.tail[:0], false
 }
 
 func (ms *members) wipe() { ms.reset() }

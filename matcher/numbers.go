@@ -162,7 +162,7 @@ func (n *numbers) take(set *set, s *text, i int, hits []Hit) []Hit {
 		return hits
 	}
 	if isHex(c) {
-		if n.seen++; n.line > 0 && n.colon && n.blanks > 1 && n.seen >= listDigits {
+		if n.seen++; n.line > 1 && n.colon && n.blanks > 1 && n.seen >= listDigits {
 			n.skip = 1 // the characters of the line
 			return hits
 		}
@@ -187,7 +187,7 @@ func (n *numbers) take(set *set, s *text, i int, hits []Hit) []Hit {
 			t.digits = t.digits[1:]
 		}
 		switch {
-		case n.line == 0 && c == ':' && len(t.digits) >= 4 && !n.prefix:
+		case n.line == 0 && c == ':' && len(t.digits) >= 4:
 			n.colon = true
 		case n.line == 0 && len(t.digits) >= 6 && !n.prefix && c != ',' && c != ';':
 			n.first.digits = append(n.first.digits[:0], t.digits...)

@@ -51,7 +51,7 @@ func (a *alphabetOf) least(n int) int {
 	var least int
 	switch a.bits {
 	case 6:
-		least = (4*n/3 - 1) * 4 / 3 // base64 of base64
+		least = 4*n/3 - 1 // of what is backwards, for one
 	case 5:
 		least = 8*n/5 - 1
 	default:
@@ -183,6 +183,7 @@ func (r *bitRun) write(set *set, prev, s *text, from, to int, m *classes, hits [
 		for _, l := range r.lanes {
 			hits = l.flush(set, hits)
 		}
+		r.hold = r.partial(set)
 	} else if r.pend > 0 {
 		r.peek(set, prev, s, to)
 	}
@@ -445,6 +446,9 @@ func (r *bitRun) peek(set *set, prev, s *text, to int) {
 	r.push(s, to-pend+max(n, 0), to)
 	const far = int64(^uint64(0) >> 1)
 	hold := far
+	if at := r.partial(set); at >= 0 {
+		hold = at
+	}
 	for _, l := range r.lanes {
 		l.held = set.begin.hold(l.b)
 		if l.held > 0 {
@@ -470,6 +474,27 @@ func (r *bitRun) peek(set *set, prev, s *text, to int) {
 	}
 }
 
+// partial is where the first byte begins that a needle may begin with, or a lane
+// something compressed, and of which only some bits are there; -1: nowhere.
+func (r *bitRun) partial(set *set) int64 {
+	at := int64(-1)
+	for k, l := range r.lanes {
+		n := r.bits[k]
+		if n <= 0 || at >= 0 && at <= r.first[k] {
+			continue
+		}
+		c := int(r.acc&(1<<n-1)) << (8 - n)
+		may := l.depth > 0 && (c < 0x80 || len(l.b) == 0 && mayBeMagic(byte(c), n)) // text, for one
+		for i := c; !may && i < c+1<<(8-n); i++ {
+			may = set.first[i]
+		}
+		if may {
+			at = r.first[k]
+		}
+	}
+	return at
+}
+
 // safe lowers to to what r needs.
 func (r *bitRun) safe(to int64) int64 {
 	if r.state == foldIdle {
@@ -477,6 +502,9 @@ func (r *bitRun) safe(to int64) int64 {
 			to = min(to, r.hold)
 		}
 		return to
+	}
+	if r.hold >= 0 {
+		to = min(to, r.hold)
 	}
 	for _, l := range r.lanes {
 		to = l.safe(to)

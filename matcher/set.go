@@ -18,10 +18,11 @@ type set struct {
 	entries []*entry // entries[0] is the canary
 	needles [][]byte // of all entries, in order; an engine's numbers are indices
 	encs    []encoding
-	owner   []int32 // index into entries
-	longest int     // needle, bytes
-	short   int     // and the shortest one, without the canary
-	bytes   int     // of all needles
+	owner   []int32   // index into entries
+	longest int       // needle, bytes
+	short   int       // and the shortest one, without the canary
+	first   [256]bool // bytes that needles begin with
+	bytes   int       // of all needles
 	main    *layer
 	delta   *layer // nil: nothing was added
 	eng     engine
@@ -87,8 +88,11 @@ func (s *set) take(e *entry) {
 		s.encs = append(s.encs, n.enc)
 		s.owner = append(s.owner, int32(len(s.entries)))
 		s.longest = max(s.longest, len(n.b))
-		if len(s.entries) > 0 && (s.short == 0 || len(n.b) < s.short) {
-			s.short = len(n.b)
+		if len(s.entries) > 0 {
+			s.first[n.b[0]] = true
+			if s.short == 0 || len(n.b) < s.short {
+				s.short = len(n.b)
+			}
 		}
 		s.bytes += len(n.b)
 	}
@@ -100,7 +104,7 @@ func (s *set) take(e *entry) {
 // what there is in the main one: the lists go on in the room behind those of s,
 // which nobody reads; so only the newest set may be extended.
 func (s *set) extend(gen uint64, added []*entry) (*set, error) {
-	n := &set{gen: gen, entries: s.entries, needles: s.needles, encs: s.encs, owner: s.owner, longest: s.longest, short: s.short, bytes: s.bytes, main: s.main}
+	n := &set{gen: gen, entries: s.entries, needles: s.needles, encs: s.encs, owner: s.owner, longest: s.longest, short: s.short, first: s.first, bytes: s.bytes, main: s.main}
 	for _, e := range added {
 		n.take(e)
 	}

@@ -67,21 +67,10 @@ func (s *Stream) views(set *set, p []byte, hits []Hit) []Hit {
 	return s.late(hits, n)
 }
 
-// late sees to hits[n:], some of which may end before this Write's bytes: those
-// that waited for what could have gone on with an escape. They are stretched to
-// the end of what was waited for. A form that was found as a whole by then is
-// not reported again.
+// late drops from hits[n:] those that end before this Write's bytes, since they
+// waited for what follows them, and that were found as a whole by then.
 func (s *Stream) late(hits []Hit, n int) []Hit {
-	for i := n; i < len(hits); i++ {
-		h := &hits[i]
-		if h.End <= s.pos && s.known(*h) {
-			hits = slices.Delete(hits, i, i+1)
-			i--
-			continue
-		}
-		h.End = max(h.End, s.pos)
-	}
-	return hits
+	return append(hits[:n], slices.DeleteFunc(hits[n:], func(h Hit) bool { return h.End <= s.pos && s.known(h) })...)
 }
 
 // known says that h lies inside a hit that was reported.

@@ -272,6 +272,14 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 			continue
 		}
 		verdict, n, size, kind := v.lang.token(b[i:to], &out)
+		if v.lang == &joinedLang && verdict == removed {
+			// A quote of the value's own stays.
+			v.b = append(v.b, b[i])
+			if set.begin.hold(v.b) > 1 {
+				verdict = no
+			}
+			v.b = v.b[:len(v.b)-1]
+		}
 		if v.lang == &escapeLang && (verdict == removed || verdict == decoded) && !pending(v.b[max(0, len(v.b)-lookBack):]) {
 			if extra, ok := settled(out[:size], b[i+n:to]); ok && !set.gate.crosses(v.b, out[:size], b[i+n:to]) {
 				if hits = v.flush(set, hits); v.calm() {
