@@ -12,7 +12,7 @@ const (
 	classEqual                // =
 	classDigit64              // base64, both alphabets, and [ ]
 	classMagic                // second bytes of headers of compressed data, and some others
-	classNumber               // hex digits, x, blanks, line breaks, and , : ;
+	classNumber               // hex digits, x, blanks, line breaks, quotes, and , : ;
 	classHex                  // hex digits
 	classLine                 // LF
 	classCount
@@ -73,7 +73,7 @@ func newTables() *tables {
 	add(classHex, 2, "3", "0123456789")
 	add(classHex, 2, "46", "123456")
 	add(classNumber, 2, "3", "ab")
-	add(classNumber, 2, "2", "0c")
+	add(classNumber, 2, "2", "027c")
 	add(classLine, 2, "0", "a")
 	add(classNumber, 2, "0", "9d")
 	add(classNumber, 2, "57", "8")

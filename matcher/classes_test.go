@@ -13,7 +13,7 @@ var classMembers = map[class]string{
 	classEqual:   "=",
 	classDigit64: alphabet + "+/-_[]",
 	classMagic:   "^\x9a\x9c\x9d\xda\xdc\xdd\xfa\xfc\xfd",
-	classNumber:  "0123456789abcdefABCDEF :;,\t\n\rxX",
+	classNumber:  "0123456789abcdefABCDEF :;,\t\n\rxX\"'",
 	classHex:     "0123456789abcdefABCDEF",
 	classLine:    "\n",
 }

@@ -159,7 +159,7 @@ func (x *expander) all(v []byte) {
 		if long {
 			break
 		}
-		for _, f := range [...][2]string{{"", " "}, {"", ":"}, {"", ","}, {"0x", ","}, {"0x", ", "}} {
+		for _, f := range [...][2]string{{"", " "}, {"", ":"}, {"", ","}, {"", "-"}, {"0x", ","}, {"0x", ", "}} {
 			x.a = appendHexList(x.a[:0], v, digits, f[0], f[1])
 			x.add(encHex, x.a)
 		}

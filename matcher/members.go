@@ -83,6 +83,7 @@ type members struct {
 	opened []*member
 	tail   []byte // the last bytes, fewer than magicBytes
 	where  [magicBytes]int64
+	small  int  // of zlib that were opened
 	told   bool // whether it begins in brotli
 }
 
@@ -163,7 +164,7 @@ func (ms *members) write(set *set, prev, s *text, from, to int, c *classes, hits
 		default:
 			continue
 		}
-		if at < from || isMagic(b[at:to]) != decoded || len(ms.opened) >= maxOpen {
+		if at < from || isMagic(b[at:to]) != decoded || !plausible(b[at:to]) || len(ms.opened) >= maxOpen || !ms.mayOpen(b[at], s.raw(at)) {
 			continue
 		}
 		hits = ms.open(newMember(ms.depth, ms.as, s.raw(at), b[at:to]), set, len(ms.tail), s, at, to, hits)
@@ -199,6 +200,16 @@ func (ms *members) open(m *member, set *set, k int, s *text, from, to int, hits 
 		ms.opened = append(ms.opened, m)
 	}
 	return hits
+}
+
+// mayOpen says whether one more that begins with c may be opened at raw: of zlib,
+// whose beginning is two bytes, there are no more than one in 256 bytes, after the first.
+func (ms *members) mayOpen(c byte, raw int64) bool {
+	if c != 'x' {
+		return true
+	}
+	ms.small++
+	return int64(ms.small) <= 256+raw/256
 }
 
 // looksBrotli says whether a stream that begins with b may be in brotli (RFC 7932),

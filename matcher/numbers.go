@@ -60,7 +60,7 @@ func isHex(c byte) bool { return hexValue[c] != 0 }
 // inList says that c may be in a list of numbers, as classNumber does.
 func inList(c byte) bool {
 	switch c {
-	case ' ', '\t', '\n', '\r', ',', ':', ';', 'x', 'X':
+	case ' ', '\t', '\n', '\r', ',', ':', ';', '"', '\'', 'x', 'X':
 		return true
 	}
 	return isHex(c)
@@ -216,7 +216,7 @@ func (n *numbers) take(set *set, s *text, i int, hits []Hit) []Hit {
 		}
 		n.line, n.colon, n.offset = 0, false, false
 		n.blanks++
-	case '\r', ',', ';', ':':
+	case '\r', ',', ';', ':', '"', '\'':
 		n.blanks++
 	default:
 		if !n.colon && !n.offset || n.seen < listDigits {
