@@ -13,10 +13,10 @@ import (
 )
 
 const (
-	maxSwapBody = 1 << 20  // form and JSON bodies up to this are searched for placeholders to swap
-	spoolMem    = 1 << 20  // of a body that must be unpacked first; the rest is in a file
-	spoolMemGit = 32 << 20 // of a push
-	spoolMax    = 4 << 30  // more is refused
+	maxSwapBody = 1 << 20 // form and JSON bodies up to this are searched for placeholders to swap
+	spoolMem    = 1 << 20 // of a body that must be unpacked first; the rest is in a file
+	spoolMemGit = 8 << 20 // of a push
+	spoolMax    = 4 << 30 // more is refused
 )
 
 // inspectBody shows the body to the leak line: while it streams where that is
