@@ -21,6 +21,7 @@ setup-test:
 	@sh internal/setup/packages.sh test
 	@sh internal/setup/kernels.sh >/dev/null
 	@sh internal/setup/agent.sh
+	@sh internal/setup/clients.sh
 
 demo: setup-test build
 	$(GO) run $(GOFLAGS_BUILD) ./internal/demo

@@ -192,7 +192,7 @@ func (x *exchange) serve(w nethttp.ResponseWriter) {
 		},
 	}
 	rp.ModifyResponse = func(res *nethttp.Response) error {
-		if res.Body == nethttp.NoBody {
+		if res.ContentLength == 0 {
 			rp.FlushInterval = 0 // the head ends the stream: gRPC takes a status there, and nowhere else
 		}
 		return x.scrub(res)

@@ -16,6 +16,8 @@ func scriptCondition(cond string) (bool, error) {
 	switch cond {
 	case "cargo":
 		return cargoProgram() != "", nil
+	case "npmclients":
+		return clientPackages() != "", nil
 	case "bpf":
 	case "lsm":
 		o.Refuse = true

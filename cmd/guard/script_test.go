@@ -32,6 +32,8 @@ func TestMain(m *testing.M) {
 		"guard":  func() { main() },
 		"status": statusProgram,
 		"term":   termProgram,
+
+		"grpcclient": grpcClientProgram,
 	})
 }
 
@@ -148,7 +150,7 @@ func TestScriptsAsOrdinaryUser(t *testing.T) {
 	if testing.Verbose() {
 		cmd.Args = append(cmd.Args, "-test.v")
 	}
-	cmd.Env = append(cmd.Env, "GUARD_TEST_ALL="+os.Getenv("GUARD_TEST_ALL"))
+	cmd.Env = append(cmd.Env, "GUARD_TEST_ALL="+os.Getenv("GUARD_TEST_ALL"), "GUARD_TEST_CLIENTS="+clientPackages())
 	as(cmd)
 	// The binary and the scripts may lie where only root gets at.
 	home := cmd.Dir
@@ -311,6 +313,7 @@ func setup(env *testscript.Env) error {
 	env.Setenv("LANG", "C.UTF-8")
 	env.Setenv("TERM", "xterm")
 	env.Cd = proj
+	env.Setenv("CLIENTS", clientPackages())
 	env.Setenv("ROLE", "r"+strings.ToLower(testutil.Random(12)))
 	env.Values[stateKey{}] = &state{t: t}
 	env.Defer(func() { t.searchFiles(env.WorkDir) })
@@ -326,6 +329,7 @@ type state struct {
 	api     map[string]*testutil.API
 	git     *testutil.Git
 	reg     *testutil.Registry
+	clients *clientServer
 	issuers map[string]*issuer
 	// sinks are servers that take everything and keep it.
 	sinks map[string]*sink

@@ -191,6 +191,20 @@ func (s *session) config(boundary string, proxy string) (sandbox.Config, error) 
 			return sandbox.Config{}, err
 		}
 		caPath = f.Name()
+		if boundary != "none" && len(javaStores(s.app.getenv("JAVA_HOME"))) > 0 {
+			store, err := os.CreateTemp("", "guard-ca-*.jks")
+			if err != nil {
+				return sandbox.Config{}, err
+			}
+			s.closers = append(s.closers, func() { os.Remove(store.Name()) })
+			if _, err := store.Write(javaStore(s.bundle)); err != nil {
+				return sandbox.Config{}, err
+			}
+			if err := errors.Join(store.Chmod(0o644), store.Close()); err != nil {
+				return sandbox.Config{}, err
+			}
+			env.set("JAVA_TOOL_OPTIONS", strings.TrimSpace(env.get("JAVA_TOOL_OPTIONS")+" "+javaOptions(store.Name())))
+		}
 	}
 	if boundary == "none" {
 		caPath, proxy = "", ""
@@ -221,6 +235,7 @@ func (s *session) config(boundary string, proxy string) (sandbox.Config, error) 
 				c.Files = append(c.Files, sandbox.File{Path: p, Content: s.bundle, Mode: 0o444})
 			}
 		}
+		c.Files = append(c.Files, javaFiles(s.bundle, s.app.getenv("JAVA_HOME"))...)
 		c.HomeUpper = filepath.Join(s.app.home(), "homes", strings.ReplaceAll(s.info.Context, "/", "@"))
 		if err := os.MkdirAll(c.HomeUpper, 0o700); err != nil {
 			return c, err
