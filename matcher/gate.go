@@ -192,7 +192,7 @@ func (g *gate) skims(tail, out, rest []byte, before bool) verdict {
 	}
 	for begun, steps := false, 0; ; steps++ {
 		if steps == maxSkim {
-			return more // escapes that come to nothing, one after the other
+			return decoded // escapes that come to nothing, one after the other
 		}
 		if size > 0 {
 			if !begun {

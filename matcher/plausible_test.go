@@ -1,0 +1,83 @@
+package matcher
+
+import (
+	"bytes"
+	"compress/flate"
+	"compress/gzip"
+	"compress/zlib"
+	"math/rand"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// Whatever a compressor makes is plausible, at every length that is there.
+func TestPlausible(t *testing.T) {
+	rnd := rand.New(rand.NewSource(1))
+	for range 300 {
+		b := make([]byte, 1+rnd.Intn(3000))
+		letters := 1 + rnd.Intn(255)
+		for i := range b {
+			b[i] = byte(rnd.Intn(letters))
+		}
+		for level := flate.HuffmanOnly; level <= 9; level++ {
+			var z, g bytes.Buffer
+			zw, err := zlib.NewWriterLevel(&z, level)
+			if err != nil {
+				t.Fatal(err)
+			}
+			zw.Write(b)
+			zw.Close()
+			gw, err := gzip.NewWriterLevel(&g, level)
+			if err != nil {
+				t.Fatal(err)
+			}
+			gw.Write(b)
+			gw.Close()
+			for _, p := range [][]byte{z.Bytes(), g.Bytes()} {
+				for n := 3; n <= min(len(p), 30); n++ {
+					if isMagic(p[:n]) == decoded && !plausible(p[:n]) {
+						t.Fatalf("level %d, %d bytes: % x is not plausible", level, n, p[:n])
+					}
+				}
+			}
+		}
+		e, err := zstd.NewWriter(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p := e.EncodeAll(b, nil); !plausible(p) {
+			t.Fatalf("zstd: % x", p[:8])
+		}
+	}
+	for _, bad := range []string{"x\x9cx\x9cx\x9cx\x9c", "\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\x1f\x8b", "\x1f\x8b\x08\xff\x00", "\x28\xb5\x2f\xfd\x28"} {
+		if plausible([]byte(bad)) {
+			t.Errorf("%q is plausible", bad)
+		}
+	}
+}
+
+// BenchmarkBeginnings is text made of beginnings of what takes long to look into.
+func BenchmarkBeginnings(b *testing.B) {
+	m, err := New(benchValues(20))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer m.Close()
+	for name, p := range map[string]string{
+		"escape": "\x1b[", "zlib": "x\x9c", "zlib-fixed": "x\x9cK", "gzip": "\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03",
+		"zstd": "\x28\xb5\x2f\xfd", "backslash": "\\", "bracket": "[", "list": "49,", "base64": "QUFB", "osc": "\x1b]0;a",
+	} {
+		text := bytes.Repeat([]byte(p), (1<<20)/len(p))
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(int64(len(text)))
+			for b.Loop() {
+				s := m.Stream()
+				for i := 0; i < len(text); i += 64 << 10 {
+					s.Write(text[i:min(i+64<<10, len(text))])
+				}
+				s.Close()
+			}
+		})
+	}
+}
