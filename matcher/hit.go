@@ -12,11 +12,14 @@ import (
 type Hit struct {
 	ID    guard.SecretID
 	Class guard.Class
-	// Encoding is "raw", "base64", "base64url", "hex", "percent", "json", "utf-16"
-	// or "reversed". Where escapes were decoded or removed they come first, in this
-	// order: "ansi", "html", "json" or "escaped", "percent", as in "percent" for a
-	// raw value that is escaped in part, and "json+base64". "-wrapped" follows where
-	// a line break cuts the form.
+	// Encoding is "raw", "base64", "base64url", "hex", "percent", "json", "utf-16",
+	// "reversed", "doubled", "spaced", "base32", "ascii85" or "base85". Where escapes
+	// were decoded or removed they come first, in this order: "ansi", "hidden",
+	// "html", "json" or "escaped", "joined", "quoted-printable", "percent", as in
+	// "percent" for a raw value that is escaped in part, and "json+base64". "-wrapped"
+	// follows where a line break cuts the form. Before that come what it was decoded
+	// from, the outer one first: "base64", "hex", "base32", "octal", "decimal", "gzip",
+	// "zlib", "zstd", "zip", "br".
 	Encoding string
 	Start    int64 // offset in the stream of the encoded form's first byte
 	End      int64 // and of the byte after its last

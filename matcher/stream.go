@@ -10,6 +10,11 @@ const retain = maxNeedle - 1
 // together with it. For a larger one a second search where they meet is cheaper.
 const joined = 4 << 10
 
+// maxWait is how many bytes are held back at most, whatever they may be the
+// beginning of: a value with a line of blanks between any two numbers of a list is
+// not waited for.
+const maxWait = 32 << 10
+
 // Stream looks for values in a stream of bytes. It is for one goroutine.
 type Stream struct {
 	m      *Matcher
@@ -174,7 +179,7 @@ func (s *Stream) adopt(set *set) []Hit {
 
 // settle moves safe and remembers what it must not report twice.
 func (s *Stream) settle(hits []Hit) []Hit {
-	s.safe = max(s.safe, s.layers.safe(s.pos-int64(s.held)))
+	s.safe = max(s.safe, s.layers.safe(s.pos-int64(s.held)), s.pos-maxWait)
 	s.recent = append(s.recent, hits...)
 	s.recent = slices.DeleteFunc(s.recent, func(h Hit) bool { return h.End <= s.safe })
 	return hits
