@@ -2,12 +2,14 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"guard"
 	"guard/audit"
 	brokerhttp "guard/broker/http"
+	"guard/matcher"
 	"guard/matcher/formats"
 )
 
@@ -22,8 +24,11 @@ func (s *session) pushFormats() (open guard.OpenFilter, close func()) {
 		once.Do(func() {
 			set, err = formats.New(formats.Options{
 				CacheDir: s.app.cacheDir(),
-				// Known values are the leak line's, placeholders nobody's.
-				Ignore: func(b []byte) bool { return len(s.matcher.Scan(b)) > 0 },
+				// Known values are the leak line's, placeholders nobody's; but one inside of a
+				// credential, in a key's headers for instance, excuses nothing.
+				Ignore: func(b []byte) bool {
+					return slices.ContainsFunc(s.matcher.Scan(b), func(h matcher.Hit) bool { return h.Start == 0 && h.End == int64(len(b)) })
+				},
 			})
 		})
 		return set, err
