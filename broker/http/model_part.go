@@ -56,3 +56,52 @@ func (m *partMasks) ended() {
 	}
 	m.line = m.line[:0]
 }
+
+// eventMasks is a jsonMasks for the data of each server-sent event.
+type eventMasks struct {
+	line []byte // what came of this line, as far as it matters
+	data *jsonMasks
+	buf  []byte
+}
+
+func (m *eventMasks) step(was, is []byte, end bool) []byte {
+	const field = "data:"
+	m.buf = m.buf[:0]
+	for len(was) > 0 {
+		if m.data == nil && len(m.line) < len(field) && was[0] != '\n' && was[0] != '\r' {
+			m.line = append(m.line, was[0])
+			m.buf = append(m.buf, is[0])
+			was, is = was[1:], is[1:]
+			if string(m.line) == field {
+				m.data = new(jsonMasks)
+			}
+			continue
+		}
+		n := bytes.IndexAny(was, "\r\n") + 1
+		ends := n > 0
+		if !ends {
+			n = len(was)
+		}
+		if m.data == nil {
+			m.buf = append(m.buf, is[:n]...)
+		} else {
+			m.buf = append(m.buf, m.data.step(was[:n], is[:n], false)...)
+		}
+		was, is = was[n:], is[n:]
+		if ends {
+			m.finish()
+		}
+	}
+	if end {
+		m.finish()
+	}
+	return m.buf
+}
+
+// finish ends a line.
+func (m *eventMasks) finish() {
+	if m.data != nil {
+		m.buf = append(m.buf, m.data.step(nil, nil, true)...)
+	}
+	m.line, m.data = m.line[:0], nil
+}

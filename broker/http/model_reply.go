@@ -28,9 +28,9 @@ func modelReply(h nethttp.Header, open func() guard.Filter) guard.Filter {
 	case err != nil:
 		return raw
 	case kind == "text/event-stream":
-		split = new(eventSplit)
+		split, raw = new(eventSplit), mended(raw, new(eventMasks).step)
 	case kind == "application/json", strings.HasSuffix(kind, "+json"), kind == "application/x-ndjson", kind == "application/jsonl", kind == "application/json-seq":
-		split = new(jsonSplit)
+		split, raw = new(jsonSplit), keepJSON(raw)
 	default:
 		return raw
 	}

@@ -8,8 +8,10 @@ import (
 	"io"
 	"mime/multipart"
 	nethttp "net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"guard"
 )
@@ -384,4 +386,89 @@ func FuzzModelJSON(f *testing.F) {
 			t.Fatalf("%q became %q", b, out)
 		}
 	})
+}
+
+// Values that a mask cannot be laid over without care: they begin inside of an
+// escape, end in one, reach over quotes, or are a number.
+var slyValues = []string{"nested-value-0123456789", `ends-in-a-backslash\`, `over","the","quotes`, "7391465028135792468"}
+
+// However a value lies in a JSON text, what is masked is one.
+func TestModelMasksKeepJSON(t *testing.T) {
+	masks := map[string]string{base64.StdEncoding.EncodeToString([]byte(canary)): ""}
+	for _, v := range slyValues {
+		masks[v] = ""
+	}
+	e := newEnv(t, func(e *env, c *Config) {
+		c.Open = func(guard.Origin) guard.Filter { return search(guard.Redact, masks, nil) }
+		c.Scrub = func([]guard.SecretID) guard.Filter { return search(guard.Redact, masks, nil) }
+	})
+	s := &seen{}
+	reply := ""
+	e.upstream("api.openai.com", 443, nethttp.HandlerFunc(func(w nethttp.ResponseWriter, r *nethttp.Request) {
+		s.ServeHTTP(httptest.NewRecorder(), r)
+		w.Header().Set("Content-Type", "application/json")
+		if strings.HasPrefix(reply, "data:") {
+			w.Header().Set("Content-Type", "text/event-stream")
+		}
+		io.WriteString(w, reply)
+	}))
+	data := base64.StdEncoding.EncodeToString([]byte(canary))
+	body := `{"a":"line\` + slyValues[0] + ` and ` + slyValues[1] + `\","b":["` + slyValues[2] + `","x"],"n":[` + slyValues[3] + `,-0.` + slyValues[3] + `],"data":"` + data + `","é":"\u00e9"}`
+	client := e.client("api.openai.com", 443, true)
+	wantMasked := func(what, got string) {
+		t.Helper()
+		if !json.Valid([]byte(got)) || len(got) != len(body) {
+			t.Fatalf("%s: no JSON any more: %s", what, got)
+		}
+		wantJSON(t, what, body, got)
+		for _, v := range slyValues {
+			if strings.Contains(got, v) {
+				t.Errorf("%s: it holds %s: %s", what, v, got)
+			}
+		}
+		var v struct{ Data string }
+		if json.Unmarshal([]byte(got), &v); what == "request" {
+			if b, err := base64.StdEncoding.DecodeString(v.Data); err != nil || strings.Contains(string(b), canary[:8]) {
+				t.Errorf("%s: the data is no base64 any more: %s %v", what, v.Data, err)
+			}
+		}
+	}
+	do(t, client, "POST", "https://api.openai.com/v1/responses", strings.NewReader(body), "Content-Type", "application/json")
+	_, got := s.last()
+	wantMasked("request", got)
+
+	form := "--b\r\nContent-Disposition: form-data; name=\"f\"; filename=\"f.jsonl\"\r\n\r\n" + body + "\n\r\n--b--\r\n"
+	for _, chunked := range []bool{false, true} {
+		var r io.Reader = strings.NewReader(form)
+		if chunked {
+			r = iotest.OneByteReader(r)
+		}
+		do(t, client, "POST", "https://api.openai.com/v1/files", r, "Content-Type", "multipart/form-data; boundary=b")
+		_, got = s.last()
+		_, got, _ = strings.Cut(got, "\r\n\r\n")
+		got, _, _ = strings.Cut(got, "\n\r\n--b")
+		wantMasked("upload", got)
+	}
+
+	// The arguments of a call are JSON inside of JSON, in pieces.
+	for _, size := range []int{1, 3, 10, 1000} {
+		c := replyCases["chat tool"]
+		reply = strings.Join(c.events(pieces(strings.ReplaceAll(body, "é", "e"), size)), "")
+		_, out := do(t, client, "POST", "https://api.openai.com/v1/chat/completions", strings.NewReader("{}"), "Content-Type", "application/json")
+		if got := said(t, c, out); !json.Valid([]byte(got)) {
+			t.Fatalf("in pieces of %d, the arguments are no JSON any more: %s", size, got)
+		} else {
+			for _, v := range slyValues {
+				if strings.Contains(got, v) {
+					t.Errorf("in pieces of %d: %s", size, got)
+				}
+			}
+		}
+	}
+	reply = "data: " + body + "\r\n\r\n"
+	_, got = do(t, client, "POST", "https://api.openai.com/v1/chat/completions", strings.NewReader("{}"), "Content-Type", "application/json")
+	wantMasked("event", strings.TrimSuffix(strings.TrimPrefix(got, "data: "), "\r\n\r\n"))
+	reply = body
+	_, got = do(t, client, "POST", "https://api.openai.com/v1/chat/completions", strings.NewReader("{}"), "Content-Type", "application/json")
+	wantMasked("reply", got)
 }

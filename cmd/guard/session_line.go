@@ -306,7 +306,7 @@ func (f *foldedValues) close() {
 
 // newFolded starts over with what the vault holds now.
 func (s *session) newFolded() *foldedValues {
-	return &foldedValues{make: func() ([]guard.Value, error) { return s.vault.Values(s.info.Context) }}
+	return &foldedValues{make: s.values}
 }
 
 // postgresHandler speaks PostgreSQL for credentials of that kind.
