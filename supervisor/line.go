@@ -83,13 +83,10 @@ type stream struct {
 	matcher  *matcher.Stream
 	held     []byte // bytes [released, released+len(held)) of the stream
 	released int64
-	spent    int // bytes at the start of held that the last call returned
-	// What a pause let go last, as the beginning of a value: [goneFrom, goneTo), of
-	// which gone bytes count.
-	goneFrom, goneTo int64
-	gone             int
-	stopped          bool
-	last             guard.Decision // the decision that stopped the stream
+	spent    int    // bytes at the start of held that the last call returned
+	gone     []byte // the last bytes before released: of what pauses let go, and not yet safe then
+	stopped  bool
+	last     guard.Decision // the decision that stopped the stream
 }
 
 func (s *stream) filter(p []byte, step guard.Step) ([]byte, guard.Decision) {
@@ -106,7 +103,8 @@ func (s *stream) filter(p []byte, step guard.Step) ([]byte, guard.Decision) {
 		hits = append(hits, s.matcher.Close()...)
 	}
 	end := s.released + int64(len(s.held))
-	if step == guard.End || step == guard.Pause && s.mayGo(safe) {
+	paused := step == guard.Pause && s.mayGo(safe)
+	if step == guard.End || paused {
 		safe = end
 	}
 	// The strictest decision of this call is the one returned; pass if none.
@@ -151,6 +149,11 @@ func (s *stream) filter(p []byte, step guard.Step) ([]byte, guard.Decision) {
 		}
 	}
 	out := s.held[:max(0, safe-s.released)]
+	if paused {
+		s.gone = append(s.gone, out...)
+	} else if len(out) > 0 {
+		s.gone = s.gone[:0]
+	}
 	s.advance(len(out))
 	return out, worst
 }

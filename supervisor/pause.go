@@ -1,33 +1,34 @@
 package supervisor
 
-import "guard"
+import (
+	"slices"
+
+	"guard"
+)
 
 // mayGo says whether a pause lets go of what is held: if fewer than holdBack bytes
-// of a value's beginning are, together with those of it that an earlier pause let
+// of a value's beginning are, together with those of it that earlier pauses let
 // go. On the terminal, sequences do not count: what a program draws ends with the
 // place and the look of its cursor, which would wait for the next key otherwise.
 func (s *stream) mayGo(safe int64) bool {
-	n := int(s.released + int64(len(s.held)) - safe)
-	if s.origin.Channel == guard.ChannelTerminal {
-		n = displayed(s.held[max(0, safe-s.released):])
-		if safe < s.released {
-			n += s.gone
-		}
+	if s.origin.Channel != guard.ChannelTerminal {
+		return s.released+int64(len(s.held))-safe < holdBack
 	}
-	if n >= holdBack {
-		return false
+	if from := s.released - int64(len(s.gone)); from < safe {
+		s.gone = s.gone[:copy(s.gone, s.gone[min(safe-from, int64(len(s.gone))):])]
 	}
-	s.goneFrom, s.goneTo, s.gone = safe, s.released+int64(len(s.held)), n
-	return true
+	begun := append(slices.Clip(s.gone), s.held[max(0, safe-s.released):]...)
+	return displayed(begun) < holdBack
 }
 
 // partial says whether so much of a value that begins at start was let go that it
 // counts as gone out.
 func (s *stream) partial(start int64) bool {
-	if s.origin.Channel == guard.ChannelTerminal && start >= s.goneFrom && s.released <= s.goneTo {
-		return false
+	n := s.released - start
+	if s.origin.Channel == guard.ChannelTerminal && n > 0 && n <= int64(len(s.gone)) {
+		n = int64(displayed(s.gone[int64(len(s.gone))-n:]))
 	}
-	return s.released-start >= holdBack
+	return n >= holdBack
 }
 
 // displayed is how many bytes of p are neither control characters nor part of

@@ -74,3 +74,20 @@ func TestPauseInAPipe(t *testing.T) {
 		t.Errorf("let go of %q", in)
 	}
 }
+
+// A long word appears key by key, though each of its characters may begin a value,
+// and is forgotten by the time the next one comes.
+func TestTypedWordsAppear(t *testing.T) {
+	for _, word := range []string{strings.Repeat("g", 100), strings.Repeat("ghp", 40), strings.Repeat("ghp_Zq8", 20), "internationalization_of_" + strings.Repeat("thing", 30)} {
+		l, _ := newLine(t, guard.Redact)
+		f := l.Open(guard.Origin{Channel: guard.ChannelTerminal})
+		for i := range len(word) {
+			out, _ := f([]byte(word[i:i+1]+"\x1b[0m"), guard.More)
+			got := string(out)
+			out, _ = f(nil, guard.Pause)
+			if got += string(out); got != word[i:i+1]+"\x1b[0m" {
+				t.Fatalf("%.20q: key %d displayed %q", word, i, got)
+			}
+		}
+	}
+}
