@@ -115,7 +115,7 @@
 //
 // # Goroutines
 //
-// The package starts none. Read blocks its caller.
+// None outlives a call of this package. Read and Follow block their callers.
 //
 // The C is licensed GPL-2.0 or MIT (the helpers that read kernel memory are for
 // GPL-compatible programs only); its compiled form is committed, so that building

@@ -323,13 +323,20 @@ func (m *Monitor) stop() error {
 	if m.coll != nil {
 		err = errors.Join(err, m.coll.Variables["over"].Set(uint32(1)))
 	}
+	links := m.links
 	for _, p := range m.probes {
-		for _, l := range p.links {
-			err = errors.Join(err, l.Close())
-		}
+		links = append(links, p.links...)
 		p.links = nil
 	}
-	for _, l := range m.links {
+	m.links = nil
+	// As the detector's: the kernel takes a while for each probe, which nobody need wait for.
+	if fs, e := detachedFS(); e == nil {
+		for i, l := range links {
+			_ = l.Pin(fmt.Sprintf("/proc/self/fd/%d/%d", fs, i))
+		}
+		defer unix.Close(fs)
+	}
+	for _, l := range links {
 		err = errors.Join(err, l.Close())
 	}
 	if m.told != nil {

@@ -33,7 +33,7 @@ func runDoctor(a *app, ctx context.Context, c *command, args []string) error {
 	}
 	rep := sandbox.Probe()
 	inKernel := bpf.Probe()
-	chans := append(channels(rep), writeChannels(inKernel, rep.Tier)...)
+	chans := append(append(channels(rep), writeChannels(inKernel, rep.Tier)...), monitorChannel(inKernel))
 	kernel := kernelChecks(inKernel)
 	if *asJSON {
 		return a.printJSON(map[string]any{"tier": rep.Tier, "channels": chans, "boundary": rep.Checks, "kernel": kernel, "landlock_abi": rep.LandlockABI})

@@ -16,6 +16,7 @@ import (
 
 	"guard"
 	"guard/bpf"
+	"guard/supervisor"
 )
 
 var monitorCommand = command{
@@ -170,4 +171,17 @@ func (o *monitorFlags) leakAction() *guard.Action {
 		act = guard.Block
 	}
 	return &act
+}
+
+// monitorChannel is what doctor says of guard monitor.
+func monitorChannel(rep bpf.Report) channel {
+	c := channel{"tls", supervisor.SourceKernel, "detect", "with guard monitor: what programs hand to OpenSSL, GnuTLS, Go's crypto/tls and Node before it is encrypted, and what any process of the machine writes"}
+	why := monitorLacks()
+	if err := rep.Need(bpf.Capabilities, bpf.BTF, bpf.RingBuffer, bpf.Loop, bpf.Tracepoint, bpf.Uprobe); err != nil {
+		why = err.Error()
+	}
+	if why != "" {
+		c.Power, c.Reason = "none", "guard monitor: "+why
+	}
+	return c
 }

@@ -33,11 +33,11 @@ func exeOf(pid int) string {
 	return name
 }
 
-// fdName is what a descriptor is called, if it is still of that inode: "pipe:[1234]", or a
-// path.
+// fdName is what a descriptor without a path is called, "pipe:[1234]", if it is still of that
+// inode. Shells put another file in its place after every command.
 func fdName(pid, fd int, inode uint64) string {
 	name, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, fd))
-	if err != nil || !strings.HasPrefix(name, "/") && !strings.HasSuffix(name, "["+strconv.FormatUint(inode, 10)+"]") {
+	if err != nil || !strings.HasSuffix(name, ":["+strconv.FormatUint(inode, 10)+"]") {
 		return ""
 	}
 	return name
