@@ -12,9 +12,16 @@ import (
 	"net/textproto"
 	"strconv"
 	"strings"
+	"time"
 
 	"guard"
 	"guard/broker"
+)
+
+// A reply that is known to be small goes out when it is whole, or after smallDelay.
+const (
+	smallReply = 2 << 10
+	smallDelay = 5 * time.Millisecond
 )
 
 // exchange is one request and its reply.
@@ -192,8 +199,11 @@ func (x *exchange) serve(w nethttp.ResponseWriter) {
 		},
 	}
 	rp.ModifyResponse = func(res *nethttp.Response) error {
-		if res.ContentLength == 0 {
+		switch {
+		case res.ContentLength == 0:
 			rp.FlushInterval = 0 // the head ends the stream: gRPC takes a status there, and nowhere else
+		case res.ContentLength > 0 && res.ContentLength <= smallReply:
+			rp.FlushInterval = smallDelay // most are whole by then: one write, not three
 		}
 		return x.scrub(res)
 	}
@@ -306,6 +316,9 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 		}
 	}
 	out.ContentLength = x.length
+	if x.length >= 0 {
+		out.TransferEncoding = nil // it was chunked, and is all here by now
+	}
 	out.Body = x.body
 	if x.body == nil {
 		out.Body = nethttp.NoBody

@@ -1,3 +1,5 @@
+//go:build unix
+
 package http
 
 import (
@@ -9,16 +11,21 @@ import (
 	"net"
 	nethttp "net/http"
 	"net/http/httptest"
+	"net/http/httputil"
 	"net/netip"
+	"net/url"
+	"runtime"
+	"syscall"
 	"testing"
+	"time"
 
 	"guard"
 	"guard/broker"
 )
 
-// benchClients returns a client that goes through the broker and one that goes
-// straight to the same upstream.
-func benchClients(b *testing.B, h nethttp.Handler) (through, direct *nethttp.Client) {
+// benchClients returns a client that goes through the broker, one that goes through
+// Go's own reverse proxy, and one that goes straight to the same upstream.
+func benchClients(b *testing.B, h nethttp.Handler) map[string]*nethttp.Client {
 	b.Helper()
 	root := newTestCA(b)
 	up := httptest.NewUnstartedServer(h)
@@ -57,22 +64,33 @@ func benchClients(b *testing.B, h nethttp.Handler) (through, direct *nethttp.Cli
 	pool := x509.NewCertPool()
 	pool.AddCert(root.cert)
 	pool.AppendCertsFromPEM(ca.CAPEM())
+	// What Go's own reverse proxy does with TLS on both sides.
+	rt := &nethttp.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 64,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", at.String())
+		}}
+	b.Cleanup(rt.CloseIdleConnections)
+	rp := httptest.NewUnstartedServer(&httputil.ReverseProxy{Transport: rt, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(&url.URL{Scheme: "https", Host: "api.test"}) }})
+	rp.TLS = &tls.Config{Certificates: []tls.Certificate{root.leaf(b, "api.test")}}
+	rp.EnableHTTP2 = true
+	rp.StartTLS()
+	b.Cleanup(rp.Close)
 	client := func(addr string) *nethttp.Client {
 		tr := &nethttp.Transport{
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 				return new(net.Dialer).DialContext(ctx, "tcp", addr)
 			},
-			TLSClientConfig: &tls.Config{RootCAs: pool}, DisableCompression: true,
+			TLSClientConfig: &tls.Config{RootCAs: pool}, DisableCompression: true, MaxIdleConnsPerHost: 64,
 		}
 		b.Cleanup(tr.CloseIdleConnections)
 		return &nethttp.Client{Transport: tr}
 	}
-	return client(l.Addr().String()), client(at.String())
+	return map[string]*nethttp.Client{"broker": client(l.Addr().String()), "direct": client(at.String()), "plain proxy": client(rp.Listener.Addr().String())}
 }
 
 func BenchmarkKeepAlive(b *testing.B) {
-	through, direct := benchClients(b, nethttp.HandlerFunc(func(w nethttp.ResponseWriter, _ *nethttp.Request) { io.WriteString(w, "ok") }))
-	for name, c := range map[string]*nethttp.Client{"broker": through, "direct": direct} {
+	clients := benchClients(b, nethttp.HandlerFunc(func(w nethttp.ResponseWriter, _ *nethttp.Request) { io.WriteString(w, "ok") }))
+	for name, c := range clients {
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
 				res, err := c.Get("https://api.test/")
@@ -89,13 +107,13 @@ func BenchmarkKeepAlive(b *testing.B) {
 func BenchmarkDownload(b *testing.B) {
 	const size = 64 << 20
 	chunk := make([]byte, 64<<10)
-	through, direct := benchClients(b, nethttp.HandlerFunc(func(w nethttp.ResponseWriter, _ *nethttp.Request) {
+	clients := benchClients(b, nethttp.HandlerFunc(func(w nethttp.ResponseWriter, _ *nethttp.Request) {
 		w.Header().Set("Content-Length", fmt.Sprint(size))
 		for range size / len(chunk) {
 			w.Write(chunk)
 		}
 	}))
-	for name, c := range map[string]*nethttp.Client{"broker": through, "direct": direct} {
+	for name, c := range clients {
 		b.Run(name, func(b *testing.B) {
 			b.SetBytes(size)
 			for b.Loop() {
@@ -112,8 +130,8 @@ func BenchmarkDownload(b *testing.B) {
 
 func BenchmarkUpload(b *testing.B) {
 	const size = 64 << 20
-	through, direct := benchClients(b, nethttp.HandlerFunc(func(_ nethttp.ResponseWriter, r *nethttp.Request) { io.Copy(io.Discard, r.Body) }))
-	for name, c := range map[string]*nethttp.Client{"broker": through, "direct": direct} {
+	clients := benchClients(b, nethttp.HandlerFunc(func(_ nethttp.ResponseWriter, r *nethttp.Request) { io.Copy(io.Discard, r.Body) }))
+	for name, c := range clients {
 		b.Run(name, func(b *testing.B) {
 			b.SetBytes(size)
 			for b.Loop() {
@@ -132,3 +150,36 @@ func BenchmarkUpload(b *testing.B) {
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { return len(p), nil }
+
+// BenchmarkRequests is requests a second over 16 connections.
+func BenchmarkRequests(b *testing.B) {
+	clients := benchClients(b, nethttp.HandlerFunc(func(w nethttp.ResponseWriter, _ *nethttp.Request) { io.WriteString(w, "ok") }))
+	for name, c := range clients {
+		b.Run(name, func(b *testing.B) {
+			b.SetParallelism(max(1, 16/runtime.GOMAXPROCS(0)))
+			began := cpuTime(b)
+			defer func() { b.ReportMetric(float64((cpuTime(b)-began).Microseconds())/float64(b.N), "cpu-us/op") }()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					res, err := c.Get("https://api.test/")
+					if err != nil {
+						b.Error(err)
+						return
+					}
+					io.Copy(io.Discard, res.Body)
+					res.Body.Close()
+				}
+			})
+		})
+	}
+}
+
+// cpuTime is what this process used, of all processors; on a busy machine it tells
+// more than the clock.
+func cpuTime(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}

@@ -23,6 +23,7 @@ import (
 // may use it.
 type route struct {
 	tls  bool
+	h1   bool // the client speaks HTTP/1: so does guard. HTTP/2 goes on as what the server can
 	via  bool // by a proxy of the user's network
 	cert guard.SecretID
 }
@@ -38,7 +39,7 @@ const viaLife = 30 * time.Second
 
 // roundTrip sends out on the route that is x's.
 func (x *exchange) roundTrip(out *nethttp.Request) (*nethttp.Response, error) {
-	r := route{tls: x.meta.tls}
+	r := route{tls: x.meta.tls, h1: x.in.ProtoMajor == 1}
 	id, _ := out.Context().Value(identityKey{}).(*identity)
 	if id != nil {
 		r.cert = id.id
@@ -116,7 +117,7 @@ func (p *Proxy) transport(r route) *nethttp.Transport {
 func (p *Proxy) newTransport(r route) *nethttp.Transport {
 	protos := new(nethttp.Protocols)
 	protos.SetHTTP1(true)
-	protos.SetHTTP2(r.tls)
+	protos.SetHTTP2(r.tls && !r.h1)
 	t := &nethttp.Transport{
 		DialContext: p.dialer(r),
 		TLSClientConfig: &tls.Config{
@@ -126,7 +127,7 @@ func (p *Proxy) newTransport(r route) *nethttp.Transport {
 		},
 		TLSHandshakeTimeout:   15 * time.Second,
 		Protocols:             protos,
-		ForceAttemptHTTP2:     r.tls,
+		ForceAttemptHTTP2:     r.tls && !r.h1,
 		DisableCompression:    true, // what the client did not ask for, it does not get
 		MaxIdleConnsPerHost:   64,
 		IdleConnTimeout:       90 * time.Second,
