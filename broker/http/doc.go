@@ -10,6 +10,15 @@
 //	  -> head inspected -> placeholders found -> body inspected (streamed, or
 //	  spooled where it has to be unpacked) -> use line -> upstream -> reply scrubbed
 //
+// A model's API (Config.Models and the three well-known ones) is told text, so what
+// goes there is read as text: model.go takes a JSON body of up to 32 MiB whole, and
+// shows the leak line its strings decoded, one after the other, and what is in
+// base64; model_reply.go does the same with replies, joining what the events of a
+// stream bring in pieces, and lets each event go as soon as it cannot hold a part of
+// a value. Masks leave JSON that parses (model_json.go, model_stream.go). Not joined:
+// the halves of a value in two uploads, in texts that something else is between, or
+// in messages that a real-time API sends over a WebSocket.
+//
 // What it does not see through: messages that gRPC compresses by itself, archives
 // and images, and base64 at a place that the leak line does not decode. A secret in
 // a host name is stopped before the name is resolved. A thin git pack is refused (a

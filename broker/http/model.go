@@ -134,7 +134,7 @@ func isJSON(h nethttp.Header) bool {
 	kind, _, err := mime.ParseMediaType(h.Get("Content-Type"))
 	switch {
 	case err != nil, kind == "application/json", strings.HasSuffix(kind, "+json"), kind == "text/plain", kind == "application/octet-stream",
-		kind == "application/x-ndjson", kind == "application/jsonl", kind == "application/json-seq", kind == "text/json":
+		kind == "application/x-ndjson", kind == "application/jsonl", kind == "application/x-jsonl", kind == "application/json-seq", kind == "text/json":
 		return true
 	}
 	return false
@@ -298,7 +298,7 @@ func (x *exchange) judgeTexts(b []byte, texts []jsonText) guard.Decision {
 	var buf []byte
 	for _, s := range texts {
 		buf = appendText(buf[:0], b[s.from:s.to])
-		patchText(b[s.from:s.to], buf, out[at:at+len(buf)])
+		patch(s.key, b[s.from:s.to], buf, out[at:at+len(buf)])
 		at += len(buf)
 	}
 	return d
@@ -336,11 +336,15 @@ func base64Part(text []byte) (from int, ok bool) {
 		return 0, false
 	}
 	for _, c := range data {
-		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '+' || c == '/' || c == '-' || c == '_') {
+		if !isBase64(c) {
 			return 0, false
 		}
 	}
 	return from, true
+}
+
+func isBase64(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '+' || c == '/' || c == '-' || c == '_'
 }
 
 // judgeData shows what the base64 string s of b decodes to to the leak line, and
@@ -378,6 +382,21 @@ func (x *exchange) judgeData(b []byte, s jsonText) guard.Decision {
 	copy(masked[from:], enc.EncodeToString(out))
 	patchData(raw, text, masked)
 	return d
+}
+
+// patch is patchText, or, where it is a file, patchData.
+func patch(key string, raw, was, text []byte) {
+	if !isData(key, raw) {
+		patchText(raw, was, text)
+		return
+	}
+	letters := bytes.Clone(text)
+	for i, c := range letters {
+		if c != was[i] && !isBase64(c) {
+			letters[i] = 'A'
+		}
+	}
+	patchData(raw, was, letters)
 }
 
 // patchData is patchText for base64, of which any letter may stand by itself.

@@ -29,7 +29,7 @@ func modelReply(h nethttp.Header, open func() guard.Filter) guard.Filter {
 		return raw
 	case kind == "text/event-stream":
 		split, raw = new(eventSplit), mended(raw, new(eventMasks).step)
-	case kind == "application/json", strings.HasSuffix(kind, "+json"), kind == "application/x-ndjson", kind == "application/jsonl", kind == "application/json-seq":
+	case kind == "application/json", strings.HasSuffix(kind, "+json"), kind == "application/x-ndjson", kind == "application/jsonl", kind == "application/x-jsonl", kind == "application/json-seq":
 		split, raw = new(jsonSplit), keepJSON(raw)
 	default:
 		return raw
@@ -160,6 +160,7 @@ type partText struct {
 type piece struct {
 	ev       *event
 	from, to int
+	key      string
 	text     []byte // as it came
 	done     int    // of it, in out
 	out      []byte
@@ -234,7 +235,7 @@ func (r *replyTexts) event(b []byte, from int) guard.Decision {
 		}
 		text := decodeJSON(e.b[s.from:s.to])
 		e.waits++
-		t.pieces = append(t.pieces, piece{ev: e, from: s.from, to: s.to, text: text})
+		t.pieces = append(t.pieces, piece{ev: e, from: s.from, to: s.to, key: s.key, text: text})
 		if d := t.step(text, guard.More); d.Action.Stops() {
 			return d
 		}
@@ -285,7 +286,7 @@ func (t *partText) step(p []byte, s guard.Step) guard.Decision {
 			break
 		}
 		if c.out != nil {
-			patchText(c.ev.b[c.from:c.to], c.text, c.out)
+			patch(c.key, c.ev.b[c.from:c.to], c.text, c.out)
 		}
 		c.ev.waits--
 		n++
