@@ -245,8 +245,13 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 			}
 			if verdict > no && v.lang == &escapeLang {
 				if end, closed := v.closed(set, prev, s, i, i+n, to, looked, verdict, out[:size]); closed {
-					i = end
-					v.floor = s.end(i - 1)
+					if v.floor = s.end(i + n - 1); verdict == erase {
+						v.floor = s.end(end - 1)
+					}
+					i = end // what makes an escape with this one may begin a needle all the same,
+					if v.next != nil {
+						v.next.floor = s.end(end - 1) // but not when it is decoded again
+					}
 					continue
 				}
 			}
@@ -284,8 +289,11 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 			if extra, ok := settled(out[:size], b[i+n:to]); ok && !set.gate.crosses(v.b, out[:size], b[i+n:to]) {
 				if hits = v.flush(set, hits); v.calm() {
 					v.stop() // nothing goes on here
+					v.floor = s.end(i + n - 1)
 					i += n + extra
-					v.floor = s.end(i - 1)
+					if v.next != nil {
+						v.next.floor = s.end(i - 1)
+					}
 					looked = i
 					continue
 				}
@@ -456,6 +464,9 @@ func (v *view) idle(set *set, prev, s *text, i int) bool {
 func (v *view) closed(set *set, prev, s *text, i, j, to, looked int, verdict verdict, out []byte) (int, bool) {
 	// Nothing goes over the escape before this one.
 	since := s.raw(i) - v.floor
+	if since < 0 {
+		return i, false // it is a part of that one
+	}
 	if verdict == erase {
 		end, depth, ok := erased(s.b[:to], i)
 		if !ok || i < depth+lookBack || since < int64(depth) {
