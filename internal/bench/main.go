@@ -3,7 +3,7 @@
 // table. It needs bin/guard.
 //
 // It is also the client that it measures: "bench client ..." runs inside the
-// session and outside of it.
+// session and outside of it. "bench broker" measures the broker alone.
 package main
 
 import (
@@ -39,13 +39,28 @@ func main() {
 		}
 		return
 	}
+	if len(os.Args) > 1 && os.Args[1] == "plainproxy" {
+		if err := plainProxy(os.Args[2], os.Args[3], os.Args[4]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench plainproxy:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	guard, err := filepath.Abs("bin/guard")
 	if err != nil {
 		panic(err)
 	}
 	base, err := os.MkdirTemp("", "guard-bench-")
 	if err == nil {
-		err = testutil.Outside(base, func(t testing.TB) { newBench(t, guard, base).run() })
+		err = testutil.Outside(base, func(t testing.TB) {
+			b := newBench(t, guard, base)
+			if len(os.Args) > 1 && os.Args[1] == "broker" {
+				b.brokers()
+				return
+			}
+			b.run()
+			b.brokers()
+		})
 		os.RemoveAll(base)
 	}
 	if err != nil {
@@ -157,6 +172,14 @@ func client(what, amount, addr string) error {
 		slices.Sort(times)
 		fmt.Println(times[n/2].Nanoseconds(), times[n*99/100].Nanoseconds())
 		return nil
+	case "load":
+		u.RawQuery = "n=100"
+		took, err := load(c, u.String(), n)
+		fmt.Println(took.Nanoseconds(), 0)
+		return err
+	case "idle":
+		u.RawQuery = "n=100"
+		return idle(tr, u.String(), n)
 	case "download":
 		err = get(n)
 	case "upload":

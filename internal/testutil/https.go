@@ -131,3 +131,17 @@ func sign(t testing.TB, tmpl, parent *x509.Certificate, key, by *ecdsa.PrivateKe
 	}
 	return cert
 }
+
+// PEM is c and its key, as servers read them from a file.
+func PEM(t testing.TB, c tls.Certificate) []byte {
+	t.Helper()
+	key, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b []byte
+	for _, der := range c.Certificate {
+		b = append(b, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+	}
+	return append(b, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})...)
+}
