@@ -165,7 +165,7 @@ func (x *exchange) bodySwaps() (place string, cs []guard.Credential) {
 	switch {
 	case err != nil:
 		return "", nil
-	case kind == "application/x-www-form-urlencoded":
+	case kind == "application/x-www-form-urlencoded", kind == "multipart/form-data":
 		place = "form"
 	case kind == "application/json", strings.HasSuffix(kind, "+json"):
 		place = "json"
@@ -205,27 +205,43 @@ func (x *exchange) inspectFields(place string, cs []guard.Credential) error {
 		return x.stopped(d)
 	}
 	x.inspected(bytes.NewReader(b), int64(len(b)))
+	kind := x.in.Header.Get("Content-Type")
+	multi := strings.HasPrefix(strings.ToLower(strings.TrimSpace(kind)), "multipart/")
 	for _, c := range cs {
 		s := swap{cred: c}
 		for _, pos := range c.In {
 			if pos.Place != place {
 				continue
 			}
-			change := func(old []byte, value string) ([]byte, int) {
-				if place == "json" {
-					return swapJSON(old, pos.Name, c.Placeholder, value)
+			change := func(b []byte, value string, same bool) ([]byte, int) {
+				total := 0
+				for _, st := range stands(c) {
+					is, n := st.ph, 0 // the same: only to find out whether there is one
+					if !same {
+						is = st.of(value)
+					}
+					switch {
+					case place == "json":
+						b, n = swapJSON(b, pos.Name, st.ph, is)
+					case multi:
+						b, n = swapMultipart(b, kind, pos.Name, st.ph, is)
+					default:
+						var out string
+						out, n = swapForm(string(b), pos.Name, st.ph, is)
+						b = []byte(out)
+					}
+					total += n
 				}
-				out, n := swapForm(string(old), pos.Name, c.Placeholder, value)
-				return []byte(out), n
+				return b, total
 			}
-			if _, n := change(b, c.Placeholder); n == 0 {
+			if _, n := change(b, "", true); n == 0 {
 				continue
 			}
 			s.edits = append(s.edits, func(out *nethttp.Request, value string) error {
 				if err := x.plaintext(c); err != nil {
 					return err
 				}
-				b, _ = change(b, value)
+				b, _ = change(b, value, false)
 				setBody(out, b)
 				return nil
 			})

@@ -144,14 +144,18 @@ func both(f guard.Filter, foreign []guard.Credential, refused func(guard.Credent
 		return f
 	}
 	longest := 0
-	for _, c := range foreign {
+	needles := make([][]stand, len(foreign))
+	for i, c := range foreign {
 		longest = max(longest, len(c.Placeholder))
+		needles[i] = stands(c)
 	}
 	tail := make([]byte, 0, 2*longest)
 	find := func(b []byte) (guard.Credential, bool) {
-		for _, c := range foreign {
-			if bytes.Contains(b, []byte(c.Placeholder)) {
-				return c, true
+		for i, c := range foreign {
+			for _, st := range needles[i] {
+				if bytes.Contains(b, []byte(st.ph)) {
+					return c, true
+				}
 			}
 		}
 		return guard.Credential{}, false

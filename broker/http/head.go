@@ -221,7 +221,7 @@ func (x *exchange) findPlaceholders() *refusal {
 		if c.Placeholder == "" {
 			continue
 		}
-		if !strings.Contains(text, c.Placeholder) && !strings.Contains(x.masked.names, strings.ToLower(c.Placeholder)) {
+		if !mentions(text, c) && !strings.Contains(x.masked.names, strings.ToLower(c.Placeholder)) {
 			continue
 		}
 		if c.Decoy || !x.isHome(c) {

@@ -71,7 +71,7 @@ type issue struct {
 	rule   string
 	sure   bool // the request says so; otherwise the reply does
 	own    bool // an agent's own login, if nothing of the vault's is in it
-	none   bool // the reply holds nothing
+	none   bool // the reply should hold nothing, and may be anything
 	ok     bool // allowed without a credential
 	fields []string
 	form   url.Values // its fields, by folded names, and of its query
@@ -82,6 +82,11 @@ type issue struct {
 // tokenFields are those of RFC 6749, OpenID Connect and RFC 7591.
 func tokenFields() []string {
 	return []string{"accesstoken", "refreshtoken", "idtoken", "devicesecret", "registrationaccesstoken"}
+}
+
+// mintFields are usual names of what a request made, besides those of its rule.
+func mintFields() []string {
+	return []string{"token", "secret", "clientsecret", "secretkey", "secretaccesskey", "sessiontoken", "privatekey", "apikey", "password"}
 }
 
 //go:embed issuers.txt
@@ -212,6 +217,9 @@ func (x *exchange) classify() error {
 		}
 		is.sure, is.rule, is.action, is.none = true, r.name, "token:"+r.action, r.fields == nil
 		is.fields = append(is.fields, r.fields...)
+		if r.action == "mint" {
+			is.fields = append(is.fields, mintFields()...)
+		}
 		x.issue = is
 		return nil
 	}

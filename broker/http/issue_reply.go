@@ -43,7 +43,7 @@ func (x *exchange) capture(res *nethttp.Response) error {
 	}
 	kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type"))
 	form := kind == "application/x-www-form-urlencoded"
-	if is.own || is.none || !is.sure && (!isJSONType(kind) && !form || x.isRead() && len(x.swaps) == 0) {
+	if is.own || !is.sure && (!isJSONType(kind) && !form || x.isRead() && len(x.swaps) == 0) {
 		return nil
 	}
 	raw, err := io.ReadAll(io.LimitReader(res.Body, maxIssued+1))
@@ -94,7 +94,7 @@ var errIssued = refuse(502, "upstream", "token-reply", "the reply gives out a cr
 // unread is for a reply that could not be read: one that gives out a credential
 // for sure does not go on; of an error, only that it is one.
 func (x *exchange) unread(res *nethttp.Response, is *issue, raw []byte, err error) error {
-	if !is.sure {
+	if !is.sure || is.none {
 		giveBack(res, raw)
 		return nil
 	}

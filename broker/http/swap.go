@@ -65,17 +65,28 @@ func (x *exchange) plaintext(c guard.Credential) error {
 // headEdits are the edits for c's placeholder in position pos of the head.
 func (x *exchange) headEdits(c guard.Credential, pos guard.Position) []edit {
 	var es []edit
-	ph := c.Placeholder
+	for _, st := range stands(c) {
+		es = append(es, x.standEdits(st, pos)...)
+	}
+	if len(es) > 0 {
+		es = append([]edit{func(*nethttp.Request, string) error { return x.plaintext(c) }}, es...)
+	}
+	return es
+}
+
+func (x *exchange) standEdits(st stand, pos guard.Position) []edit {
+	var es []edit
+	ph := st.ph
 	header := func(k string, basicOnly bool) {
 		for i, v := range x.in.Header[k] {
 			if user, ok := basic(v); ok && strings.Contains(user, ph) {
 				es = append(es, setHeader(k, i, func(old, value string) string {
 					user, _ := basic(old)
 					scheme, _, _ := strings.Cut(old, " ")
-					return scheme + " " + base64.StdEncoding.EncodeToString([]byte(strings.ReplaceAll(user, ph, value)))
+					return scheme + " " + base64.StdEncoding.EncodeToString([]byte(strings.ReplaceAll(user, ph, st.of(value))))
 				}))
 			} else if !basicOnly && strings.Contains(v, ph) {
-				es = append(es, setHeader(k, i, func(old, value string) string { return strings.ReplaceAll(old, ph, value) }))
+				es = append(es, setHeader(k, i, func(old, value string) string { return strings.ReplaceAll(old, ph, st.of(value)) }))
 			}
 		}
 	}
@@ -93,21 +104,18 @@ func (x *exchange) headEdits(c guard.Credential, pos guard.Position) []edit {
 	case "query":
 		if _, n := swapForm(x.masked.query, pos.Name, ph, ph); n > 0 {
 			es = append(es, func(out *nethttp.Request, value string) error {
-				out.URL.RawQuery, _ = swapForm(out.URL.RawQuery, pos.Name, ph, value)
+				out.URL.RawQuery, _ = swapForm(out.URL.RawQuery, pos.Name, ph, st.of(value))
 				return nil
 			})
 		}
 	case "path":
 		if _, n := swapPath(x.masked.path, ph, ph); n > 0 {
 			es = append(es, func(out *nethttp.Request, value string) error {
-				p, _ := swapPath(out.URL.EscapedPath(), ph, value)
+				p, _ := swapPath(out.URL.EscapedPath(), ph, st.of(value))
 				setPath(out.URL, p)
 				return nil
 			})
 		}
-	}
-	if len(es) > 0 {
-		es = append([]edit{func(*nethttp.Request, string) error { return x.plaintext(c) }}, es...)
 	}
 	return es
 }

@@ -6,14 +6,18 @@ import (
 
 	"guard"
 	"guard/matcher"
+	"guard/vault"
 )
 
 // scrub rewrites a reply: the values that were sent become their placeholders
 // again. What it finds is no leak, since it goes to the agent.
 func (s *session) scrub(ids []guard.SecretID) guard.Filter {
-	placeholders := map[string]string{}
+	placeholders := map[string][]string{}
 	for _, c := range s.credentials() {
-		placeholders[c.Name] = c.Placeholder
+		placeholders[c.Name] = []string{c.Placeholder}
+		if part, _, ok := vault.Part(c.Placeholder); ok {
+			placeholders[c.Name] = append(placeholders[c.Name], part)
+		}
 	}
 	m, err := s.scrubMatcher(ids)
 	if err != nil {
@@ -49,6 +53,12 @@ func (s *session) scrubMatcher(ids []guard.SecretID) (*matcher.Matcher, error) {
 			continue // said when the session began: it cannot be told from other text
 		}
 		values = append(values, guard.Value{ID: id, Class: guard.Live, Secret: v})
+		for _, p := range vault.Parts(v) {
+			defer p.Wipe()
+			if matcher.Refuse(p) == nil {
+				values = append(values, guard.Value{ID: id, Class: guard.Live, Secret: p})
+			}
+		}
 	}
 	m, err := matcher.New(values)
 	if err != nil {
@@ -65,7 +75,7 @@ const holdBack = 8
 // scrubber is the Filter of one reply.
 type scrubber struct {
 	st           *matcher.Stream
-	placeholders map[string]string
+	placeholders map[string][]string
 	held         []byte
 	released     int64
 	spent        int
@@ -87,8 +97,8 @@ func (c *scrubber) filter(p []byte, step guard.Step) ([]byte, guard.Decision) {
 			continue // reported late, when it was released
 		}
 		part := c.held[from-c.released : h.End-c.released]
-		if ph := c.placeholders[h.ID.Name]; h.Encoding == "raw" && len(ph) == int(h.End-h.Start) {
-			copy(part, ph[from-h.Start:])
+		if i := slices.IndexFunc(c.placeholders[h.ID.Name], func(ph string) bool { return len(ph) == int(h.End-h.Start) }); i >= 0 && h.Encoding == "raw" {
+			copy(part, c.placeholders[h.ID.Name][i][from-h.Start:])
 			continue
 		}
 		matcher.Mask(part[:0], part, []matcher.Hit{{ID: h.ID, Class: h.Class, Encoding: h.Encoding, Start: from, End: h.End}}, from)

@@ -23,6 +23,7 @@ import (
 //	GET  /authorize      redirects to redirect_uri with tokens in the fragment: the implicit flow
 //	POST /login/oauth/access_token   GitHub's: a form, unless JSON is asked for
 //	POST /user/keys      makes a key: {"id":1,"token":"..."}
+//	GET  /refreshes      how many there were
 //	     /api/...        what came, for who has an access token; 401 otherwise
 //
 // A refresh token works once; used again, it ends its login.
@@ -66,6 +67,7 @@ func OAuthServer(t testing.TB, ca *CA, names ...string) *OAuth {
 		a, _ := o.issue("key")
 		reply(w, http.StatusCreated, map[string]any{"id": 1, "token": a})
 	}))
+	mux.HandleFunc("GET /refreshes", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, o.Refreshes()) })
 	mux.HandleFunc("/api/", o.guarded(echo))
 	o.Server = HTTPSServer(t, ca, mux, names...)
 	return o
