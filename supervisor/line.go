@@ -14,6 +14,9 @@ import (
 // many goroutines.
 type Line struct {
 	Matcher *matcher.Matcher
+	// Join finds values whose parts go out by different streams; nil: nobody looks
+	// for those.
+	Join *matcher.Join
 	// Decide is policy's answer to a leak. Nil decides nothing, which kills.
 	Decide func(guard.Leak) guard.Decision
 	// Record writes the leak to the audit log, durably, and returns its sequence
@@ -66,7 +69,11 @@ func strictest(d guard.Decision, why string) guard.Decision {
 
 // Open starts a stream from o. It is a guard.OpenFilter.
 func (l *Line) Open(o guard.Origin) guard.Filter {
-	return (&stream{line: l, origin: o, matcher: l.Matcher.Stream()}).filter
+	s := &stream{line: l, origin: o, matcher: l.Matcher.Stream()}
+	if l.Join != nil {
+		s.part = l.Join.Stream()
+	}
+	return s.filter
 }
 
 // holdBack is how many bytes of a value may go out when a stream pauses in the
@@ -81,6 +88,7 @@ type stream struct {
 	line     *Line
 	origin   guard.Origin
 	matcher  *matcher.Stream
+	part     *matcher.Part
 	held     []byte // bytes [released, released+len(held)) of the stream
 	released int64
 	spent    int    // bytes at the start of held that the last call returned
@@ -149,6 +157,13 @@ func (s *stream) filter(p []byte, step guard.Step) ([]byte, guard.Decision) {
 		}
 	}
 	out := s.held[:max(0, safe-s.released)]
+	if d := s.joined(out); d.Action < worst.Action {
+		worst = d
+		if d.Action.Stops() {
+			s.stopped, s.last = true, d
+			return nil, d
+		}
+	}
 	if paused {
 		s.gone = append(s.gone, out...)
 	} else if len(out) > 0 {
@@ -156,6 +171,24 @@ func (s *stream) filter(p []byte, step guard.Step) ([]byte, guard.Decision) {
 	}
 	s.advance(len(out))
 	return out, worst
+}
+
+// joined judges values of which out, that is about to go, has the last part. What
+// went before, by this stream or another, is out; so the leak is a partial one.
+func (s *stream) joined(out []byte) guard.Decision {
+	worst := guard.Decision{Action: guard.Pass}
+	if s.part == nil || len(out) == 0 {
+		return worst
+	}
+	for _, x := range s.part.Write(out) {
+		d := s.line.Judge(guard.Leak{
+			Origin: s.origin, Secret: x.ID, Class: x.Class, Encoding: "split", Offset: s.released, Length: len(out), At: time.Now(), Partial: true,
+		})
+		if d.Action < worst.Action {
+			worst = d
+		}
+	}
+	return worst
 }
 
 func (s *stream) advance(n int) {

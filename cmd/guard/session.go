@@ -41,6 +41,7 @@ type session struct {
 	policy *policy.Policy
 
 	matcher  *matcher.Matcher
+	join     *matcher.Join // nil where what is found goes out anyway
 	conceal  *conceal
 	line     *supervisor.Line
 	hidden   []string
@@ -234,13 +235,24 @@ func (s *session) openLine() error {
 	s.folded = s.newFolded()
 	s.closers = append(s.closers, func() {
 		s.matcher.Close()
+		if s.join != nil {
+			s.join.Close()
+		}
 		s.folded.close()
 		for _, m := range s.scrubbers {
 			m.Close()
 		}
 	})
-	s.line = &supervisor.Line{Matcher: s.matcher, Decide: s.policy.Leak, Record: s.recordLeak, Act: s.actOnLeak}
+	if act, err := s.flags.leakAction(); err == nil && (act == nil || *act < guard.Warn) {
+		s.join = matcher.NewJoin(liveOf(kept))
+	}
+	s.line = &supervisor.Line{Matcher: s.matcher, Join: s.join, Decide: s.policy.Leak, Record: s.recordLeak, Act: s.actOnLeak}
 	return nil
+}
+
+// liveOf are the values that work.
+func liveOf(values []guard.Value) []guard.Value {
+	return slices.DeleteFunc(slices.Clone(values), func(v guard.Value) bool { return v.Class != guard.Live })
 }
 
 func (s *session) close() {
@@ -316,6 +328,9 @@ func (s *session) refresh() {
 		if err := k.update(); err != nil {
 			s.app.say("the kernel does not look for everything that the scanner does: %v", err)
 		}
+	}
+	if s.join != nil {
+		s.join.Add(liveOf(values)...)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
