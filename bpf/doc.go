@@ -113,6 +113,13 @@
 // TLSReport.Uncovered; QUIC is not noticed. A probed file must be replaced and not
 // written over: the kernel puts probes by offset.
 //
+// # Pieces
+//
+// What the kernel cannot search for, such as credentials of which only the form is known, takes the
+// bytes themselves: OpenPieces hands on what the tasks in scope write, in pieces of at most a
+// page. It copies everything, so it is for chosen cgroups and processes. Read and Stats say exactly what
+// did not come through.
+//
 // # Goroutines
 //
 // None outlives a call of this package. Read and Follow block their callers.
@@ -126,3 +133,4 @@ package bpf
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -tags "linux && (amd64 || arm64)" -target bpfel -no-global-types block block.bpf.c -- -O2 -g -Wall -Werror -Wno-missing-declarations -mcpu=v3
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -tags "linux && (amd64 || arm64)" -target bpfel -no-global-types fallback fallback.bpf.c -- -O2 -g -Wall -Werror -Wno-missing-declarations -mcpu=v3
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -tags "linux && (amd64 || arm64)" -target bpfel -type news -type news_kind -type fileid tls tls.bpf.c -- -O2 -g -Wall -Werror -Wno-missing-declarations -mcpu=v3
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -tags "linux && (amd64 || arm64)" -target bpfel -type piece -type small_piece ship ship.bpf.c -- -O2 -g -Wall -Werror -Wno-missing-declarations -Wno-unused-function -mcpu=v3

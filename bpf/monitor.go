@@ -37,3 +37,15 @@ func (r TLSReport) UncoveredProcesses() int {
 	}
 	return n
 }
+
+// Piece is some bytes that a process is about to write, at most a page.
+type Piece struct {
+	PID    int
+	Stream StreamID
+	Offset int64  // of its first byte in the call's bytes
+	Bytes  []byte // until the next Read
+	About  []byte // for Pieces.Describe; until the next Read
+}
+
+// StreamID tells streams apart: what goes to one file, pipe or socket, whoever writes it.
+type StreamID struct{ Device, Inode, Other uint64 }

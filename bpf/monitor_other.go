@@ -2,7 +2,10 @@
 
 package bpf
 
-import "os"
+import (
+	"os"
+	"time"
+)
 
 // Monitor is a Detector for processes that guard did not start. There is none on this
 // system.
@@ -30,3 +33,32 @@ func (*Monitor) Follow() error { return os.ErrClosed }
 
 // TLS returns an empty report.
 func (*Monitor) TLS() TLSReport { return TLSReport{} }
+
+// Pieces hands on what processes write. There are none on this system.
+type Pieces struct{}
+
+// OpenPieces fails with a *NotSupportedError.
+func OpenPieces(o Options) (*Pieces, error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	return nil, Probe().Need(needs(Tracepoint)...)
+}
+
+// Read returns os.ErrClosed.
+func (*Pieces) Read() (Piece, error) { return Piece{}, os.ErrClosed }
+
+// SetDeadline does nothing.
+func (*Pieces) SetDeadline(time.Time) {}
+
+// Describe returns os.ErrClosed.
+func (*Pieces) Describe([]byte) (Event, error) { return Event{}, os.ErrClosed }
+
+// Stats returns os.ErrClosed.
+func (*Pieces) Stats() (Stats, error) { return Stats{}, os.ErrClosed }
+
+// Stop does nothing.
+func (*Pieces) Stop() error { return nil }
+
+// Close does nothing.
+func (*Pieces) Close() error { return nil }

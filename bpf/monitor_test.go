@@ -356,3 +356,108 @@ func selfSigned(t testing.TB) tls.Certificate {
 	}
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
+
+// TestPieces has every call that writes made with every size at an edge, and wants the same bytes back.
+func TestPieces(t *testing.T) {
+	canWatch(t)
+	cmd, jobs, reply, ns := start(t)
+	p, err := OpenPieces(Options{PIDNamespace: ns})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	pid := cmd.Process.Pid
+	for _, op := range []string{"write", "pwrite64", "writev", "sendto", "sendmsg", "sendmmsg"} {
+		for _, n := range []int{1, 511, 512, 513, 4095, 4096, 4097, 20000} {
+			to := map[string]string{"sendto": "socket", "sendmsg": "socket", "sendmmsg": "socket"}[op]
+			if to == "" {
+				to = "file"
+			}
+			want := random(n)
+			parts := [][]byte{want}
+			if op != "write" && op != "pwrite64" && op != "sendto" && n > 3 {
+				parts = [][]byte{want[:n/3], want[n/3:]}
+			}
+			if err := jobs.Encode(job{Op: op, To: to, Calls: [][][]byte{parts}}); err != nil {
+				t.Fatal(err)
+			}
+			if line, err := reply.ReadString('\n'); err != nil || line != "+\n" {
+				t.Fatalf("%s: %q, %v", op, line, err)
+			}
+			var got []byte
+			var e Event
+			for len(got) < n {
+				piece, err := p.Read()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if e, err = p.Describe(piece.About); err != nil {
+					t.Fatal(err)
+				}
+				// The child's answer goes to its standard output.
+				if e.FD == 1 || piece.PID != pid {
+					continue
+				}
+				if piece.Offset != int64(len(got)) {
+					t.Fatalf("%s of %d: a piece at %d after %d bytes", op, n, piece.Offset, len(got))
+				}
+				got = append(got, piece.Bytes...)
+			}
+			if !bytes.Equal(got, want) || string(e.Channel) != to || e.Syscall != op {
+				t.Errorf("%s of %d: other bytes, or another call: %s to %s", op, n, e.Syscall, e.Channel)
+			}
+		}
+	}
+	if err := p.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if _, err := p.Read(); err != nil {
+			if !errors.Is(err, os.ErrClosed) {
+				t.Error(err)
+			}
+			break
+		}
+	}
+	st, err := p.Stats()
+	if err != nil || st.Total.Seen == 0 || st.Total.Seen != st.Total.Scanned || st.Total.Dropped != 0 {
+		t.Errorf("%+v, %v", st.Total, err)
+	}
+}
+
+// TestPiecesLost: what found no room in the ring is counted, to the byte.
+func TestPiecesLost(t *testing.T) {
+	canWatch(t)
+	_, jobs, reply, ns := start(t)
+	p, err := OpenPieces(Options{PIDNamespace: ns, RingBytes: 1 << 16})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if err := jobs.Encode(job{Op: "write", To: "file", Calls: [][][]byte{{random(1 << 20)}}}); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := reply.ReadString('\n'); err != nil || line != "+\n" {
+		t.Fatalf("%q, %v", line, err)
+	}
+	if err := p.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	read, pieces := uint64(0), uint64(0)
+	for {
+		piece, err := p.Read()
+		if err != nil {
+			break
+		}
+		pieces++
+		read += uint64(len(piece.Bytes))
+	}
+	st, err := p.Stats()
+	if err != nil || st.Total.Dropped == 0 || read == 0 || st.Total.Scanned <= read || pieces+st.Total.Dropped < 1<<8 {
+		t.Errorf("%d bytes in %d pieces came: %+v, %v", read, pieces, st.Total, err)
+	}
+}

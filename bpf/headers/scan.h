@@ -28,6 +28,16 @@ const volatile u32 rescans; /* say what else must be searched */
 const volatile u8 shapes[SYSCALLS];
 const volatile u64 max_bytes; /* scanned of one call */
 
+/* What is done about n new bytes. Who only hands them on says so. */
+#ifndef LOOK
+#define LOOK(c, n)                                                                                     \
+	do {                                                                                           \
+		bpf_loop(((WINDOW + STRIDE - 2 + n - WINDOW) / (BATCH * STRIDE) + 1) << (c->table->passes & 3), \
+			 scan_batch, c, 0);                                                            \
+		shift_tail(c);                                                                         \
+	} while (0)
+#endif
+
 static __always_inline long read_bytes(void *to, u32 n, u64 from, const int how)
 {
 	if (how & IN_KERNEL)
@@ -169,8 +179,7 @@ static __always_inline long one_step(struct call *c, const int how)
 		forget(c);
 	} else {
 		COUNT(c->count->scanned, n);
-		bpf_loop(((WINDOW + STRIDE - 2 + n - WINDOW) / (BATCH * STRIDE) + 1) << (c->table->passes & 3), scan_batch, c, 0);
-		shift_tail(c);
+		LOOK(c, n);
 	}
 	now->base += n;
 	now->done += n;

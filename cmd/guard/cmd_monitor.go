@@ -42,6 +42,7 @@ func (o *monitorFlags) add(f *pflag.FlagSet) {
 	f.BoolVar(&o.json, "json", false, "records as JSON, one a line")
 	f.BoolVar(&o.noRotate, "no-rotate", false, "do not replace a credential that leaked")
 	f.StringVar(&o.onLeak, "on-leak", "", "warn (the default) or block (as --block)")
+	f.BoolVar(&o.formats, "formats", false, "find also credentials that guard does not know, by their form; reads every byte that the chosen cgroup or processes write")
 	f.StringArrayVar(&o.trust, "trust", nil, "program that rightly uses credentials: what it writes is counted and not judged (repeatable)")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "say what is watched and what is not")
 }

@@ -27,6 +27,7 @@ type monitor struct {
 	*session
 	opts     monitorFlags
 	bpf      *bpf.Monitor
+	forms    *forms // nil: not asked for
 	found    chan seen
 	failed   chan error
 	guards   map[guardKey]guardProcess        // by process; the judge's own
@@ -130,6 +131,9 @@ func (a *app) openMonitor(o monitorFlags) (_ *monitor, err error) {
 	options.Needles = needles
 	m.bpf, err = bpf.OpenMonitor(bpf.MonitorOptions{Options: options, TLS: true})
 	wipeAll(needles)
+	if err == nil && o.formats {
+		m.forms, err = m.openForms(options)
+	}
 	return m, err
 }
 
@@ -210,7 +214,11 @@ func (m *monitor) run(ctx context.Context, live bool) (err error) {
 	}
 	m.quiet = live || m.opts.json
 	var readers, judge sync.WaitGroup
-	for _, r := range []func() error{m.bpf.Follow, m.read} {
+	sources := []func() error{m.bpf.Follow, m.read}
+	if m.forms != nil {
+		sources = append(sources, m.forms.run)
+	}
+	for _, r := range sources {
 		readers.Go(func() {
 			if err := r(); err != nil && !errors.Is(err, os.ErrClosed) {
 				m.failed <- err
@@ -233,6 +241,9 @@ func (m *monitor) run(ctx context.Context, live bool) (err error) {
 	<-ctx.Done()
 	<-following
 	err = errors.Join(err, m.bpf.Stop())
+	if m.forms != nil {
+		err = errors.Join(err, m.forms.pieces.Stop())
+	}
 	readers.Wait()
 	close(m.failed)
 	for e := range m.failed {
@@ -270,6 +281,9 @@ func (m *monitor) followVault(ctx context.Context) {
 }
 
 func (m *monitor) close() {
+	if m.forms != nil {
+		m.forms.close()
+	}
 	if m.bpf != nil {
 		if err := m.bpf.Close(); err != nil {
 			m.app.say("the search in the kernel did not end cleanly: %v", err)
@@ -293,6 +307,9 @@ func (m *monitor) recordSearched() {
 	}
 	m.last = st
 	m.recordCoverage(supervisor.SourceKernel, bpfCoverage(diff))
+	if m.forms != nil {
+		m.forms.recordSearched()
+	}
 }
 
 // summaryLine is the result of the record of the monitor's end: what became of

@@ -179,6 +179,8 @@ const (
 	// typeThrottled is the type of records that say how many leaks were not
 	// recorded one by one.
 	typeThrottled = "leak.throttled"
+	// stormOfForm is no context: the name with it is a rule's, not a credential's.
+	stormOfForm = "\x00form"
 )
 
 // storm counts the leaks of one value.
@@ -190,11 +192,15 @@ type storm struct {
 
 // judge takes a find down the leak line.
 func (m *monitor) judge(f seen) {
-	s := m.storms[f.owner.id]
+	key := f.owner.id
+	if f.rule != "" {
+		key = guard.SecretID{Context: stormOfForm, Name: f.rule}
+	}
+	s := m.storms[key]
 	now := time.Now()
 	if s == nil {
 		s = &storm{since: now, more: map[guard.Channel]int{}}
-		m.storms[f.owner.id] = s
+		m.storms[key] = s
 	}
 	if s.n++; s.n > stormMost {
 		m.counts.throttled++
@@ -354,6 +360,9 @@ func (m *monitor) settleStorms(now time.Time) {
 		for _, ch := range slices.Sorted(maps.Keys(s.more)) {
 			r := m.record(typeThrottled)
 			r.Context, r.Credential, r.Version, r.Channel = id.Context, id.Name, id.Version, string(ch)
+			if id.Context == stormOfForm {
+				r.Context, r.Credential, r.Rule = "", "", "format "+id.Name
+			}
 			r.Result = fmt.Sprintf("%d more leaks", s.more[ch])
 			r.Reason = fmt.Sprintf("after %d in %s they are counted and not recorded one by one", stormMost, stormFor)
 			if _, err := m.append(r); err != nil {
