@@ -22,8 +22,8 @@
 //     and twice;
 //   - JSON (RFC 8259) with and without "\/", "\u003c" and ASCII-only escapes,
 //     JSON in JSON, and \u00XX for every character;
-//   - with what ends a string doubled: '' (SQL, YAML), '\'' and '"'"' (shells),
-//     "" (CSV), $$ (make), %% (batch files).
+//   - with what ends a string written twice (SQL, YAML, CSV, and $ and % in make
+//     and batch files), or as POSIX shells have a single quote.
 //
 // A longer form is cut into equal pieces, each a needle: each is reported by
 // itself, so a part of a long value is found as well. Of the variants above, a
@@ -58,9 +58,9 @@
 //     nothing, the soft hyphen, zero-width characters, marks of direction, variation
 //     selectors and byte order marks. UTF-16 and UTF-32 of anything in ASCII are
 //     found that way too.
-//   - Pieces of a string ("joined"): quotes inside a word, "" and '', and the end of
-//     one literal, one of + . .. & | || or none, and the beginning of the next, with
-//     up to 64 bytes of white space and backslashes between.
+//   - Pieces of a string ("joined"): quotes inside a word, empty strings, and the
+//     end of one literal, one of + . .. & | || or none, and the beginning of the
+//     next, with up to 64 bytes of white space and backslashes between.
 //   - Quoted-printable (RFC 2045): =XX, and "=" at the end of a line.
 //
 // Line breaks in a view, real or decoded, are joined at any column: base64 in a

@@ -320,48 +320,54 @@ func readNumber(lane int, t number, out *[maxToken / 2]byte) int {
 // of a long one, at the bytes so far, the first one first.
 func (n *numbers) wait(set *set) {
 	n.partial = -1
-	at, d := n.start, n.digits
-	if len(n.first.digits) > 0 {
-		at, d = n.first.start, append(slices.Clone(n.first.digits), d...)
-	}
-	if len(d) == 0 {
-		return
-	}
-	if len(d) <= 4 {
-		n.partial = at
-		return
-	}
-	if d[0] == 'x' {
-		d = d[1:]
-	}
 	l := n.lanes[laneHex]
 	have := len(l.b)
+	if f := n.first; len(f.digits) > 0 {
+		n.unplaced(set, l, have, f.digits, f.start, f.end)
+	}
+	if d := n.digits; len(d) > 0 && len(d) <= 4 {
+		n.hold1(n.start)
+	} else if len(d) > 0 {
+		if d[0] == 'x' {
+			d = d[1:]
+		}
+		n.unplaced(set, l, have, d, n.start, n.end)
+	}
+	clear(l.b[have:])
+	l.b = l.b[:have]
+}
+
+// hold1 holds back from at on.
+func (n *numbers) hold1(at int64) {
+	if n.partial < 0 || at < n.partial {
+		n.partial = at
+	}
+}
+
+// unplaced adds digits that end at offset end of the stream to l.b, which has have
+// bytes that are placed, and holds back what may be of a value.
+func (n *numbers) unplaced(set *set, l *lane, have int, d []byte, start, end int64) {
+	if len(d) > maxToken {
+		l.b = l.b[:have] // it is no number
+		return
+	}
 	for k := 0; k+1 < len(d); k += 2 {
 		l.b = append(l.b, byte(hexDigit(d[k])<<4|hexDigit(d[k+1])))
 	}
-	fresh, odd := len(l.b)-have, int64(len(d)%2)
-	held := set.begin.hold(l.b)
+	held, fresh, odd := set.begin.hold(l.b), len(d)/2, int64(len(d)%2)
 	for _, m := range set.find(l.b, nil) {
 		if m.end > have { // it is told when the number ends
 			held = max(held, len(l.b)-m.end+len(set.needles[m.needle]))
 		}
 	}
-	clear(l.b[have:])
-	l.b = l.b[:have]
 	switch {
-	case held > fresh:
-		n.partial = l.raw(have - (held - fresh))
+	case held > len(l.b)-have:
+		n.hold1(l.raw(have - (held - (len(l.b) - have))))
+	case held > fresh: // it begins in the number before, which is not placed either
+		n.hold1(n.first.start)
 	case held+int(odd) > 0:
-		n.partial = max(at, n.last()-odd-2*int64(held))
+		n.hold1(max(start, end-odd-2*int64(held)))
 	}
-}
-
-// last is where what there is of a number ends.
-func (n *numbers) last() int64 {
-	if len(n.digits) > 0 {
-		return n.end
-	}
-	return n.first.end
 }
 
 // stop is for a list that has ended, before offset end of the stream.

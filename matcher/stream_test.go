@@ -237,10 +237,10 @@ func cut(r *rand.Rand, b []byte) (pieces [][]byte) {
 	return pieces
 }
 
-// 10,000 random streams against the naive search.
+// Random streams against the naive search.
 func TestRandomStreams(t *testing.T) {
 	r := newRand(13)
-	n := 10_000
+	n := 4000
 	if testing.Short() {
 		n = 1000
 	}

@@ -127,7 +127,7 @@ func TestMixedEscapes(t *testing.T) {
 // decoder.
 func TestRandomEscapes(t *testing.T) {
 	r := newRand(52)
-	n := 4000
+	n := 2000
 	if testing.Short() {
 		n = 600
 	}
