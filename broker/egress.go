@@ -252,6 +252,9 @@ func embedded(a netip.Addr) (netip.Addr, string) {
 // CanonicalHost returns host in lower case, without a final dot or the
 // brackets of an IPv6 literal.
 func CanonicalHost(host string) string {
+	if plainName(host) {
+		return host
+	}
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
 		host = host[1 : len(host)-1]
@@ -260,6 +263,20 @@ func CanonicalHost(host string) string {
 		return a.Unmap().String()
 	}
 	return host
+}
+
+// plainName says whether host is canonical as it is: a name in small letters, which
+// most are. An address ends in a digit or has a colon.
+func plainName(host string) bool {
+	if host == "" || host[len(host)-1] < 'a' || host[len(host)-1] > 'z' {
+		return false
+	}
+	for i := range len(host) {
+		if c := host[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '.' {
+			return false
+		}
+	}
+	return true
 }
 
 // MatchHost says whether host:port is one of patterns: "host", "host:port",

@@ -159,7 +159,7 @@ func (x *exchange) serve(w nethttp.ResponseWriter) {
 		x.answer(w, mixed)
 		return
 	}
-	if err := x.p.cfg.Egress.Check(x.meta.host, x.meta.port, proto); err != nil {
+	if err := x.p.mayReach(x.meta.host, x.meta.port, proto); err != nil {
 		x.answer(w, fromError(err, x.meta.host, x.meta.port))
 		return
 	}

@@ -84,7 +84,7 @@ type Proxy struct {
 	mu     sync.Mutex
 	closed bool
 	routes map[route]*nethttp.Transport
-	judged map[string]time.Time                   // hosts that may be reached by way of a proxy, and until when that is known
+	judged map[string]time.Time                   // what hosts may be reached, and until when that is known
 	sent   map[string]map[guard.SecretID]struct{} // by host: what it got
 }
 
