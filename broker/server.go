@@ -15,6 +15,10 @@ import (
 	"guard"
 )
 
+// silence is how long a client may keep a connection on which it never said
+// anything.
+const silence = 10 * time.Minute
+
 // Handler serves one connection until its end. host is the name that the
 // client asked for, or an address in text form; "" and 0 for a client of the
 // explicit proxy. The Server closes c afterwards.
@@ -164,7 +168,7 @@ func (s *Server) Dispatch(ctx context.Context, c net.Conn, host string, port int
 			s.opaque(ctx, p, host, port) // the server speaks first
 			return
 		}
-		head, err = p.Peek(8, 0)
+		head, err = p.Peek(8, silence)
 	}
 	switch {
 	case err != nil:

@@ -62,6 +62,9 @@ type Config struct {
 	Tunnel broker.Handler
 	// Issuing takes the credentials that replies give out.
 	Issuing Issuing
+	// HeadTimeout is how long a client may take for the head of a request, and for a
+	// TLS handshake; a minute where it is 0. Bodies and streams take what they take.
+	HeadTimeout time.Duration
 	// SpoolDir holds unlinked temporary files of bodies that must be unpacked
 	// before they are sent; "" is the system's folder.
 	SpoolDir string
@@ -98,6 +101,9 @@ func New(cfg Config) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
+	if cfg.HeadTimeout == 0 {
+		cfg.HeadTimeout = time.Minute
+	}
 	p := &Proxy{
 		cfg: cfg, issuers: issuers,
 		models: append([]string{"api.anthropic.com", "api.openai.com", "generativelanguage.googleapis.com"}, cfg.Models...),
@@ -115,7 +121,7 @@ func New(cfg Config) (*Proxy, error) {
 		Handler:                      nethttp.HandlerFunc(p.serveHTTP),
 		Protocols:                    protos,
 		TLSConfig:                    &tls.Config{NextProtos: []string{"h2", "http/1.1"}},
-		ReadHeaderTimeout:            time.Minute,
+		ReadHeaderTimeout:            cfg.HeadTimeout,
 		IdleTimeout:                  10 * time.Minute,
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     log.New(io.Discard, "", 0), // it quotes requests

@@ -159,6 +159,8 @@ func (p *Proxy) newTransport(r route) *nethttp.Transport {
 		MaxIdleConnsPerHost:   64,
 		IdleConnTimeout:       90 * time.Second,
 		ExpectContinueTimeout: 2 * time.Second,
+		ResponseHeaderTimeout: 30 * time.Minute, // from the request's end; a model may think for long
+		HTTP2:                 &nethttp.HTTP2Config{SendPingTimeout: time.Minute, PingTimeout: 30 * time.Second},
 		WriteBufferSize:       32 << 10,
 		ReadBufferSize:        32 << 10,
 	}
