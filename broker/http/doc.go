@@ -46,6 +46,15 @@
 // value's first 8 bytes or more has them masked. A server that means to could still
 // cut or code a value as nothing here reads.
 //
+// Requests that give out credentials are found by what they ask (grant_type in a
+// form, JSON or the query; the table in issuers.txt), and those that only may be
+// by the reply: a path that ends in a token's name, or a small JSON reply with an
+// access_token. Of the first sort the reply is read whole, and withheld if it
+// cannot be. What it gives out goes to Issuing.Store, and placeholders into its
+// place; tokens in a redirect (the implicit flow) too. What does not hold: tokens
+// in a page's hidden fields (form_post), in a reply without Content-Length to a
+// request that says nothing of a login, and at a WebSocket.
+//
 // Values are held by net/http in header strings while a request is sent; Go
 // cannot wipe those. What the audit calls wiped is the copy that the vault gave.
 //

@@ -454,3 +454,30 @@ func TestDecoyIsRefusedAtItsOwnHost(t *testing.T) {
 		t.Errorf("a model may see it: %d %s", res.StatusCode, body)
 	}
 }
+
+// TestAgentsOwnLogins: an agent renews what it holds already; a first login of it
+// is one like any other, and where logins are allowed both are kept.
+func TestAgentsOwnLogins(t *testing.T) {
+	const host = "console.anthropic.com"
+	for _, allowed := range []bool{false, true} {
+		login := ""
+		if allowed {
+			login = host
+		}
+		e, k := issuingEnv(t, login)
+		e.upstream(host, 443, nethttp.HandlerFunc(func(w nethttp.ResponseWriter, r *nethttp.Request) {
+			io.Copy(io.Discard, r.Body)
+			w.Header().Set("Content-Type", "application/json")
+			io.WriteString(w, `{"access_token":"`+accessToken+`"}`)
+		}))
+		c := e.client(host, 443, true)
+		res, body := do(t, c, "POST", "https://"+host+"/v1/oauth/token", strings.NewReader(`{"grant_type":"refresh_token","refresh_token":"one that guard does not know"}`), "Content-Type", "application/json")
+		if res.StatusCode != 200 || strings.Contains(body, accessToken) == allowed || k.has(accessToken) != allowed {
+			t.Errorf("allowed %v: a refresh: %d %s", allowed, res.StatusCode, body)
+		}
+		res, body = do(t, c, "POST", "https://"+host+"/v1/oauth/token", strings.NewReader(`{"grant_type":"authorization_code","code":"x"}`), "Content-Type", "application/json")
+		if (res.StatusCode == 200) != allowed || strings.Contains(body, accessToken) {
+			t.Errorf("allowed %v: a login: %d %s", allowed, res.StatusCode, body)
+		}
+	}
+}
