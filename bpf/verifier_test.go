@@ -19,6 +19,7 @@ func TestVerifierAcceptsEveryProgram(t *testing.T) {
 		needs string
 	}{
 		"detect": {loadDetect, Tracepoint}, "block": {loadBlock, LSM}, "fallback": {loadFallback, FmodRet},
+		"tls": {loadTls, Tracepoint}, "ship": {loadShip, Tracepoint},
 	} {
 		if err := probed().Need(object.needs); err != nil && object.needs != Tracepoint {
 			t.Logf("%s: %v", name, err)
@@ -28,7 +29,8 @@ func TestVerifierAcceptsEveryProgram(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		o := Options{PIDNamespace: 1, Cgroup: 1, Processes: []int{1}, All: true, Refuse: name != "detect", Strict: true, Terminals: true, Rescans: name != "detect"}
+		o := Options{PIDNamespace: 1, Cgroup: 1, Processes: []int{1}, All: true, Strict: object.needs != Tracepoint, Terminals: true}
+		o.Refuse, o.Rescans = o.Strict, o.Strict
 		if err := o.configure(spec, &Detector{}); err != nil {
 			t.Fatal(err)
 		}
