@@ -43,6 +43,28 @@ func RootAt(dir string, size uint64) (string, error) {
 	return h.String(), nil
 }
 
+// Consistency returns the hashes (base64) that prove that the log of size records
+// goes on from the one of old records (RFC 6962, 2.1.2).
+func Consistency(dir string, old, size uint64) ([]string, error) {
+	if old == 0 || old == size {
+		return nil, nil
+	}
+	f, err := openOrMissing(dir, hashFile)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	p, err := tlog.ProveTree(int64(size), int64(old), hashesAt(f))
+	if err != nil {
+		return nil, &TamperError{File: hashFile, What: fmt.Sprintf("it does not lead from %d records to %d", old, size), Err: err}
+	}
+	out := make([]string, len(p))
+	for i, h := range p {
+		out[i] = h.String()
+	}
+	return out, nil
+}
+
 // Lines reads the lines of the log, as they are hashed, from record from on.
 func Lines(dir string, from uint64, fn func(seq uint64, line []byte) error) error {
 	return readLines(dir, from, fn)

@@ -34,10 +34,12 @@ type Sender interface {
 type Options struct {
 	Headers map[string]string // of HTTP requests, such as a collector's token
 	CA      []string          // files of further roots for TLS
+	Dir     string            // the log's folder: a witness wants proofs
+	Keep    string            // file for the newest checkpoint that a witness signed
 }
 
 // Targets are the forms of a target, for help.
-const Targets = "otlp=URL, syslog=unix:///dev/log|udp://HOST:514|tcp://HOST:601|tls://HOST:6514, journald, file=PATH"
+const Targets = "otlp=URL, syslog=unix:///dev/log|udp://HOST:514|tcp://HOST:601|tls://HOST:6514, journald, file=PATH, witness=URL,VKEY"
 
 // Dial prepares the way to target: see Targets. What is not there yet is an
 // error of Send, which may be tried again.
@@ -61,6 +63,8 @@ func Dial(target string, s Source, o Options) (Sender, error) {
 			where = journalSocket
 		}
 		return &journald{path: where, source: s}, nil
+	case "witness":
+		return newWitness(where, o)
 	case "file":
 		if where == "" {
 			return nil, errors.New("target file: want file=PATH")

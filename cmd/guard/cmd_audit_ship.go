@@ -108,6 +108,10 @@ func (a *app) shipAudit(ctx context.Context, dir string, targets []string, o shi
 		})
 	}
 	for _, target := range targets {
+		opts.Dir, opts.Keep = dir, strings.TrimSuffix(a.shipPath(target), ".json")+".cosigned"
+		if err := os.MkdirAll(filepath.Dir(opts.Keep), 0o700); err != nil {
+			return err
+		}
 		s, err := export.Dial(target, source, opts)
 		if err != nil {
 			return usageError{err}
