@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	nethttp "net/http"
 	"os"
@@ -327,5 +328,29 @@ func TestThousandConnections(t *testing.T) {
 		if time.Now().After(end) {
 			t.Fatalf("%d descriptors, %d before", descriptors(t), before)
 		}
+	}
+}
+
+// TestMalformedRequestsAreNotQuoted: what cannot be read may hold a secret, so the
+// answer to it, and the log, repeat nothing of it.
+func TestMalformedRequestsAreNotQuoted(t *testing.T) {
+	var logged bytes.Buffer
+	e := newEnv(t, func(_ *env, c *Config) { c.Log = slog.New(slog.NewTextHandler(&logged, nil)) })
+	e.upstream("plain.test", 80, &seen{})
+	mark := "marked-" + canary
+	for _, send := range []string{
+		"GET / " + mark + "\r\n\r\n", "GET /" + mark + " HTTP/9\r\n\r\n", "GET / HTTP/1.1\r\nHost: " + mark + "/\r\n\r\n", "GET / HTTP/1.1\r\n" + mark + "\r\n\r\n",
+		"GET / HTTP/1.1\r\nHost: plain.test\r\n" + mark + " : x\r\n\r\n", "POST / HTTP/1.1\r\nHost: plain.test\r\nTransfer-Encoding: " + mark + "\r\n\r\n",
+		"POST / HTTP/1.1\r\nHost: plain.test\r\nContent-Length: " + mark + "\r\n\r\n", "POST / HTTP/1.1\r\nHost: plain.test\r\nContent-Length: 1\r\nContent-Length: 2\r\nX: " + mark + "\r\n\r\n",
+		"POST / HTTP/1.1\r\nHost: plain.test\r\nTransfer-Encoding: chunked\r\n\r\n" + mark + "\r\n", "GET /%zz" + mark + " HTTP/1.1\r\nHost: plain.test\r\n\r\n",
+		"GET http://" + mark + ":x/ HTTP/1.1\r\nHost: plain.test\r\n\r\n", "GET / HTTP/1.1\r\nHost: plain.test\r\nExpect: " + mark + "\r\nConnection: close\r\n\r\n",
+		"GET / HTTP/1.1\r\nHost: plain.test\r\nContent-Encoding: " + mark + "\r\nContent-Length: 1\r\nConnection: close\r\n\r\nx",
+	} {
+		if got := e.raw("plain.test", 80, send); strings.Contains(got, canary[:12]) || strings.Contains(got, " 200 ") {
+			t.Errorf("%.40q: %q", send, got)
+		}
+	}
+	if strings.Contains(logged.String(), canary[:12]) {
+		t.Errorf("the log: %s", logged.String())
 	}
 }
