@@ -1,6 +1,10 @@
 package matcher
 
-import "math/bits"
+import (
+	"cmp"
+	"math/bits"
+	"slices"
+)
 
 // class is a set of bytes that something begins with, or is made of.
 type class uint8
@@ -108,12 +112,18 @@ type classes struct {
 	w        [][classCount]uint64 // a bit for each byte from b[from] on
 	any      [classCount]uint64   // all elements of w, ored
 	found    [classCount]found
+	whole    bool     // runs are listed:
+	runs     [][2]int // where in b those of classDigit64 begin and end
+	next64   int      // the one to look at first
 }
+
+// shortRun is how many bytes a run has that is looked for at all.
+const shortRun = 15
 
 // of looks at b[from:to].
 func (m *classes) of(b []byte, from, to int) {
 	n := to - from
-	m.from, m.to, m.found = from, to, [classCount]found{}
+	m.from, m.to, m.found, m.whole = from, to, [classCount]found{}, false
 	blocks := (n + 63) / 64
 	if cap(m.w) < blocks {
 		m.w = make([][classCount]uint64, blocks)
@@ -190,12 +200,73 @@ func (m *classes) end(c class, i int) int {
 // run is the index from which on at least n (15 or more) bytes in b[i:to] are of
 // class c, or to.
 func (m *classes) run(c class, i, n int) int {
+	if c == classDigit64 {
+		return m.listed(i, n)
+	}
 	if f := &m.found[c]; f.n > 0 && f.n <= n && f.from <= i && i < f.at {
 		i = f.at // asked before
 	}
 	at := m.search(c, i, n)
 	m.found[c] = found{i, n, at}
 	return at
+}
+
+// listed is run for the class that several ask about: all its runs are listed once.
+func (m *classes) listed(i, n int) int {
+	if !m.whole {
+		m.whole = true
+		m.list()
+		m.next64 = 0
+	}
+	k := m.next64
+	if k > 0 && m.runs[k-1][1] > i { // who asks starts again
+		k, _ = slices.BinarySearchFunc(m.runs, i, func(r [2]int, i int) int { return cmp.Compare(r[1], i+1) })
+	}
+	for ; k < len(m.runs); k++ {
+		if r := m.runs[k]; r[1]-max(r[0], i) >= n {
+			m.next64 = k
+			return max(r[0], i)
+		}
+	}
+	m.next64 = k
+	return m.to
+}
+
+// list finds all runs of shortRun bytes or more of classDigit64: where so many bits
+// are set in a row in a block and the one after it.
+func (m *classes) list() {
+	m.runs = m.runs[:0]
+	if m.found[classDigit64].at == m.to {
+		return // there is none
+	}
+	done := m.from
+	for k := range m.w {
+		x, next := m.w[k][classDigit64], uint64(0)
+		if whole(x) == 0 && x>>57 == 0 { // no 8 in a row, wherever; and none that may go on
+			continue
+		}
+		if k+1 < len(m.w) {
+			next = m.w[k+1][classDigit64]
+		}
+		y, z := x&(x>>1|next<<63), next&(next>>1)
+		y &= y>>2 | z<<62
+		z &= z >> 2
+		y &= y>>4 | z<<60
+		z &= z >> 4
+		y &= y>>7 | z<<57
+		for base := m.from + k<<6; y != 0; {
+			from := base + bits.TrailingZeros64(y)
+			if from < done {
+				if done-base >= 64 {
+					break
+				}
+				y = y >> (done - base) << (done - base)
+				continue
+			}
+			done = m.end(classDigit64, from)
+			m.runs = append(m.runs, [2]int{from, done})
+		}
+	}
 }
 
 // found says that no run of n bytes begins in [from, at).

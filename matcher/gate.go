@@ -19,6 +19,7 @@ type gate struct {
 	shift  uint
 	early  bool            // a needle has a line break that i < 4 could meet
 	pairs  [1 << 10]uint64 // bitmap of 2 bytes at index 0 to 3 of a needle
+	all    [1 << 10]uint64 // and at any
 }
 
 const gram = 4 // bytes
@@ -48,6 +49,10 @@ func (g *gate) add(needles [][]byte) {
 			x := uint16(b[i]) | uint16(b[i+1])<<8
 			g.pairs[x>>6] |= 1 << (x & 63)
 		}
+		for i := 0; i+1 < len(b); i++ {
+			x := uint16(b[i]) | uint16(b[i+1])<<8
+			g.all[x>>6] |= 1 << (x & 63)
+		}
 		for i := 0; i+gram <= len(b); i++ {
 			h := uint64(binary.LittleEndian.Uint32(b[i:])) * golden >> g.shift
 			g.bitmap[h>>6] |= 1 << (h & 63)
@@ -64,12 +69,20 @@ func (g *gate) has(x uint32) bool {
 func (g *gate) wipe() {
 	clear(g.bitmap)
 	clear(g.pairs[:])
+	clear(g.all[:])
 }
 
 // begins says whether a needle has x and y at index 0 to 3.
 func (g *gate) begins(x, y byte) bool {
 	k := uint16(x) | uint16(y)<<8
 	return g.pairs[k>>6]>>(k&63)&1 != 0
+}
+
+// pair says whether a needle has x and y next to each other: what the first level
+// of the processor's cache can answer.
+func (g *gate) pair(x, y byte) bool {
+	k := uint16(x) | uint16(y)<<8
+	return g.all[k>>6]>>(k&63)&1 != 0
 }
 
 // apart says that no needle has the escape b[i:j] in it, which stands for out.

@@ -72,6 +72,13 @@ func (l *lang) opens(c, next byte) bool {
 	return opens(c, next)
 }
 
+// plain says that 5 bytes have neither an escape nor a line break in them.
+func (l *lang) plain(b []byte) bool {
+	_ = b[gram]
+	return !(l.intro[b[0]] || l.intro[b[1]] || l.intro[b[2]] || l.intro[b[3]] || l.intro[b[4]]) &&
+		(special[b[0]]|special[b[1]]|special[b[2]]|special[b[3]]|special[b[4]])&2 == 0
+}
+
 // hides says whether c and next may begin what hiddenToken removes.
 func hides(c, next byte) bool {
 	switch c {

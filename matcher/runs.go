@@ -237,6 +237,9 @@ func (r *bitRun) seek(set *set, s *text, i, to, least int, m *classes) int {
 // strings of 4 bytes in a row, as in every 8 bytes of a needle, text that is to
 // be decoded again, or something compressed.
 func (r *bitRun) promises(set *set, b []byte) bool {
+	if r.a.bits == 6 && !set.high && len(b) <= 64 && !mayBeText64(b) && !r.packed(b) {
+		return false
+	}
 	var room [maxNeedle*6/8 + 16]byte
 	p := room[:0]
 	acc, n := uint64(0), 0
@@ -256,13 +259,15 @@ func (r *bitRun) promises(set *set, b []byte) bool {
 		text := 0
 		for j := at; j+gram < n; j += gram {
 			w := binary.BigEndian.Uint64(p[j:]) << shift
-			x := bits.ReverseBytes64(w)
-			if set.gate.has(uint32(x)) && set.gate.has(uint32(x>>8)) {
+			if w&0x8080808080000000 != 0 {
+				if text = 0; !set.high {
+					continue
+				}
+			} else if text++; text >= 4 && r.lanes[k].depth > 0 {
 				return true
 			}
-			if w&0x8080808080808000 != 0 {
-				text = 0
-			} else if text++; text >= 4 {
+			x := bits.ReverseBytes64(w)
+			if set.gate.has(uint32(x)) && set.gate.has(uint32(x>>8)) {
 				return true
 			}
 		}
@@ -271,6 +276,60 @@ func (r *bitRun) promises(set *set, b []byte) bool {
 			w := binary.BigEndian.Uint64(p[at:]) << shift
 			binary.BigEndian.PutUint32(head[:], uint32(w>>32))
 			if isMagic(head[:]) == decoded {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// text64 are the characters of base64 that the first, the second or the third one
+// of 4 may be where what they stand for is ASCII.
+var text64 = func() (t [256]uint8) {
+	for c, v := range base64Alphabet.value {
+		if v >= 0 {
+			t[c] = uint8(^v>>5&1) | uint8(^v>>3&1)<<1 | uint8(^v>>1&1)<<2
+		}
+	}
+	return t
+}()
+
+// mayBeText64 says whether b has 8 characters of base64 in a row that stand for 6
+// bytes of ASCII, as any 8 such bytes have wherever they begin.
+func mayBeText64(b []byte) bool {
+	var first, second, third uint64
+	for i, c := range b {
+		x := uint64(text64[c])
+		first |= (x & 1) << i
+		second |= (x >> 1 & 1) << i
+		third |= (x >> 2) << i
+	}
+	y := first & (second >> 1) & (third >> 2)
+	return y&(y>>4) != 0
+}
+
+// packed says whether something compressed may begin in one of the lanes of b,
+// base64, by its first two characters.
+func (r *bitRun) packed(b []byte) bool {
+	if r.lanes[0].depth == 0 {
+		return false
+	}
+	for k := range min(r.a.lanes, len(b)-1) {
+		switch next := b[k+1]; b[k] {
+		case 'H': // 1f 8b
+			if next == '4' {
+				return true
+			}
+		case 'K': // 28 b5
+			if next == 'L' {
+				return true
+			}
+		case 'U': // "PK"
+			if next == 'E' {
+				return true
+			}
+		case 'e': // 78 01, 5e, 9c, da
+			if next == 'A' || next == 'F' || next == 'J' || next == 'N' {
 				return true
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"guard"
@@ -22,6 +23,7 @@ type set struct {
 	longest int       // needle, bytes
 	short   int       // and the shortest one, without the canary
 	first   [256]bool // bytes that needles begin with
+	high    bool      // a needle is not all ASCII
 	bytes   int       // of all needles
 	main    *layer
 	delta   *layer // nil: nothing was added
@@ -90,6 +92,7 @@ func (s *set) take(e *entry) {
 		s.longest = max(s.longest, len(n.b))
 		if len(s.entries) > 0 {
 			s.first[n.b[0]] = true
+			s.high = s.high || slices.ContainsFunc(n.b, func(c byte) bool { return c >= 0x80 })
 			if s.short == 0 || len(n.b) < s.short {
 				s.short = len(n.b)
 			}
@@ -104,7 +107,7 @@ func (s *set) take(e *entry) {
 // what there is in the main one: the lists go on in the room behind those of s,
 // which nobody reads; so only the newest set may be extended.
 func (s *set) extend(gen uint64, added []*entry) (*set, error) {
-	n := &set{gen: gen, entries: s.entries, needles: s.needles, encs: s.encs, owner: s.owner, longest: s.longest, short: s.short, first: s.first, bytes: s.bytes, main: s.main}
+	n := &set{gen: gen, entries: s.entries, needles: s.needles, encs: s.encs, owner: s.owner, longest: s.longest, short: s.short, first: s.first, high: s.high, bytes: s.bytes, main: s.main}
 	for _, e := range added {
 		n.take(e)
 	}

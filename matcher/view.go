@@ -79,6 +79,10 @@ func nextBreak(g *gate, b []byte, i, to int, m *classes) int {
 		if from > i && b[from-1] == '\r' {
 			from--
 		}
+		if from > 0 && next < to && special[b[next]]&2 == 0 && !g.pair(b[from-1], b[next]) {
+			i = next
+			continue
+		}
 		// The next 5 bytes; what has a line break in them is left to passes.
 		if from < gram || next+gram >= to || (special[b[next]]|special[b[next+1]]|special[b[next+2]]|special[b[next+3]]|special[b[next+4]])&2 != 0 {
 			return from
@@ -107,7 +111,7 @@ type places [len(introducers)]int
 
 // next is the place of the first introducer in b[i:to] that opens, or to. from is where b
 // was first asked.
-func (p *places) next(b []byte, i, to int, l *lang, m *classes) int {
+func (p *places) next(g *gate, b []byte, i, to int, l *lang, m *classes) int {
 	if m != nil {
 		for ; i < to; i++ {
 			if i = m.next(l.class, i); i >= to {
@@ -116,8 +120,8 @@ func (p *places) next(b []byte, i, to int, l *lang, m *classes) int {
 			if i+1 >= to {
 				return i
 			}
-			if l.kind == langJoined && i > 0 && b[i-1] <= ' ' && isAlnum(b[i+1]) {
-				continue // a string begins
+			if l.kind == langJoined && i > 0 && isAlnum(b[i+1]) && (b[i-1] <= ' ' || b[i-1] != '"' && b[i-1] != '\'' && !g.pair(b[i-1], b[i+1])) {
+				continue // a string begins, or one that nothing goes on in
 			}
 			if l.intro[b[i]] && l.opens(b[i], b[i+1]) {
 				return i
@@ -215,7 +219,7 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 			if v.lang == &brokenLang {
 				i = nextBreak(set.gate, b, i, to, v.classes)
 			} else {
-				i = at.next(b, i, to, v.lang, v.classes)
+				i = at.next(set.gate, b, i, to, v.lang, v.classes)
 			}
 			if i == to {
 				break
@@ -351,6 +355,14 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 // in the way of gate.
 func (v *view) passes(set *set, prev, s *text, i, j, to int, out []byte) bool {
 	g := set.gate
+	if b := s.b; len(out) == 0 && v.next == nil && i >= gram && j+gram < to && v.lang.plain(b[j:j+gram+1]) {
+		// Most of the time nothing else is near.
+		tail := b[i-gram : i]
+		if (!g.has(binary.LittleEndian.Uint32(tail)) || !g.joins(tail, b[j])) &&
+			(!g.has(binary.LittleEndian.Uint32(b[j:])) || !g.has(binary.LittleEndian.Uint32(b[j+1:]))) {
+			return true
+		}
+	}
 	var room [lookBack]byte
 	tail := room[:0]
 	if i < lookBack {
