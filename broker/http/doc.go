@@ -38,7 +38,9 @@
 // value's first 8 bytes or more, and what follows on the wire waits behind it until
 // it is clear. So a message that ends in such a start waits for the next one, or
 // the end. The payload of control frames is a stream of which nothing is kept: one
-// that would have to wait ends the connection.
+// that would have to wait ends the connection. Behind the leak line, placeholders of
+// credentials whose position is a frame are swapped, where the value is as long; a
+// server's frames are scrubbed as one stream too, so that no cut hides a value.
 //
 // Replies are scrubbed of the values of all credentials that may be sent to their
 // host, at any port, sent or not, and of what the host got in this session. Ranges

@@ -20,12 +20,17 @@ func (x *exchange) upgraded(res *nethttp.Response) error {
 		return errors.New("an upgraded connection that cannot be written to")
 	}
 	u := &upgraded{up: up, r: up}
-	if len(x.ids) > 0 {
+	websocket := strings.EqualFold(res.Header.Get("Upgrade"), "websocket")
+	switch {
+	case len(x.ids) > 0 && websocket:
+		ids := x.ids
+		u.r = scrubbedFrames(up, func() guard.Filter { return x.p.cfg.Scrub(ids) })
+	case len(x.ids) > 0:
 		u.r = &filtered{src: up, f: x.p.cfg.Scrub(x.ids), pauses: true, maskTail: true, stop: func(guard.Decision) error { return errScrub }}
 	}
-	if strings.EqualFold(res.Header.Get("Upgrade"), "websocket") {
+	if websocket {
 		res.Header.Del("Sec-Websocket-Extensions")
-		u.w = &frames{weave: broker.Weave{Dst: up}, data: x.frameFilter(), control: x.filter()}
+		u.w = &frames{weave: broker.Weave{Dst: up}, data: x.frameFilter(), control: x.filter(), swap: x.frameSwap()}
 	} else {
 		u.w = &delayed{dst: up, f: x.filter()}
 	}

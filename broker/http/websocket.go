@@ -1,8 +1,10 @@
 package http
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/binary"
+	"io"
 	"sync"
 
 	"guard"
@@ -17,16 +19,21 @@ import (
 // which nothing may be kept: a ping must not wait.
 //
 // The mask keys are guard's own: a client that chose them could send four bytes
-// a frame in them.
+// a frame in them. A server's frames have none; they are looked through in the same
+// way, since one that answers frame by frame would be made to cut a value by a client
+// that cuts its placeholder.
 type frames struct {
 	mu            sync.Mutex // Close may come from elsewhere
 	weave         broker.Weave
 	data, control guard.Filter
+	swap          *frameSwap // nil: nothing is swapped
+	server        bool       // the frames are a server's, and data scrubs them
 
 	head  []byte // header so far
 	body  bool   // in a payload
 	ctl   []byte // payload so far, of a control frame
 	isCtl bool
+	last  bool // the frame ends its message
 	op    byte
 	key   [4]byte // the client's
 	own   [4]byte // of the frame that goes on
@@ -104,22 +111,29 @@ func (w *frames) header(p []byte) []byte {
 		w.left = binary.BigEndian.Uint64(w.head[2:])
 	}
 	w.op = w.head[0] & 0x0f
+	w.last = w.head[0]&0x80 != 0
 	w.isCtl = w.op&0x08 != 0
 	// Extensions were not negotiated: what uses one is unreadable. A server
 	// takes no unmasked frame, and no long control frame.
-	if w.head[0]&0x70 != 0 || !masked || w.left>>63 != 0 || w.isCtl && w.left > maxControl {
+	if w.head[0]&0x70 != 0 || masked == w.server || w.left>>63 != 0 || w.isCtl && w.left > maxControl {
 		w.err = broker.ErrStopped
 		return p
 	}
-	copy(w.key[:], w.head[ext:])
-	if _, w.err = rand.Read(w.own[:]); w.err != nil {
-		return p
+	if masked {
+		copy(w.key[:], w.head[ext:])
+		if _, w.err = rand.Read(w.own[:]); w.err != nil {
+			return p
+		}
+		copy(w.head[ext:], w.own[:])
 	}
-	copy(w.head[ext:], w.own[:])
 	w.in, w.body = 0, true
 	if !w.isCtl {
 		w.weave.Raw(w.head)
-		w.weave.Payload(0, w.left, mask(w.own))
+		var edit func([]byte)
+		if masked {
+			edit = mask(w.own)
+		}
+		w.weave.Payload(0, w.left, edit)
 		w.head = w.head[:0]
 	}
 	w.frameEnd()
@@ -168,10 +182,21 @@ func (w *frames) step(b []byte, s guard.Step) {
 	if w.err != nil {
 		return
 	}
+	if w.server && s == guard.End {
+		w.step(nil, guard.Pause)
+	}
 	out, d := w.data(b, s)
+	if w.server && s == guard.End && len(out) > 0 {
+		out = bytes.Repeat([]byte("*"), len(out)) // the beginning of a value, and no more of it comes
+	}
 	if d.Action.Stops() {
 		w.err = broker.ErrStopped
 		return
+	}
+	if w.swap != nil {
+		if out, w.err = w.swap.step(out, s == guard.End || s == guard.Pause && w.last); w.err != nil {
+			return
+		}
 	}
 	w.weave.Release(0, out)
 	if s == guard.End {
@@ -185,6 +210,38 @@ func ended(p []byte, _ guard.Step) ([]byte, guard.Decision) {
 		return nil, guard.Decision{Action: guard.Pass}
 	}
 	return nil, guard.Decision{Action: guard.Block, Rule: "protocol", Reason: "data after the end"}
+}
+
+// framesOf reads a server's frames, scrubbed.
+type framesOf struct {
+	src io.Reader
+	w   *frames
+	out bytes.Buffer
+	in  [4096]byte
+	err error
+}
+
+func scrubbedFrames(src io.Reader, open func() guard.Filter) *framesOf {
+	r := &framesOf{src: src}
+	r.w = &frames{weave: broker.Weave{Dst: &r.out}, data: open(), control: open(), server: true}
+	return r
+}
+
+func (r *framesOf) Read(p []byte) (int, error) {
+	for r.out.Len() == 0 {
+		if r.err != nil {
+			return 0, r.err
+		}
+		n, err := r.src.Read(r.in[:])
+		_, werr := r.w.Write(r.in[:n])
+		if err != nil && werr == nil {
+			werr = r.w.Close()
+		}
+		if r.err = err; werr != nil {
+			r.err = errScrub
+		}
+	}
+	return r.out.Read(p)
 }
 
 // Close lets go what is held; it does not close the connection.
