@@ -211,6 +211,7 @@ func TestAgentCLI(t *testing.T) {
 		"--env", "GEMINI_CLI_TRUST_WORKSPACE=true", "--env", "GEMINI_CLI_NO_RELAUNCH=true",
 		"--resolve", "generativelanguage.googleapis.com:443:127.0.0.1:" + portOf(testutil.HTTPSServer(t, ca, model, "generativelanguage.googleapis.com").URL),
 		"--resolve", "git.example.com:443:127.0.0.1:" + portOf(git.URL)}
+	args = append(args, shareAgent(root)...)
 	for _, h := range []string{"api.example.com", "foreign.example.org"} {
 		args = append(args, "--resolve", h+":443:127.0.0.1:"+portOf(testutil.HTTPSServer(t, ca, other, h).URL))
 	}

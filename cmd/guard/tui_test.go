@@ -289,7 +289,11 @@ func (u *tui) run(t *testing.T, c tuiCase) {
 			script += " " + quote(kv)
 		}
 		if i == 1 {
-			script += " guard run --"
+			script += " guard run"
+			for _, a := range shareAgent(u.root) {
+				script += " " + quote(a)
+			}
+			script += " --"
 		}
 		u.write(t, side+".sh", script+" sh -c "+quote(c.sh)+"\n")
 		u.do(t, "new-session", "-d", "-s", side, "-x", "100", "-y", "30", "sh "+side+".sh")
@@ -376,3 +380,13 @@ func (u *tui) screen(t *testing.T, side string) string {
 }
 
 func escaped(s string) string { return strings.ReplaceAll(s, "\x1b", "␛") }
+
+// shareAgent are the flags with which a session sees the agent in .cache, also where
+// this checkout is in /tmp, of which sessions have one of their own.
+func shareAgent(root string) []string {
+	dir, err := filepath.EvalSymlinks(filepath.Join(root, ".cache/agent"))
+	if err != nil || !strings.HasPrefix(dir, "/tmp/") {
+		return nil
+	}
+	return []string{"--share", dir}
+}
