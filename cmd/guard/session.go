@@ -65,6 +65,7 @@ type session struct {
 	kept        map[guard.SecretID][]rotate.Restore // originals of files that were redacted in this session
 	folded      *foldedValues                       // values in lower case, for names of hosts
 	sandbox     *sandbox.Sandbox                    // once the agent runs
+	running     chan struct{}                       // closed then
 	told        map[string]bool                     // paths of which the user was told
 	procs       processes
 	prints      map[guard.SecretID]string // fingerprints
@@ -81,7 +82,7 @@ func (a *app) newSession(o runFlags, argv []string) (_ *session, err error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	s := &session{app: a, flags: o, argv: argv, home: a.userHome(), quarantined: map[string]int{}, switching: map[string]chan struct{}{}, kept: map[guard.SecretID][]rotate.Restore{}, scrubbers: map[string]*matcher.Matcher{}, told: map[string]bool{}, prints: map[guard.SecretID]string{}, alarmed: map[string]bool{}, logins: newLogins()}
+	s := &session{app: a, flags: o, argv: argv, home: a.userHome(), quarantined: map[string]int{}, switching: map[string]chan struct{}{}, kept: map[guard.SecretID][]rotate.Restore{}, scrubbers: map[string]*matcher.Matcher{}, told: map[string]bool{}, running: make(chan struct{}), prints: map[guard.SecretID]string{}, alarmed: map[string]bool{}, logins: newLogins()}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -421,8 +422,12 @@ func (s *session) start(ctx context.Context, boundary string) (supervisor.Status
 		Serve: func(ctx context.Context, sb *sandbox.Sandbox) error { return s.serve(ctx, sb, front) },
 		Started: func(sb *sandbox.Sandbox) {
 			s.mu.Lock()
+			first := s.sandbox == nil
 			s.sandbox = sb
 			s.mu.Unlock()
+			if first {
+				close(s.running)
+			}
 			if err := sandbox.Harden(); err != nil {
 				s.app.say("guard could not be made undumpable: %v", err)
 			}

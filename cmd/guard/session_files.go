@@ -41,12 +41,20 @@ func (s *session) watched() ([]*supervisor.Files, error) {
 	return out, nil
 }
 
+// startWait bounds how long a replaced file waits for a sandbox that is starting.
+const startWait = 5 * time.Second
+
 // maskLost hides a file again that was shown with placeholders and was replaced
 // on the host, by an editor that renames for example: the mount that hid it went
 // with the old file. Between the two the agent may have read it.
 func (s *session) maskLost(path string, file *os.File) {
 	r := s.record("mask.lost")
 	r.Channel, r.Path, r.Reason = string(guard.ChannelFile), path, "replaced from outside during the session"
+	// The agent may run a moment before the session knows its sandbox.
+	select {
+	case <-s.running:
+	case <-time.After(startWait):
+	}
 	s.mu.Lock()
 	sb, told := s.sandbox, s.told[path]
 	s.told[path] = true
