@@ -211,8 +211,15 @@ func (s *session) config(boundary string, proxy string) (sandbox.Config, error) 
 	}
 	env.network(proxy, caPath)
 	for _, c := range s.credentials() {
-		if s.flags.allows(c.Name) || c.Decoy { // a decoy is there to be found
+		if s.flags.allows(c.Name) && !c.Decoy {
 			env.credential(c)
+		}
+	}
+	// A decoy is there to be found, and never in the way: not in the place of anything
+	// that the agent would use by right, and not where git takes it without being asked.
+	for _, c := range s.credentials() {
+		if c.Decoy && c.Env != "" && env.get(c.Env) == "" {
+			env.set(c.Env, c.Placeholder)
 		}
 	}
 	env.set("GUARD_SESSION", s.info.ID)
