@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -190,18 +189,24 @@ func TestStoppedTerminalStopsTheAgent(t *testing.T) {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		t.Fatal(err)
 	}
-	taken, still := 0, 0
-	for still < 50 {
+	taken := 0
+	for {
 		n, err := unix.Write(fd, []byte(flood))
 		if n > 0 {
-			taken, still = taken+n, 0
+			taken += n
 			continue
 		}
 		if err != unix.EAGAIN {
 			t.Fatal(err)
 		}
-		still++
-		time.Sleep(time.Millisecond) // the kernel's thread and the copier move what they can
+		// The kernel's thread and the copier move what they can: until there is no room any more.
+		room, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, 50)
+		if err != nil && err != unix.EINTR {
+			t.Fatal(err)
+		}
+		if room == 0 && err == nil {
+			break
+		}
 	}
 	if taken > 1<<20 {
 		t.Errorf("the agent wrote %d bytes that nobody saw", taken)
