@@ -485,7 +485,7 @@ func (x *index) linesAt(dir string, s segment, places []uint32, fn func(seq uint
 				return fmt.Errorf("audit: read %s: %w", s.name, err)
 			}
 			buf = buf[:x.offsets[p+1]-x.offsets[p]]
-			if _, err := readFull(br, buf); err != nil {
+			if _, err := io.ReadFull(br, buf); err != nil {
 				return fmt.Errorf("audit: read %s: %w", s.name, err)
 			}
 			next = p + 1

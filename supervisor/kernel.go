@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -412,4 +414,24 @@ func (w *watcher) judge(f Find, rule string) {
 		l.Partial = true // it is out, also where the agent is ended for it
 	}
 	line.Judge(l)
+}
+
+// ProcAddr reads an address as /proc/net/tcp has it: 32-bit words in the
+// processor's order, which is little endian on all that guard runs on.
+func ProcAddr(s string) (netip.AddrPort, bool) {
+	addr, port, ok := strings.Cut(s, ":")
+	p, err := strconv.ParseUint(port, 16, 16)
+	if !ok || err != nil || len(addr)%8 != 0 {
+		return netip.AddrPort{}, false
+	}
+	var b []byte
+	for i := 0; i < len(addr); i += 8 {
+		w, err := strconv.ParseUint(addr[i:i+8], 16, 32)
+		if err != nil {
+			return netip.AddrPort{}, false
+		}
+		b = append(b, byte(w), byte(w>>8), byte(w>>16), byte(w>>24))
+	}
+	a, ok := netip.AddrFromSlice(b)
+	return netip.AddrPortFrom(a.Unmap(), uint16(p)), ok
 }

@@ -137,29 +137,9 @@ func socketPeer(pid int, inode uint64) (netip.AddrPort, bool) {
 		for line := range strings.Lines(string(b)) {
 			f := strings.Fields(line)
 			if len(f) > 9 && f[9] == want {
-				return parseProcAddr(f[2])
+				return ProcAddr(f[2])
 			}
 		}
 	}
 	return netip.AddrPort{}, false
-}
-
-// parseProcAddr reads an address as /proc/net/tcp has it: 32-bit words in the
-// processor's order, which is little endian on all that guard runs on.
-func parseProcAddr(s string) (netip.AddrPort, bool) {
-	addr, port, ok := strings.Cut(s, ":")
-	p, err := strconv.ParseUint(port, 16, 16)
-	if !ok || err != nil || len(addr)%8 != 0 {
-		return netip.AddrPort{}, false
-	}
-	var b []byte
-	for i := 0; i < len(addr); i += 8 {
-		w, err := strconv.ParseUint(addr[i:i+8], 16, 32)
-		if err != nil {
-			return netip.AddrPort{}, false
-		}
-		b = append(b, byte(w), byte(w>>8), byte(w>>16), byte(w>>24))
-	}
-	a, ok := netip.AddrFromSlice(b)
-	return netip.AddrPortFrom(a.Unmap(), uint16(p)), ok
 }

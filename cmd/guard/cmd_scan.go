@@ -195,7 +195,7 @@ func (r *scanRun) run(ctx context.Context, paths []string) error {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)
 	if r.o.sarif != "" {
-		r.sarif = scan.NewSARIF(guardVersion())
+		r.sarif = scan.NewSARIF(strings.TrimPrefix(version(), "v"))
 	}
 	done := make(chan error, 1)
 	go func() { done <- r.look(ctx, paths) }()

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -175,14 +174,6 @@ func (a *app) scanKey() []byte {
 		a.say("fingerprints of this run are its own, as %s cannot be kept: %v", path, err)
 	}
 	return key
-}
-
-// guardVersion is the version for reports.
-func guardVersion() string {
-	if bi, ok := debug.ReadBuildInfo(); ok && bi.Main.Version != "" && bi.Main.Version != "(devel)" {
-		return strings.TrimPrefix(bi.Main.Version, "v")
-	}
-	return "devel"
 }
 
 // visible makes a text that others chose safe to print in one line: what is not

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"guard/supervisor"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -88,7 +89,7 @@ func onlyPeer(pid int) netip.AddrPort {
 			f := strings.Fields(line)
 			// 01: established
 			if len(f) > 9 && f[3] == "01" && sockets[f[9]] {
-				if p, ok := procAddr(f[2]); ok {
+				if p, ok := supervisor.ProcAddr(f[2]); ok {
 					peers[p] = true
 				}
 			}
@@ -101,26 +102,6 @@ func onlyPeer(pid int) netip.AddrPort {
 		return p
 	}
 	return netip.AddrPort{}
-}
-
-// procAddr reads an address as /proc/net/tcp has it: 32-bit words in the processor's order,
-// which is little endian on all that guard runs on.
-func procAddr(s string) (netip.AddrPort, bool) {
-	addr, port, ok := strings.Cut(s, ":")
-	p, err := strconv.ParseUint(port, 16, 16)
-	if !ok || err != nil || len(addr)%8 != 0 {
-		return netip.AddrPort{}, false
-	}
-	var b []byte
-	for i := 0; i < len(addr); i += 8 {
-		w, err := strconv.ParseUint(addr[i:i+8], 16, 32)
-		if err != nil {
-			return netip.AddrPort{}, false
-		}
-		b = append(b, byte(w), byte(w>>8), byte(w>>16), byte(w>>24))
-	}
-	a, ok := netip.AddrFromSlice(b)
-	return netip.AddrPortFrom(a.Unmap(), uint16(p)), ok
 }
 
 // guardKey is a process, as long as its number is not another's.

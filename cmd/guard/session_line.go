@@ -114,12 +114,13 @@ func (s *session) useLine() *broker.Line {
 		},
 		Record: func(u guard.Use, d guard.Decision) (broker.Result, error) {
 			s.uses.Add(1)
-			seq, err := s.append(s.useRecord(u, d))
+			use := s.useRecord(u, d) // what the outcome repeats is looked up once
+			seq, err := s.append(use)
 			if err != nil {
 				return nil, err
 			}
 			return func(outcome string, took time.Duration, wiped bool) {
-				r := s.useRecord(u, d)
+				r := use
 				r.Type, r.Of, r.Wiped, r.Time = audit.TypeResult, seq, wiped, time.Time{}
 				r.Result, r.Reason = resultOf(u, outcome)
 				r.DurationMS = float64(took.Microseconds()) / 1000
