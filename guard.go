@@ -65,6 +65,12 @@ const (
 	ChannelGit      Channel = "git"
 	ChannelSSH      Channel = "ssh"
 	ChannelPostgres Channel = "postgres"
+	ChannelMySQL    Channel = "mysql"
+	ChannelRedis    Channel = "redis"
+	ChannelMongo    Channel = "mongodb"
+	ChannelSMTP     Channel = "smtp"
+	ChannelIMAP     Channel = "imap"
+	ChannelAWS      Channel = "aws"
 	ChannelExec     Channel = "exec"
 	ChannelPipe     Channel = "pipe"
 )

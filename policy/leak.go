@@ -74,6 +74,7 @@ const (
 var places = map[guard.Channel]place{
 	guard.ChannelTerminal: local, guard.ChannelFile: local, guard.ChannelPipe: local, guard.ChannelExec: local,
 	guard.ChannelSocket: network, guard.ChannelHTTP: network, guard.ChannelGit: network, guard.ChannelSSH: network, guard.ChannelPostgres: network,
+	guard.ChannelMySQL: network, guard.ChannelRedis: network, guard.ChannelMongo: network, guard.ChannelSMTP: network, guard.ChannelIMAP: network, guard.ChannelAWS: network,
 }
 
 // class treats what is not known as working.

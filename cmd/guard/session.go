@@ -57,6 +57,7 @@ type session struct {
 	inKernel kernelPlan // what the kernel is asked for
 	respond  *rotate.Responder
 	pg       *postgres.Handler
+	speaks   []protocol // set before the first connection
 
 	mu          sync.Mutex
 	creds       []guard.Credential

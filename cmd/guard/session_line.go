@@ -331,21 +331,6 @@ func (s *session) postgresHandler(line *broker.Line, egress *broker.Egress, root
 	}
 }
 
-// handlers are the protocols besides HTTP, by the hosts of their credentials.
-func (s *session) handlers() map[string]broker.Handler {
-	hs := map[string]broker.Handler{}
-	for _, c := range s.credentials() {
-		if c.Kind != "postgres" {
-			continue
-		}
-		for _, h := range c.Hosts {
-			host, port := splitHostPort(h, 5432)
-			hs[net.JoinHostPort(host, strconv.Itoa(port))] = s.pg.Serve
-		}
-	}
-	return hs
-}
-
 // splitHostPort splits "host" or "host:port".
 func splitHostPort(s string, port int) (string, int) {
 	if h, p, err := net.SplitHostPort(s); err == nil {

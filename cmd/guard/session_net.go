@@ -74,9 +74,7 @@ func (s *session) serve(ctx context.Context, sb *sandbox.Sandbox, front net.List
 	if front != nil {
 		server.Listeners = append(server.Listeners, proxyListener{front})
 	}
-	s.mu.Lock()
-	s.pg = s.postgresHandler(line, egress, roots)
-	s.mu.Unlock()
+	s.speaks = s.protocols(line, egress, roots)
 	server.Handlers = s.handlers()
 
 	ctx, cancel := context.WithCancel(ctx)
