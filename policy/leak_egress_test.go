@@ -20,7 +20,7 @@ func TestLeak(t *testing.T) {
 			locals = append(locals, c)
 		}
 	}
-	if len(locals) != 4 || len(nets) != 5 {
+	if len(locals) != 4 || len(nets) != 11 {
 		t.Fatal("channels", locals, nets)
 	}
 	warn, block, kill, redact := guard.Warn, guard.Block, guard.Kill, guard.Redact
