@@ -58,6 +58,11 @@ func main() {
 				b.brokers()
 				return
 			}
+			if len(os.Args) > 1 && os.Args[1] == "terminal" {
+				b.terminal(5)
+				b.echo()
+				return
+			}
 			b.run()
 			b.brokers()
 		})
