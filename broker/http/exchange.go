@@ -38,13 +38,14 @@ type exchange struct {
 	creds  []guard.Credential // of the context
 	home   []string           // names of those that belong to the host
 
-	masked *head  // what goes on of the request's head
-	swaps  []swap // placeholders to be replaced
-	body   io.ReadCloser
-	length int64
-	coding bool // drop Content-Encoding: the body was unpacked
-	ids    []guard.SecretID
-	issue  *issue // it asks for a credential
+	masked  *head  // what goes on of the request's head
+	swaps   []swap // placeholders to be replaced
+	body    io.ReadCloser
+	length  int64
+	coding  bool // drop Content-Encoding: the body was unpacked
+	ids     []guard.SecretID
+	issue   *issue   // it asks for a credential
+	signing *Signing // it is signed
 }
 
 func (p *Proxy) serveHTTP(w nethttp.ResponseWriter, r *nethttp.Request) {
@@ -163,6 +164,12 @@ func (x *exchange) serve(w nethttp.ResponseWriter) {
 		x.answer(w, fromError(err, x.meta.host, x.meta.port))
 		return
 	}
+	if done, r := x.sign(w); done || r != nil {
+		if r != nil {
+			x.answer(w, r)
+		}
+		return
+	}
 	if r := x.findPlaceholders(); r != nil {
 		x.answer(w, r)
 		return
@@ -172,6 +179,7 @@ func (x *exchange) serve(w nethttp.ResponseWriter) {
 		x.answer(w, fromError(err, x.meta.host, x.meta.port))
 		return
 	}
+	x.mints()
 	done, r := x.inspectBody(w)
 	defer done()
 	if r != nil {
@@ -340,7 +348,7 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 		f.end = func() error { return x.trailers(out.Trailer) }
 	}
 	x.ids = x.toScrub()
-	if len(x.ids) > 0 {
+	if len(x.ids) > 0 && !x.ranges() {
 		for k := range out.Header {
 			if isRange(loose(k)) {
 				delete(out.Header, k)
@@ -380,9 +388,11 @@ func (x *exchange) send(out *nethttp.Request, swaps []swap) (res *nethttp.Respon
 				return "not sent", err
 			}
 		}
-		x.p.remember(x.meta.host, s.cred.ID())
+		if !s.signs { // the host is never told what signs
+			x.p.remember(x.meta.host, s.cred.ID())
+		}
 		for _, c := range x.p.cfg.Creds() { // the value is the current one: a use waits for a rotation
-			if c.Name == s.cred.Name && c.Context == s.cred.Context {
+			if !s.signs && c.Name == s.cred.Name && c.Context == s.cred.Context {
 				x.p.remember(x.meta.host, c.ID())
 			}
 		}
@@ -420,6 +430,17 @@ func (x *exchange) use(c guard.Credential) guard.Use {
 	}
 	if x.issue != nil && x.issue.sure && !x.issue.own {
 		u.Action = x.issue.action
+	}
+	if s := x.signing; s != nil && s.Credential.ID() == c.ID() {
+		if s.Channel != "" {
+			u.Channel = s.Channel
+		}
+		if s.Action != "" && (x.issue == nil || !x.issue.sure) {
+			u.Action = s.Action
+		}
+		if s.Resource != "" {
+			u.Resource = s.Resource
+		}
 	}
 	if x.git {
 		u.Channel, u.Action, u.Resource = guard.ChannelGit, "repo:read", gitRepo(x.path)

@@ -60,6 +60,9 @@ type Config struct {
 	// Tunnel serves what CONNECT asks for (broker.Server.Dispatch); nil serves
 	// HTTP and TLS only.
 	Tunnel broker.Handler
+	// Sign looks at every request for one that is signed, or answered by guard itself;
+	// nil for one that is none. Optional.
+	Sign func(*SignRequest) *Signing
 	// Issuing takes the credentials that replies give out.
 	Issuing Issuing
 	// HeadTimeout is how long a client may take for the head of a request, and for a

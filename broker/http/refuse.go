@@ -71,6 +71,10 @@ func (x *exchange) answer(w nethttp.ResponseWriter, r *refusal) {
 	h := w.Header()
 	clear(h)
 	h.Set("Content-Type", "application/json")
+	if kind, b, ok := x.denied(r); ok {
+		body = b
+		h.Set("Content-Type", kind)
+	}
 	if x.git {
 		h.Set("Content-Type", "text/plain; charset=utf-8") // git shows a text body as "remote: ..."
 	}

@@ -67,10 +67,12 @@ func (x *exchange) scrub(res *nethttp.Response) error {
 	x.ids = x.toScrub()
 	websocket := res.StatusCode == nethttp.StatusSwitchingProtocols
 	if len(x.ids) > 0 {
-		if partial(res) {
+		if partial(res) && !x.ranges() {
 			return refuse(502, "upstream", "partial", "the reply is a part of a body although the whole was asked for, so a credential that it is cut inside of could not be hidden", "ask for the whole, without Range")
 		}
-		res.Header.Del("Accept-Ranges") // they are not served
+		if !x.ranges() {
+			res.Header.Del("Accept-Ranges") // they are not served
+		}
 		if err := x.scrubHeader(res.Header); err != nil {
 			return err
 		}

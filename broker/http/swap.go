@@ -17,6 +17,7 @@ type swap struct {
 	cred  guard.Credential
 	edits []edit
 	cert  bool // the value is shown as a client certificate
+	signs bool // the value signs, and is not sent
 }
 
 // edit puts value where a placeholder is.
