@@ -35,10 +35,10 @@ test: setup-test lint build
 	CGO_ENABLED=0 $(GO) test ./matcher ./matcher/formats
 	GUARD_TEST_ALL=1 $(GO) test -tags "$(TAGS)" -timeout 12m ./...
 
-# Only the kernel programs on Debian's kernels, in virtual machines (software
+# Only the kernel programs and sessions with --bpf block on Debian's kernels, in virtual machines (software
 # emulation); they are part of test.
 test-vm: setup-test
-	$(GO) test -count 1 -tags "$(TAGS)" -timeout 30m -run TestOtherKernels -v ./bpf
+	$(GO) test -count 1 -tags "$(TAGS)" -timeout 30m -run OtherKernels -v ./bpf ./cmd/guard
 
 # The log on its way to an OpenTelemetry collector, built from its Go modules (a few
 # minutes the first time).

@@ -151,6 +151,7 @@ type Event struct {
 	Peer       netip.AddrPort // a socket's other end, for IP
 	PeerPID    int            // a Unix socket's other end
 	Cgroup     uint64
+	Call       uint64 // the finds of one call of a thread have it in common; a later call's are greater
 	At         time.Time
 }
 

@@ -45,30 +45,99 @@ func OpenDetector(o Options) (*Detector, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	via := o.via
-	if via == "" {
-		via = Tracepoint
-		if o.Refuse {
-			via = LSM
-			if tryLSM() != nil && tryFmodRet() == nil {
-				via = FmodRet
-			}
-		}
-	}
 	first, err := newTable(o.Needles, 1)
 	if err != nil {
 		return nil, fmt.Errorf("bpf: %w", err)
 	}
-	d, err := load(o, via, first)
+	via := o.best()
+	d, err := load(o, via)
 	if err == nil {
-		return d, nil
+		err = d.watch(o, first)
 	}
-	// The loader's own words say which step failed; what a person needs is
-	// what is missing.
+	if err != nil {
+		return nil, cannot(via, err)
+	}
+	return d, nil
+}
+
+// best is by what the kernel is asked here.
+func (o Options) best() string {
+	switch {
+	case o.via != "":
+		return o.via
+	case !o.Refuse:
+		return Tracepoint
+	case tryLSM() != nil && tryFmodRet() == nil:
+		return FmodRet
+	}
+	return LSM
+}
+
+// cannot says why a detector was not started. The loader's own words say which step failed;
+// what a person needs is what is missing.
+func cannot(via string, err error) error {
 	if missing := Probe().Need(needs(via)...); missing != nil {
-		return nil, missing
+		return missing
 	}
-	return nil, fmt.Errorf("bpf: start the detector: %w", err)
+	return fmt.Errorf("bpf: start the detector: %w", err)
+}
+
+// Prepared is a Detector whose programs the kernel has taken and does not run yet. That is the
+// longer part of OpenDetector, and can go on while a session is being set up.
+type Prepared struct{ d *Detector }
+
+// Prepare loads the programs for one pid namespace that does not exist yet. Of o it takes all but
+// the scope and the needles. Errors are those of OpenDetector.
+func Prepare(o Options) (*Prepared, error) {
+	o.PIDNamespace, o.Cgroup, o.Processes, o.All, o.Needles = 1, 0, nil, false, nil
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	o.PIDNamespace = 0
+	via := o.best()
+	d, err := load(o, via)
+	if err != nil {
+		return nil, cannot(via, err)
+	}
+	return &Prepared{d}, nil
+}
+
+// Watch makes it a Detector for the tasks of a pid namespace (see Options.PIDNamespace) and those
+// below. p is used up, whether it succeeds or not.
+func (p *Prepared) Watch(namespace uint64, needles []Needle) (*Detector, error) {
+	d := p.d
+	if d == nil {
+		return nil, os.ErrClosed
+	}
+	p.d = nil
+	o := Options{PIDNamespace: namespace}
+	err := o.check()
+	var first *detectTable
+	if err == nil {
+		if first, err = newTable(needles, 1); err != nil {
+			err = fmt.Errorf("bpf: %w", err)
+		}
+	}
+	if err == nil {
+		err = d.coll.Variables["scope_pidns"].Set(uint32(namespace))
+	}
+	if err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	if err := d.watch(o, first); err != nil {
+		return nil, cannot(d.via, err)
+	}
+	return d, nil
+}
+
+// Close gives back what was not used.
+func (p *Prepared) Close() error {
+	d := p.d
+	if d == nil {
+		return nil
+	}
+	p.d = nil
+	return d.Close()
 }
 
 // Via is by what the kernel asks the search: Tracepoint, LSM or FmodRet. With the last one

@@ -28,7 +28,7 @@ func (d *Detector) decode(raw []byte) (Event, error) {
 		Needle: e.Needle, Generation: e.Generation, Offset: e.Offset, Length: int(e.Length),
 		PID: int(e.Tgid), TID: int(e.Pid), Comm: text(e.Comm[:]), FD: int(e.Fd),
 		Syscall: d.names[e.Syscall], Channel: channelName(e.Channel),
-		Device: uint64(e.Device), Inode: e.Inode, Cgroup: e.Cgroup, At: wall(e.Time),
+		Device: uint64(e.Device), Inode: e.Inode, Cgroup: e.Cgroup, Call: e.Time, At: wall(e.Time),
 		ExeDevice: uint64(e.ExeDevice), ExeInode: e.ExeInode, Name: text(e.Name[:]), PeerPID: int(e.PeerPid),
 	}
 	switch detectKind(e.Kind) {

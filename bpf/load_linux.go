@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -26,7 +27,8 @@ func membership(program string) bool {
 	return program == "task_newtask" || program == "sched_process_exit"
 }
 
-func load(o Options, via string, first *detectTable) (_ *Detector, err error) {
+// load has the kernel take the programs. Nothing is searched yet.
+func load(o Options, via string) (*Detector, error) {
 	spec, err := map[string]func() (*ebpf.CollectionSpec, error){
 		Tracepoint: loadDetect, LSM: loadBlock, FmodRet: loadFallback,
 	}[via]()
@@ -46,27 +48,29 @@ func load(o Options, via string, first *detectTable) (_ *Detector, err error) {
 		return nil, err
 	}
 	d.tables, d.stats = d.coll.Maps["tables"], d.coll.Maps["stats"]
+	if d.ring, err = ringbuf.NewReader(d.coll.Maps["events"]); err != nil {
+		d.coll.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// watch begins to search for what first holds. On an error d is closed.
+func (d *Detector) watch(o Options, first *detectTable) (err error) {
 	defer func() {
 		if err != nil {
-			d.detach()
-			d.coll.Close()
+			err = errors.Join(err, d.Close())
 		}
 	}()
 	if err := d.install(first); err != nil {
-		return nil, err
+		return err
 	}
 	for _, pid := range o.Processes {
 		if err := d.coll.Maps["members"].Put(uint32(pid), uint32(1)); err != nil {
-			return nil, fmt.Errorf("watch process %d: %w", pid, err)
+			return fmt.Errorf("watch process %d: %w", pid, err)
 		}
 	}
-	if d.ring, err = ringbuf.NewReader(d.coll.Maps["events"]); err != nil {
-		return nil, err
-	}
-	if err := d.attach(); err != nil {
-		return nil, errors.Join(err, d.ring.Close())
-	}
-	return d, nil
+	return d.attach()
 }
 
 func (o Options) configure(spec *ebpf.CollectionSpec, d *Detector) error {
@@ -182,11 +186,20 @@ func (d *Detector) detach() error {
 		}
 		defer unix.Close(fs)
 	}
-	for _, l := range d.links {
-		err = errors.Join(err, l.Close())
-	}
+	err = errors.Join(err, closeLinks(d.links))
 	d.links = nil
 	return err
+}
+
+// closeLinks closes them side by side: most of what that takes is waiting, each for itself.
+func closeLinks(links []link.Link) error {
+	errs := make([]error, len(links))
+	var wg sync.WaitGroup
+	for i, l := range links {
+		wg.Go(func() { errs[i] = l.Close() })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
 }
 
 // detachedFS is the root of a new file system for BPF objects that is mounted nowhere.

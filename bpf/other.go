@@ -32,6 +32,22 @@ func OpenDetector(o Options) (*Detector, error) {
 	return nil, Probe().Need(needs(Tracepoint)...)
 }
 
+// Prepared is there on no other system than Linux.
+type Prepared struct{}
+
+// Prepare fails as OpenDetector does.
+func Prepare(o Options) (*Prepared, error) {
+	o.PIDNamespace = 1
+	_, err := OpenDetector(o)
+	return nil, err
+}
+
+// Watch returns os.ErrClosed.
+func (*Prepared) Watch(uint64, []Needle) (*Detector, error) { return nil, os.ErrClosed }
+
+// Close does nothing.
+func (*Prepared) Close() error { return nil }
+
 // Via returns "".
 func (*Detector) Via() string { return "" }
 

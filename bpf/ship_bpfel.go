@@ -78,6 +78,7 @@ type shipScratch struct {
 		File    uint64
 		Sock    uint64
 		Address uint64
+		Began   uint64
 		Nmsgs   uint32
 		Niovs   uint32
 		String  uint32

@@ -52,6 +52,8 @@ type Kernel interface {
 type Find struct {
 	guard.Leak        // with Channel, PID and, where it is known, Exe
 	Refused    bool   // the call failed, and no byte is out
+	TID        int    // the thread
+	Call       uint64 // the finds of one call of a thread have it in common
 	FD         int    // of the process; -1: none
 	Device     uint64 // st_dev of what FD is, as the kernel numbers it (major<<20 | minor)
 	Inode      uint64 // likewise; of the folder, where a name is what was found
@@ -93,7 +95,7 @@ type watcher struct {
 	agent  int              // its process id
 	host   map[uint64]bool  // devices of the host's file systems
 	copied map[fileKey]bool // pipes and terminals that copiers judge
-	last   Find             // what take was given last
+	calls  Calls            // that something was found in
 	ports  []int            // of 127.0.0.1 inside that lead to the broker
 
 	mu      sync.Mutex
@@ -236,18 +238,9 @@ func (w *watcher) finish() error {
 	return err
 }
 
-// again says that f is another form of what was found before it in the same
-// call: the value without its public prefix, or a part of it.
-func (w *watcher) again(f Find) bool {
-	l := w.last
-	w.last = f
-	return l.Secret == f.Secret && l.PID == f.PID && l.FD == f.FD && l.Inode == f.Inode && f.At.Sub(l.At).Abs() < 100*time.Millisecond &&
-		l.Offset < f.Offset+int64(f.Length) && f.Offset < l.Offset+int64(l.Length) && (l.Offset != f.Offset || l.Length != f.Length)
-}
-
 // take sorts a find.
 func (w *watcher) take(f Find) {
-	if w.again(f) {
+	if w.calls.Again(f) {
 		return
 	}
 	f.Source = SourceKernel

@@ -166,6 +166,7 @@ func TestKernelFindEndsTheAgent(t *testing.T) {
 func TestKernelFindsAreBounded(t *testing.T) {
 	whole, bare := find(guard.ChannelFile, ownDev, 8), find(guard.ChannelFile, ownDev, 8)
 	bare.Offset, bare.Length = 4, 36
+	whole.Call, bare.Call = 1, 1
 	if got, _ := throughLine(t, sandbox.Contained, guard.Redact, []Find{whole, bare}); len(got) != 1 {
 		t.Errorf("%d records of one write", len(got))
 	}

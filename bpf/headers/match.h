@@ -78,6 +78,7 @@ struct progress {
 	u64 file;
 	u64 sock;    /* struct socket */
 	u64 address; /* sockaddr, in the kernel */
+	u64 began;   /* when the first find of this call was: all of them have it */
 	u32 nmsgs;
 	u32 niovs;
 	u32 string; /* base is a string, however long */

@@ -6,7 +6,7 @@
 #define GUARD_REPORT_H
 
 struct event {
-	u64 time; /* CLOCK_MONOTONIC, ns */
+	u64 time; /* of the call's first find: CLOCK_MONOTONIC, ns */
 	u64 cgroup;
 	u64 inode;
 	u64 exe_inode;
@@ -85,7 +85,9 @@ static __always_inline void describe(struct event *e, struct progress *now)
 	u64 ids = bpf_get_current_pid_tgid();
 
 	__builtin_memset(e, 0, sizeof(*e));
-	e->time = bpf_ktime_get_ns();
+	if (!now->began)
+		now->began = bpf_ktime_get_ns();
+	e->time = now->began;
 	e->cgroup = bpf_get_current_cgroup_id();
 	e->pid = ids;
 	e->tgid = ids >> 32;

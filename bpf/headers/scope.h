@@ -5,8 +5,8 @@
 #ifndef GUARD_SCOPE_H
 #define GUARD_SCOPE_H
 
-/* Set before loading; 0: no such scope. */
-const volatile u32 scope_pidns;
+/* 0: no such scope. The pid namespace may be set after loading, the others not. */
+volatile u32 scope_pidns;
 const volatile u64 scope_cgroup;
 const volatile u32 scope_tasks; /* those that are in members */
 const volatile u32 scope_all;   /* but for this process (tgid): nobody watches himself */
@@ -77,19 +77,19 @@ static __always_inline int in_pidns(struct task_struct *task)
 	struct pid *pid = task->thread_pid;
 	struct nsproxy *proxy = task->nsproxy;
 	struct pid_namespace *ns;
-	u32 level;
+	u32 level, wanted = scope_pidns;
 
-	if (!pid)
+	if (!pid || !wanted)
 		return 0;
 	/* Most of the machine, then most of a session, without reading memory
 	 * by way of a helper. A task whose children only will be in the
 	 * namespace (nsenter) is above it. */
 	level = pid->level;
 	if (level == 0)
-		return scope_pidns == PROC_PID_INIT_INO;
+		return wanted == PROC_PID_INIT_INO;
 	if (proxy) {
 		ns = proxy->pid_ns_for_children;
-		if (ns && ns->ns.inum == scope_pidns && level >= ns->level)
+		if (ns && ns->ns.inum == wanted && level >= ns->level)
 			return 1;
 	}
 	/* Read anew by a helper, it is a number to the verifier, and can be added to. */
@@ -101,7 +101,7 @@ static __always_inline int in_pidns(struct task_struct *task)
 				    (level - i) * bpf_core_type_size(struct upid);
 
 		ns = BPF_CORE_READ(upid, ns);
-		if (BPF_CORE_READ(ns, ns.inum) == scope_pidns)
+		if (BPF_CORE_READ(ns, ns.inum) == wanted)
 			return 1;
 	}
 	return 0;
@@ -132,7 +132,7 @@ static __always_inline int in_scope(struct task_struct *task)
 
 	if (over)
 		return 0;
-	if (scope_pidns && in_pidns(task))
+	if (in_pidns(task))
 		return 1;
 	if (!scope_cgroup && !scope_tasks && !scope_all)
 		return 0;

@@ -16,8 +16,8 @@ import (
 // An ordinary user's session gets its search in the kernel from a small process
 // with the capabilities for it: this program again, as a copy that make
 // install-system gives them. It hands out nothing: the loaded programs stay its
-// own, it watches one pid namespace that the calling user made, refuses nothing,
-// and ends with the connection on its standard input.
+// own, it watches one pid namespace that the calling user made, refuses what is written in there
+// if it is asked to, and ends with the connection on its standard input.
 const argHelper = "__bpf"
 
 // helperAsk is what a session says to the helper.
@@ -26,7 +26,9 @@ type helperAsk struct {
 	Lengths []int // of the needles
 	IDs     []uint32
 	Bytes   []byte // of all of them, one after the other
-	Op      string // "open", "set", "stop"
+	Op      string // "open", "set", "stop"; "can" asks whether it could refuse
+	Refuse  bool   // open: what holds a needle fails
+	Strict  bool   // open: and what cannot be searched
 }
 
 // helperSays is what the helper answers, and tells of finds.
@@ -68,7 +70,12 @@ func bpfHelper(in io.Reader, out io.Writer) int {
 		return enc.Encode(s) == nil
 	}
 	var a helperAsk
-	if dec.Decode(&a) != nil || a.Op != "open" {
+	err := dec.Decode(&a)
+	if err == nil && a.Op == "can" {
+		say(helperSays{Op: "can"}, canRefuse())
+		return 0
+	}
+	if err != nil || a.Op != "open" {
 		fmt.Fprintln(os.Stderr, "this is a part of guard run, not a command")
 		return exitUsage
 	}
@@ -81,7 +88,7 @@ func bpfHelper(in io.Reader, out io.Writer) int {
 	needles, err := a.needles()
 	var d *bpf.Detector
 	if err == nil {
-		d, err = bpf.OpenDetector(bpf.Options{PIDNamespace: ns, Needles: needles})
+		d, err = bpf.OpenDetector(bpf.Options{PIDNamespace: ns, Needles: needles, Refuse: a.Refuse, Strict: a.Refuse && a.Strict})
 	}
 	clear(a.Bytes)
 	if !say(helperSays{Op: "open"}, err) || err != nil {
@@ -124,6 +131,15 @@ func bpfHelper(in io.Reader, out io.Writer) int {
 			say(helperSays{Op: "stop", Stats: st}, errors.Join(err, serr))
 		}
 	}
+}
+
+// canRefuse says why the kernel would not refuse writes for this process.
+func canRefuse() error {
+	p, err := bpf.Prepare(bpf.Options{Refuse: true})
+	if err != nil {
+		return err
+	}
+	return p.Close()
 }
 
 // helperPath is the installed helper, beside the program that runs. It is used if

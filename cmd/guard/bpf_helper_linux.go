@@ -92,30 +92,11 @@ type helper struct {
 }
 
 // openHelper has the helper search what the pid namespace of process pid writes.
-func openHelper(pid int, ns helperAsk) (_ detector, err error) {
-	path, err := helperPath()
+func openHelper(pid int, ns helperAsk) (detector, error) {
+	h, err := startHelper()
 	if err != nil {
 		return detector{}, err
 	}
-	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return detector{}, fmt.Errorf("socketpair: %w", err)
-	}
-	theirs := os.NewFile(uintptr(p[1]), "helper")
-	h := &helper{conn: os.NewFile(uintptr(p[0]), "helper"), answers: make(chan helperSays, 1), events: make(chan helperSays, 1024)}
-	h.cmd = exec.Command(path, argHelper)
-	h.cmd.Args[0] = "guard"
-	h.cmd.Env = []string{}
-	h.cmd.Stdin, h.cmd.Stdout = theirs, theirs
-	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	err = h.cmd.Start()
-	theirs.Close()
-	if err != nil {
-		h.conn.Close()
-		return detector{}, fmt.Errorf("start the helper: %w", err)
-	}
-	h.enc = gob.NewEncoder(h.conn)
-	h.wg.Go(h.read)
 	ns.Op, ns.PID = "open", pid
 	if _, err := h.ask(ns); err != nil {
 		return detector{}, errors.Join(err, h.close())
@@ -133,6 +114,43 @@ func openHelper(pid int, ns helperAsk) (_ detector, err error) {
 		},
 		close: h.close,
 	}, nil
+}
+
+// helperRefuses says why the helper could not refuse writes.
+func helperRefuses() error {
+	h, err := startHelper()
+	if err != nil {
+		return err
+	}
+	_, err = h.ask(helperAsk{Op: "can"})
+	return errors.Join(err, h.close())
+}
+
+func startHelper() (*helper, error) {
+	path, err := helperPath()
+	if err != nil {
+		return nil, err
+	}
+	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("socketpair: %w", err)
+	}
+	theirs := os.NewFile(uintptr(p[1]), "helper")
+	h := &helper{conn: os.NewFile(uintptr(p[0]), "helper"), answers: make(chan helperSays, 1), events: make(chan helperSays, 1024)}
+	h.cmd = exec.Command(path, argHelper)
+	h.cmd.Args[0] = "guard"
+	h.cmd.Env = []string{}
+	h.cmd.Stdin, h.cmd.Stdout = theirs, theirs
+	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	err = h.cmd.Start()
+	theirs.Close()
+	if err != nil {
+		h.conn.Close()
+		return nil, fmt.Errorf("start the helper: %w", err)
+	}
+	h.enc = gob.NewEncoder(h.conn)
+	h.wg.Go(h.read)
+	return h, nil
 }
 
 func (h *helper) read() {

@@ -55,14 +55,18 @@ func installHelper(t *testing.T) string {
 	if err := os.WriteFile(path, self, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	if err := setHelperRights(path); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func setHelperRights(path string) error {
 	// struct vfs_cap_data of linux/capability.h, revision 2, effective.
 	caps := make([]byte, 20)
 	binary.LittleEndian.PutUint32(caps, 0x02000001)
 	binary.LittleEndian.PutUint32(caps[12:], 1<<(unix.CAP_BPF-32)|1<<(unix.CAP_PERFMON-32))
-	if err := unix.Setxattr(path, "security.capability", caps, 0); err != nil {
-		t.Fatal(err)
-	}
-	return path
+	return unix.Setxattr(path, "security.capability", caps, 0)
 }
 
 // TestHelperWatchesItsUsersOwn asks the helper for namespaces that are not its

@@ -37,6 +37,7 @@ type runFlags struct {
 	clientCerts, pins                                                     []string
 	hostPorts                                                             []int
 	task, context, profile, onLeak, egress, approve, boundary             string
+	bpfStrict                                                             bool
 	bpf, policyFile, events, input                                        string
 	noRotate, verbose                                                     bool
 }
@@ -63,6 +64,7 @@ func (o *runFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&o.approve, "approve", "deny", "what happens to what nothing allows: deny; ask and queue are not built yet and refused")
 	f.StringVar(&o.boundary, "boundary", "auto", "auto, namespace, landlock, proxy or none")
 	f.StringVar(&o.bpf, "bpf", "auto", "search what processes write, in the kernel: off, detect (report), block (the write fails) or auto (what the machine and --on-leak allow)")
+	f.BoolVar(&o.bpfStrict, "bpf-strict", false, "with --bpf block: refuse also what the kernel could not search whole (bytes that are not in memory, more than 1 MiB in one call)")
 	f.StringVar(&o.policyFile, "policy", "", "file like guard.toml that narrows this session further")
 	f.StringVar(&o.events, "events", "", "write leaks, uses and decisions to this file as they happen, one JSON object a line")
 	f.StringArrayVar(&o.env, "env", nil, "KEY=VALUE for the agent's environment (repeatable)")
@@ -121,6 +123,9 @@ func (o *runFlags) check() error {
 		if !slices.Contains(e.ok, e.value) {
 			return usagef("--%s %q: want one of %s", e.flag, e.value, strings.Join(e.ok, ", "))
 		}
+	}
+	if o.bpfStrict && o.bpf != "block" {
+		return usagef("--bpf-strict says what --bpf block does: give it with that")
 	}
 	for _, kv := range o.env {
 		if k, _, ok := strings.Cut(kv, "="); !ok || k == "" {

@@ -19,4 +19,6 @@ func rootsAlone(string) error { return errors.ErrUnsupported }
 
 func openHelper(int, helperAsk) (detector, error) { return detector{}, errors.ErrUnsupported }
 
+func helperRefuses() error { return errors.ErrUnsupported }
+
 func gainedRights() bool { return false }

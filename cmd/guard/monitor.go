@@ -31,7 +31,7 @@ type monitor struct {
 	found    chan seen
 	failed   chan error
 	guards   map[guardKey]guardProcess        // by process; the judge's own
-	latest   map[int]latestFind               // by thread; the judge's own
+	calls    supervisor.Calls                 // the judge's own
 	storms   map[guard.SecretID]*storm        // the judge's own
 	replaced map[guard.SecretID][]replacement // by name, without version; the judge's own
 	counts   monitorCounts                    // the judge's own
@@ -69,7 +69,7 @@ func (a *app) openMonitor(o monitorFlags) (_ *monitor, err error) {
 		switching: map[string]chan struct{}{}, kept: map[guard.SecretID][]rotate.Restore{}, prints: map[guard.SecretID]string{},
 	}
 	m := &monitor{
-		session: s, opts: o, found: make(chan seen, 1<<14), failed: make(chan error, 2), guards: map[guardKey]guardProcess{}, latest: map[int]latestFind{},
+		session: s, opts: o, found: make(chan seen, 1<<14), failed: make(chan error, 2), guards: map[guardKey]guardProcess{},
 		storms: map[guard.SecretID]*storm{}, replaced: map[guard.SecretID][]replacement{}, owners: map[uint64][]owner{}, policies: map[string]*policy.Policy{},
 	}
 	defer func() {

@@ -103,33 +103,10 @@ func (m *monitor) judgeAll() {
 	}
 }
 
-// latestFind is what a thread was last found with.
-type latestFind struct {
-	owner  owner
-	fd     int
-	inode  uint64
-	at     time.Time
-	offset int64
-	length int
-}
-
-// sameCall is how far apart in time finds of one call can be: it takes less than a
-// millisecond to search one.
-const sameCall = 5 * time.Millisecond
-
 // again says that f is another form of what was found before it in the same call: the
 // value without its public prefix, or a part of it.
 func (m *monitor) again(f seen) bool {
-	l, n := m.latest[f.TID], latestFind{f.owner, f.FD, f.Inode, f.At, f.Offset, f.Length}
-	if l.owner.id == n.owner.id && l.fd == n.fd && l.inode == n.inode && n.at.Sub(l.at).Abs() < sameCall &&
-		l.offset < n.offset+int64(n.length) && n.offset < l.offset+int64(l.length) && (l.owner != n.owner || l.length != n.length) {
-		return true
-	}
-	if len(m.latest) > 1<<12 {
-		clear(m.latest)
-	}
-	m.latest[f.TID] = n
-	return false
+	return m.calls.Again(supervisor.Find{TID: f.TID, Call: f.Call, Leak: guard.Leak{Secret: f.owner.id, Offset: f.Offset, Length: f.Length}})
 }
 
 // take sorts one find.

@@ -17,6 +17,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"guard/internal/testutil"
+	"guard/internal/testutil/vm"
 	"guard/supervisor/sandbox"
 )
 
@@ -28,10 +29,15 @@ func TestMain(m *testing.M) {
 	if handled, code := sandbox.Stage(os.Args); handled {
 		os.Exit(code)
 	}
+	if os.Getpid() == 1 && os.Args[0] == machineInit {
+		vm.Machine(m.Run)
+	}
 	testscript.Main(stopping{m}, map[string]func(){
 		"guard":  func() { main() },
 		"status": statusProgram,
 		"term":   termProgram,
+
+		"writes": writesProgram,
 
 		"grpcclient": grpcClientProgram,
 	})

@@ -32,6 +32,44 @@ type kernelPlan struct {
 	writes   bool   // guard does writes to files and pipes itself
 	lacks    string // why the kernel does not refuse
 	words    string // what the session has and why, for -v
+	prepared *prepared
+}
+
+// prepared are programs that the kernel takes, or has taken, for the session's first start.
+type prepared struct {
+	done chan struct{}
+	p    *bpf.Prepared
+	err  error
+}
+
+// prepare has the kernel take them meanwhile.
+func (s *session) prepare(o bpf.Options) *prepared {
+	r := &prepared{done: make(chan struct{})}
+	go func() {
+		defer close(r.done)
+		r.p, r.err = bpf.Prepare(o)
+	}()
+	// What no start used is given back; and nothing runs on once the session is over.
+	s.closers = append(s.closers, func() {
+		<-r.done
+		if r.p != nil {
+			if err := r.p.Close(); err != nil {
+				s.app.say("what the kernel was prepared with could not be taken back: %v", err)
+			}
+		}
+	})
+	return r
+}
+
+// take returns what was prepared, once; nil after that.
+func (r *prepared) take() (*bpf.Prepared, error) {
+	if r == nil {
+		return nil, nil
+	}
+	<-r.done
+	p := r.p
+	r.p = nil
+	return p, r.err
 }
 
 // asksToRefuse says that policy would stop a value in a write to a file: the
@@ -48,6 +86,9 @@ func (s *session) planKernel() (kernelPlan, error) {
 	p, err := s.planBPF(refuse)
 	if err != nil || !refuse || p.power == kernelBlock {
 		return p, err
+	}
+	if s.flags.bpfStrict {
+		return p, fmt.Errorf("--bpf-strict: %s", p.lacks)
 	}
 	err = notify.Supported()
 	if err == nil && (s.flags.boundary == "proxy" || s.flags.boundary == "none") {
@@ -76,8 +117,12 @@ func (s *session) planBPF(refuse bool) (kernelPlan, error) {
 	switch {
 	case herr == nil && (s.flags.boundary == "auto" || s.flags.boundary == "namespace"):
 		p := kernelPlan{power: kernelDetect, helper: true, required: s.flags.bpf == "detect", words: detectWords + ", by " + path}
-		if refuse {
-			p.lacks = "the helper refuses nothing"
+		if refuse && s.flags.bpf != "detect" {
+			if err := helperRefuses(); err == nil {
+				p.power, p.required, p.words = kernelBlock, true, s.blockWords()+", by "+path
+			} else {
+				p.lacks = "the helper cannot refuse: " + err.Error()
+			}
 		}
 		return p, nil
 	case err != nil && herr != nil:
@@ -95,19 +140,25 @@ func (s *session) planDetector(refuse bool, why string) (kernelPlan, error) {
 	case why != "":
 		return kernelPlan{lacks: why, words: "kernel: off, " + why}, nil
 	case s.flags.bpf == "detect":
-		return kernelPlan{power: kernelDetect, required: true, lacks: "--bpf detect", words: detectWords}, nil
+		return kernelPlan{power: kernelDetect, required: true, lacks: "--bpf detect", words: detectWords, prepared: s.prepare(bpf.Options{})}, nil
 	case !refuse:
-		return kernelPlan{power: kernelDetect, words: detectWords}, nil
+		return kernelPlan{power: kernelDetect, words: detectWords, prepared: s.prepare(bpf.Options{})}, nil
 	}
-	// Whether the kernel refuses is found out by trying, with nothing to look for.
-	d, err := bpf.OpenDetector(bpf.Options{PIDNamespace: ownPIDNamespace(), Refuse: true})
-	if err == nil {
-		return kernelPlan{power: kernelBlock, required: true, words: "kernel: block. What holds a known value fails with EPERM before a byte is out"}, d.Close()
+	// Whether the kernel refuses is found out by trying.
+	ready := s.prepare(s.refuseOptions())
+	<-ready.done
+	switch {
+	case ready.err == nil:
+		return kernelPlan{power: kernelBlock, required: true, words: s.blockWords(), prepared: ready}, nil
+	case !errors.Is(ready.err, bpf.ErrNotSupported):
+		return kernelPlan{}, ready.err
 	}
-	if !errors.Is(err, bpf.ErrNotSupported) {
-		return kernelPlan{}, err
-	}
-	return kernelPlan{power: kernelDetect, lacks: err.Error(), words: detectWords + ". It cannot refuse: " + err.Error()}, nil
+	return kernelPlan{power: kernelDetect, lacks: ready.err.Error(), words: detectWords + ". It cannot refuse: " + ready.err.Error(), prepared: s.prepare(bpf.Options{})}, nil
+}
+
+// refuseOptions are those of a detector that refuses.
+func (s *session) refuseOptions() bpf.Options {
+	return bpf.Options{Refuse: true, Strict: s.flags.bpfStrict}
 }
 
 // kernelWords says what a session that runs has.
@@ -140,6 +191,15 @@ func (s *session) writes() *supervisor.Writes {
 	}
 }
 
+const blockWords = "kernel: block. What holds a known value fails with EPERM before a byte is out"
+
+func (s *session) blockWords() string {
+	if s.flags.bpfStrict {
+		return blockWords + "; and so does what cannot be searched whole"
+	}
+	return blockWords
+}
+
 const detectWords = "kernel: detect. Values in what the session's processes write are found and reported (BPF tracepoint), not stopped"
 
 // kernel is bpf's detector as the supervisor's Kernel, for one start of a
@@ -165,13 +225,25 @@ type detector struct {
 	close func() error
 }
 
-// openDetector is the one in this process.
-func openDetector(o bpf.Options, ns helperAsk) (detector, error) {
-	var err error
-	if o.Needles, err = ns.needles(); err != nil {
+// openDetector is the one in this process: of what was prepared, where there is a namespace.
+func openDetector(o bpf.Options, ready *prepared, ns helperAsk) (detector, error) {
+	needles, err := ns.needles()
+	if err != nil {
 		return detector{}, err
 	}
-	d, err := bpf.OpenDetector(o)
+	var p *bpf.Prepared
+	if o.PIDNamespace != 0 {
+		if p, err = ready.take(); err != nil {
+			return detector{}, err
+		}
+	}
+	var d *bpf.Detector
+	if p != nil {
+		d, err = p.Watch(o.PIDNamespace, needles)
+	} else {
+		o.Needles = needles
+		d, err = bpf.OpenDetector(o)
+	}
 	if err != nil {
 		return detector{}, err
 	}
@@ -242,7 +314,10 @@ func (k *kernel) needles() (ns helperAsk, owners []owner, short, more int) {
 func (k *kernel) Attach(pid int, own bool) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	o := bpf.Options{Refuse: k.power == kernelBlock}
+	var o bpf.Options
+	if k.power == kernelBlock {
+		o = k.s.refuseOptions()
+	}
 	var err error
 	if own {
 		o.PIDNamespace, err = pidNamespace(pid)
@@ -252,9 +327,10 @@ func (k *kernel) Attach(pid int, own bool) error {
 	if err == nil {
 		ns, owners, short, more := k.needles()
 		if k.s.inKernel.helper {
+			ns.Refuse, ns.Strict = o.Refuse, o.Strict
 			k.d, err = openHelper(pid, ns)
 		} else {
-			k.d, err = openDetector(o, ns)
+			k.d, err = openDetector(o, k.s.inKernel.prepared, ns)
 		}
 		clear(ns.Bytes)
 		k.owners[1], k.open = owners, err == nil
@@ -322,7 +398,7 @@ func (k *kernel) Read() (supervisor.Find, error) {
 			Origin: guard.Origin{Channel: e.Channel, PID: e.PID, Exe: cmp.Or(e.Exe, e.Comm), Method: e.Syscall, Path: e.Path},
 			Offset: e.Offset, Length: e.Length, At: e.At,
 		},
-		Refused: e.Refused, FD: e.FD, Device: e.Device, Inode: e.Inode, Peer: e.Peer,
+		Refused: e.Refused, TID: e.TID, Call: e.Call, FD: e.FD, Device: e.Device, Inode: e.Inode, Peer: e.Peer,
 	}
 	if int(e.Needle) >= len(owners) {
 		return f, fmt.Errorf("the kernel found needle %d of %d", e.Needle, len(owners))

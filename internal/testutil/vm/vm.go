@@ -14,10 +14,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -28,9 +31,12 @@ type Options struct {
 	Init    string   // path of a static program; it must end by printing what Exit finds, and power off
 	Args    []string // of the program, without white space
 	Modules []string // paths of kernel modules, which are put into /modules for the program to load
-	Cmdline string   // more for the kernel, for instance "lsm=lockdown,bpf"
-	Memory  int      // MiB; 0: 1024
-	CPUs    int      // 0: 2
+	// Files of this machine to be there too, by their path inside. What a dynamic
+	// program needs comes by Programs.
+	Files   map[string]string
+	Cmdline string // more for the kernel, for instance "lsm=lockdown,bpf"
+	Memory  int    // MiB; 0: 1024
+	CPUs    int    // 0: 2
 }
 
 var (
@@ -77,7 +83,12 @@ func Run(ctx context.Context, o Options) (string, error) {
 	initrd := filepath.Join(dir, "initrd")
 	modules := map[string][]byte{}
 	for _, m := range o.Modules {
-		if modules[filepath.Base(m)], err = os.ReadFile(m); err != nil {
+		if modules["modules/"+filepath.Base(m)], err = os.ReadFile(m); err != nil {
+			return "", err
+		}
+	}
+	for inside, here := range o.Files {
+		if modules[inside], err = os.ReadFile(here); err != nil {
 			return "", err
 		}
 	}
@@ -117,10 +128,35 @@ func Exit(console string) (int, error) {
 	return strconv.Atoi(m[1])
 }
 
+// Programs adds programs of this machine, found by PATH, to files (see
+// Options.Files), each with the libraries that ldd names. Without one of them it is exec.ErrNotFound.
+func Programs(files map[string]string, names ...string) error {
+	for _, name := range names {
+		at, err := exec.LookPath(name)
+		if err != nil {
+			return err
+		}
+		if at, err = filepath.EvalSymlinks(at); err != nil {
+			return err
+		}
+		files["/usr/bin/"+name] = at
+		libraries, err := exec.Command("ldd", at).Output()
+		if err != nil {
+			continue // a static program, or a script
+		}
+		for f := range strings.FieldsSeq(string(libraries)) {
+			if strings.HasPrefix(f, "/") {
+				files[f] = f
+			}
+		}
+	}
+	return nil
+}
+
 // archive is a cpio file in the "newc" format that the kernel unpacks
 // (Documentation/driver-api/early-userspace/buffer-format.rst): folders to mount
 // on, a console, modules, and /init.
-func archive(init []byte, modules map[string][]byte) []byte {
+func archive(init []byte, files map[string][]byte) []byte {
 	var b bytes.Buffer
 	ino := 0
 	add := func(name string, mode, major, minor uint32, data []byte) {
@@ -137,12 +173,23 @@ func archive(init []byte, modules map[string][]byte) []byte {
 			b.WriteByte(0)
 		}
 	}
+	made := map[string]bool{".": true}
+	var folder func(name string)
+	folder = func(name string) {
+		if !made[name] {
+			folder(path.Dir(name))
+			made[name] = true
+			add(name, 0o040755, 0, 0, nil)
+		}
+	}
 	for _, d := range []string{"dev", "proc", "sys", "tmp", "modules"} {
-		add(d, 0o040755, 0, 0, nil)
+		folder(d)
 	}
 	add("dev/console", 0o020600, 5, 1, nil)
-	for name, data := range modules {
-		add("modules/"+name, 0o100644, 0, 0, data)
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		inside := strings.TrimPrefix(name, "/")
+		folder(path.Dir(inside))
+		add(inside, 0o100755, 0, 0, files[name])
 	}
 	add("init", 0o100755, 0, 0, init)
 	add("TRAILER!!!", 0, 0, 0, nil)
