@@ -11,26 +11,35 @@ import (
 // is not here is denied under every scope.
 var covers = map[string][]string{
 	"use":         nil, // every action of actions but token:mint
-	"read":        {"read", "http:read", "repo:read", "db:read"},
-	"write":       {"read", "write", "http:read", "http:write", "repo:read", "repo:push", "db:read", "db:write", "db:query"},
+	"read":        {"read", "http:read", "repo:read", "db:read", "s3:get", "s3:list"},
+	"write":       {"read", "write", "http:read", "http:write", "repo:read", "repo:push", "db:read", "db:write", "db:query", "s3:get", "s3:list", "s3:put", "s3:delete"},
 	"repo:read":   {"repo:read"},
 	"repo:push":   {"repo:read", "repo:push"},
 	"http:read":   {"http:read"},
 	"http:write":  {"http:write"},
 	"db:read":     {"db:read"},
 	"db:write":    {"db:write", "db:query", "db:read"},
+	"s3:read":     {"s3:get", "s3:list"},
+	"s3:write":    {"s3:get", "s3:list", "s3:put", "s3:delete"},
+	"s3:get":      {"s3:get"},
+	"s3:list":     {"s3:list"},
+	"s3:put":      {"s3:put"},
+	"s3:delete":   {"s3:delete"},
+	"aws:use":     {"aws:use"}, // everything of AWS that is neither an object of S3 nor gives out credentials
 	"token:login": {"token:login"},
 	"token:mint":  {"token:mint"},
 	"db:query":    {"db:query", "db:read"}, // a statement that nobody classified, and so also one that reads
 }
 
-const verbs = "read, write, repo:read, repo:push, http:read, http:write, db:read, db:write, db:query, token:login, token:mint or use (anything but token:mint)"
+const verbs = "read, write, repo:read, repo:push, http:read, http:write, db:read, db:write, db:query, s3:read, s3:write, s3:get, s3:list, s3:put, s3:delete, aws:use, token:login, token:mint or use (anything but token:mint)"
 
 // actions are the actions that a Use may have.
 var actions = map[string]bool{
 	"read": true, "write": true, "use": true,
 	"http:read": true, "http:write": true, "repo:read": true, "repo:push": true,
 	"db:read": true, "db:write": true, "db:query": true,
+	"s3:get": true, "s3:list": true, "s3:put": true, "s3:delete": true, // their resource is BUCKET/KEY
+	"aws:use": true, // its resource is SERVICE/Operation
 	"ssh:connect": true, "exec:run": true, // by themselves only under "use"
 	"token:login": true, // asks a token endpoint for tokens
 	"token:mint":  true, // makes a credential that outlives the session: never under "use"

@@ -116,9 +116,16 @@ func Kinds() []Kind {
 			In: []guard.Position{auth}, Formats: []Format{{Prefix: "dckr_pat_", Alphabet: b64url}, {Prefix: "dckr_oat_", Alphabet: b64url}}},
 		// What an issuer gave to a login in a session; its hosts are the issuer's.
 		{Name: "oauth", Title: "token of a login", In: []guard.Position{auth}},
-		// An AWS secret key signs and is never sent. It has no hosts, so that
-		// no header carries it anywhere.
-		{Name: "aws", Title: "AWS secret access key", Env: "AWS_SECRET_ACCESS_KEY"},
+		// An AWS secret key signs and is never sent, so that all of the domain may be its
+		// hosts: package broker/aws has no header carry it, and leaves out names that are
+		// given to customers. Its user is the access key id.
+		{Name: kindAWS, Title: "AWS secret access key (--user is its access key id)", Env: "AWS_SECRET_ACCESS_KEY", Hosts: []string{"*.amazonaws.com", "*.api.aws"}},
+		// A service account's key signs too: for access tokens, which guard asks for.
+		{Name: kindGCP, Title: "Google Cloud service account key (JSON)", Hosts: []string{"*.googleapis.com"}},
+		// The client secret goes to the token endpoint alone; what that gives out is kept.
+		{Name: "azure-app", Title: "Azure application's client secret", Env: "AZURE_CLIENT_SECRET", Hosts: []string{"login.microsoftonline.com"},
+			In: []guard.Position{{Place: "form", Name: "client_secret"}, {Place: "basic"}}},
+		{Name: "kube", Title: "Kubernetes bearer token", In: []guard.Position{auth}},
 		{Name: "postgres", Title: "PostgreSQL password or URL", Env: "PGPASSWORD", In: frame,
 			Schemes: []string{"postgres", "postgresql"}, URLEnv: "DATABASE_URL", Port: "5432"},
 		{Name: "mysql", Title: "MySQL password or URL", Env: "MYSQL_PWD", In: frame,
@@ -186,6 +193,9 @@ func all(b []byte, alphabet string) bool {
 func defaults(kind string, plain []byte) guard.Credential {
 	k, _ := KindByName(kind)
 	c := guard.Credential{Hosts: k.Hosts, Env: k.Env, In: k.In, User: k.User}
+	if user, _ := keyFile(kind, plain); user != "" {
+		c.User = user
+	}
 	u, ok := splitURL(plain)
 	if !ok || !slices.Contains(k.Schemes, strings.ToLower(string(plain[:u.scheme]))) {
 		return c

@@ -397,6 +397,14 @@ func (v *Vault) Values(context string) ([]guard.Value, error) {
 				add(id, c, dec)
 			}
 		}
+		if c != guard.Placeholder {
+			for _, k := range []string{kindAWS, kindGCP} {
+				_, secrets := keyFile(k, p)
+				for _, s := range secrets {
+					add(id, c, s)
+				}
+			}
+		}
 		add(id, c, p)
 	}
 	err := v.each(context, func(seg *segment, ck []byte) error {
