@@ -8,24 +8,24 @@ func (k *checker) starts(row, from, to int, pane bool, out []int) []int {
 	if l == nil {
 		return out
 	}
+	is := l.read().is
 	cuts := 0
-	for c := max(from, 0); c < min(to, len(l.c)); c++ {
-		x := l.c[c]
-		if x.r == 0 || x.r == half || edge(x) {
+	for c := max(from, 0); c < min(to, len(is)); c++ {
+		x := is[c]
+		if x&(isHalf|isEdge) != 0 {
 			continue
 		}
 		if c == 0 {
 			out = append(out, c)
 			continue
 		}
-		before := l.c[c-1]
-		isCut := x.seq != before.seq+1
+		before := is[c-1]
 		switch {
-		case edge(before):
-			if !pane || isCut || c == 1 || border(before.r) || edge(l.c[c-2]) {
+		case before&isEdge != 0:
+			if !pane || x&isCut != 0 || c == 1 || before&isBorder != 0 || is[c-2]&isEdge != 0 {
 				out = append(out, c)
 			}
-		case isCut:
+		case x&isCut != 0:
 			if cuts++; cuts <= maxCuts {
 				out = append(out, c)
 			}
@@ -40,24 +40,23 @@ func (k *checker) ends(row, from, to int, pane bool, out []int) []int {
 	if l == nil {
 		return out
 	}
+	is := l.read().is
 	cuts := 0
-	for c := max(from, 1); c <= min(to, len(l.c)); c++ {
-		x := l.c[c-1]
-		if x.r == 0 || edge(x) {
+	for c := max(from, 1); c <= min(to, len(is)); c++ {
+		if is[c-1]&isEdge != 0 {
 			continue
 		}
-		if c == len(l.c) {
+		if c == len(is) {
 			out = append(out, c)
 			continue
 		}
-		next := l.c[c]
-		isCut := next.seq != x.seq+1
+		next := is[c]
 		switch {
-		case edge(next):
-			if !pane || isCut || c+1 == len(l.c) || border(next.r) || edge(l.c[c+1]) {
+		case next&isEdge != 0:
+			if !pane || next&isCut != 0 || c+1 == len(is) || next&isBorder != 0 || is[c+1]&isEdge != 0 {
 				out = append(out, c)
 			}
-		case isCut && next.r != half:
+		case next&isCut != 0:
 			if cuts++; cuts <= maxCuts {
 				out = append(out, c)
 			}
@@ -72,36 +71,38 @@ const maxCuts = 24
 
 func (k *checker) isStart(row, col int) bool {
 	l := k.rows[row]
-	if l == nil || col >= len(l.c) || edge(l.c[col]) || l.c[col].r == half {
-		return false
-	}
-	return col == 0 || edge(l.c[col-1]) || cut(l, col)
+	return l != nil && l.read().begins(col)
 }
 
 // isEnd says that text ends before column col.
 func (k *checker) isEnd(row, col int) bool {
 	l := k.rows[row]
-	if l == nil || col <= 0 || col > len(l.c) || edge(l.c[col-1]) {
-		return false
-	}
-	return col == len(l.c) || edge(l.c[col]) || cut(l, col)
+	return l != nil && l.read().endsBefore(col)
+}
+
+// isEdge says that a cell is an edge; what is not there is blank.
+func (k *checker) isEdge(row, col int) bool {
+	l := k.rows[row]
+	return l == nil || l.read().edge(col)
 }
 
 // end is where the text at col ends: at an edge, or, fine, at a cut.
 func (k *checker) end(row, col int, fine bool) int {
-	l := k.rows[row]
-	c := col + 1
-	for c < len(l.c) && !edge(l.c[c]) && !(fine && cut(l, c)) {
-		c++
+	t := k.rows[row].read()
+	switch {
+	case col >= len(t.ends):
+		return col + 1
+	case fine:
+		return int(t.fine[col])
 	}
-	return c
+	return int(t.ends[col])
 }
 
 // begin is where the text that ends before col begins.
 func (k *checker) begin(row, col int) int {
-	l := k.rows[row]
+	t := k.rows[row].read()
 	c := col - 1
-	for c > 0 && !edge(l.c[c-1]) {
+	for c > 0 && !t.edge(c-1) {
 		c--
 	}
 	return c
@@ -120,15 +121,15 @@ func (k *checker) chain(row, col int, fine bool) {
 // or between borders, may read as, where columns [l, r) of row have a part in it.
 func (k *checker) blocks(row, l, r int) {
 	lo := l
-	for lo > 0 && !edge(k.rows[row].at(lo-1)) {
+	for lo > 0 && !k.isEdge(row, lo-1) {
 		lo--
 	}
 	if lo > 0 { // what became an edge has a part in it as well
-		for lo--; lo > 0 && !edge(k.rows[row].at(lo-1)); lo-- {
+		for lo--; lo > 0 && !k.isEdge(row, lo-1); lo-- {
 		}
 	}
 	hi := r + 1
-	for hi < k.m.cols && !edge(k.rows[row].at(hi)) {
+	for hi < k.m.cols && !k.isEdge(row, hi) {
 		hi++
 	}
 	here := k.starts(row, lo, hi, false, k.bounds[0][:0])
@@ -172,11 +173,8 @@ func (k *checker) blocks(row, l, r int) {
 }
 
 func (k *checker) paneStart(row, c int) bool {
-	l := k.rows[row]
-	if c < 2 || !edge(l.c[c-1]) || border(l.c[c-1].r) || edge(l.c[c-2]) {
-		return true
-	}
-	return cut(l, c)
+	is := k.rows[row].read().is
+	return c < 2 || is[c-1]&isEdge == 0 || is[c-1]&isBorder != 0 || is[c-2]&isEdge != 0 || is[c]&isCut != 0
 }
 
 // pair adds columns [b, up) of row and what is below them in column c.
@@ -191,7 +189,7 @@ func (k *checker) pair(row, b, up, c int, fine bool) {
 		k.add(row, max(b, up-reach), up)
 		k.chain(row+1, c, true)
 		if len(k.buf)-start == n {
-			k.buf, k.pos = k.buf[:start], k.pos[:start]
+			k.undo(start)
 			return
 		}
 		k.next(start)
@@ -206,15 +204,18 @@ func (k *checker) column(row, c int, fine bool) {
 		top--
 	}
 	alone := top == row && (row+1 >= len(k.rows) || !k.isStart(row+1, c))
-	for _, f := range [2]bool{false, true} {
-		if alone {
-			break // it is in the row's text
-		}
-		start := len(k.buf)
-		k.chain(top, c, f)
+	if !alone { // else it is in the row's text
+		start, spans := len(k.buf), len(k.spans)
+		k.chain(top, c, false)
 		k.next(start)
-		if !fine && top == row {
-			break
+		if fine || top < row {
+			again := len(k.buf)
+			more := len(k.spans)
+			k.chain(top, c, true)
+			k.next(again)
+			if k.twice(start, again, spans, more) {
+				k.undo(again)
+			}
 		}
 	}
 	// A column with an edge on the right as well: its first row begins anywhere.
@@ -226,6 +227,23 @@ func (k *checker) column(row, c int, fine bool) {
 		done[i] = e
 		k.block(row, c, e)
 	}
+}
+
+// twice says that the text that began at byte b and span bs is that of the same cells
+// as the one before it, that began at a and as.
+func (k *checker) twice(a, b, as, bs int) bool {
+	x, y := k.spans[as:bs], k.spans[bs:]
+	if len(k.buf)-b != b-a || len(x) != len(y) {
+		return false
+	}
+	for i := range x {
+		if y[i].at -= b - a; x[i] != y[i] {
+			y[i].at += b - a
+			return false
+		}
+		y[i].at += b - a
+	}
+	return true
 }
 
 func (k *checker) above(row, c int) int {
@@ -264,7 +282,7 @@ func (k *checker) block(row, c, e int) {
 
 func (k *checker) filled(row, l, r int) bool {
 	for c := l; c < r; c++ {
-		if edge(k.rows[row].at(c)) {
+		if k.isEdge(row, c) {
 			return false
 		}
 	}

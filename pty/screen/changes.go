@@ -74,7 +74,7 @@ func (k *checker) erases(m *model, x rect, keep bool) {
 		k.view = append(k.view[:0], m.all...)
 		k.orig = append(k.orig[:0], make([]origin, len(k.view))...)
 		k.rows, k.from, k.over.row = k.view, k.orig, -1
-		n := ln.clone()
+		n := ln.clone() // which has no reading yet
 		for c := x.l; c < min(x.r, len(n.c)); c++ {
 			if !keep || n.c[c].f&protected == 0 {
 				n.c[c] = cell{}

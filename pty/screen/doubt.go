@@ -239,6 +239,7 @@ func (g grid) fit(rows, cols, _ int) grid {
 }
 
 func (l *line) cut(cols int) {
+	l.touch()
 	if len(l.c) > cols {
 		blankHalf(l.c, cols)
 		l.c = l.c[:cols:cols]
@@ -343,6 +344,7 @@ func (m *model) hesitate() {
 	if ln := m.lines()[m.cur.row]; m.cur.col < len(ln.c) {
 		m.seq += 2
 		ln.c[m.cur.col].seq = m.seq
+		ln.touch()
 	}
 }
 

@@ -14,6 +14,14 @@ const reach = 600
 // place is a cell of a view: row -1 stands between two texts.
 type place struct{ row, col int32 }
 
+// span is a stretch of the texts: from a byte of them on, columns of a row from
+// one on, or, alone, one column; row -1 as for place.
+type span struct {
+	at       int
+	row, col int32
+	alone    bool
+}
+
 // checker looks for values in what the screen is about to be.
 type checker struct {
 	find  Find
@@ -30,7 +38,8 @@ type checker struct {
 	}
 
 	buf     []byte
-	pos     []place
+	spans   []span   // what buf is made of
+	pos     []place  // of each byte of buf, once something was found
 	bounds  [4][]int // reused
 	moments []moment // of the texts, the first of them
 	row     int      // of the segment, in the view
@@ -62,17 +71,6 @@ type segment struct {
 	mask     []bool // by column
 }
 
-func edge(c cell) bool { return c.r != half && (c.blank() || border(c.r)) }
-
-// cut says that l's cells before and at col were not printed in one go.
-func cut(l *line, col int) bool {
-	if col <= 0 {
-		return true
-	}
-	a, b := l.at(col-1), l.at(col)
-	return b.r != half && b.seq != a.seq+1
-}
-
 func (k *checker) cell(row, col int) cell {
 	if o := &k.over; row == o.row && col >= o.from && col < o.to {
 		return o.cells[col-o.from]
@@ -82,6 +80,27 @@ func (k *checker) cell(row, col int) cell {
 
 // add appends the text of columns [l, r) of a row.
 func (k *checker) add(row, l, r int) {
+	if l >= r {
+		return
+	}
+	if k.over.row == row {
+		k.addOver(row, l, r)
+		return
+	}
+	k.spans = append(k.spans, span{len(k.buf), int32(row), int32(l), false})
+	n := 0
+	if ln := k.rows[row]; ln != nil && l < len(ln.c) {
+		t := ln.read()
+		n = min(r, len(ln.c))
+		k.buf = append(k.buf, t.text[t.off[l]:t.off[n]]...)
+	}
+	for n = max(n, l); n < r; n++ {
+		k.buf = append(k.buf, ' ')
+	}
+}
+
+// addOver does the same for the row that is being drawn.
+func (k *checker) addOver(row, l, r int) {
 	for c := l; c < r; c++ {
 		x := k.cell(row, c)
 		n := len(k.buf)
@@ -95,10 +114,56 @@ func (k *checker) add(row, l, r int) {
 		default:
 			k.buf = utf8.AppendRune(k.buf, x.r)
 		}
-		for ; n < len(k.buf); n++ {
-			k.pos = append(k.pos, place{int32(row), int32(c)})
+		k.spans = append(k.spans, span{n, int32(row), int32(c), true})
+	}
+}
+
+// places works out pos from spans, before anything is masked.
+func (k *checker) places() {
+	k.pos = k.pos[:0]
+	for i, s := range k.spans {
+		to := len(k.buf)
+		if i+1 < len(k.spans) {
+			to = k.spans[i+1].at
+		}
+		col := s.col
+		for n := s.at; n < to; col++ {
+			end := to
+			if !s.alone {
+				end = n + k.size(int(s.row), int(col))
+			}
+			for ; n < end; n++ {
+				k.pos = append(k.pos, place{s.row, col})
+			}
 		}
 	}
+}
+
+// size is how many bytes of text a cell is.
+func (k *checker) size(row, col int) int {
+	switch r := k.rows[row].at(col).r; {
+	case r == half:
+		return 0
+	case r == 0:
+		return 1
+	default:
+		return len(utf8.AppendRune(nil, r))
+	}
+}
+
+// undo takes back what was added from a byte of the texts on.
+func (k *checker) undo(from int) {
+	k.buf = k.buf[:from]
+	n := len(k.spans)
+	for n > 0 && k.spans[n-1].at >= from {
+		n--
+	}
+	k.spans = k.spans[:n]
+}
+
+// clear forgets the texts.
+func (k *checker) clear() {
+	k.buf, k.spans, k.moments = k.buf[:0], k.spans[:0], k.moments[:0]
 }
 
 // apart stands between two texts: no form of a value has it, and no search takes
@@ -109,10 +174,11 @@ const apart = '\f'
 // taken back.
 func (k *checker) next(from int) {
 	if len(k.buf)-from < shortest {
-		k.buf, k.pos = k.buf[:from], k.pos[:from]
+		k.undo(from)
 		return
 	}
-	k.buf, k.pos = append(k.buf, apart), append(k.pos, place{-1, -1})
+	k.spans = append(k.spans, span{len(k.buf), -1, -1, true})
+	k.buf = append(k.buf, apart)
 }
 
 // shortest is the length of the shortest needle.
@@ -159,6 +225,15 @@ func (k *checker) text(row, l, r int) {
 		if on && k.rows[i].wrapped && to > 0 && k.cell(i, to-1).r == 0 {
 			to-- // a wide character did not fit
 		}
+		if !on && i != k.over.row {
+			used := 0
+			if k.rows[i] != nil {
+				used = k.rows[i].read().used
+			}
+			if to > used {
+				to = max(used, from)
+			}
+		}
 		for ; !on && to > from && k.cell(i, to-1).r <= ' ' && k.cell(i, to-1).r != half; to-- {
 		}
 		k.add(i, from, to)
@@ -173,10 +248,11 @@ func (k *checker) text(row, l, r int) {
 	k.next(start)
 }
 
-// between adds what the row reads as while the segment is drawn over older text.
-func (k *checker) between(row int) {
+// between adds what the row reads as while the segment is drawn over older text,
+// of which the first that is different is in column l.
+func (k *checker) between(row, l int) {
 	s := k.seg
-	for c := s.from; c+1 < s.to; c++ {
+	for c := max(s.from, l); c+1 < s.to; c++ {
 		o, n := s.old[c+1-s.from], s.ln.at(c+1)
 		if n.r == half || o.blank() || o.r == n.r {
 			continue
@@ -214,10 +290,14 @@ type moment struct{ end, from int }
 // hits looks for values in the texts so far, and masks what it finds.
 func (k *checker) hits() (found bool) {
 	if len(k.buf) < shortest {
-		k.buf, k.pos, k.moments = k.buf[:0], k.pos[:0], k.moments[:0]
+		k.clear()
 		return false
 	}
-	for _, h := range k.find(k.buf) {
+	hits := k.find(k.buf)
+	if len(hits) > 0 {
+		k.places()
+	}
+	for _, h := range hits {
 		if h.Start < 0 || h.End > len(k.pos) || h.Start >= h.End {
 			continue
 		}
@@ -231,7 +311,7 @@ func (k *checker) hits() (found bool) {
 		found = k.hit(h) || found
 		k.over.row = -1
 	}
-	k.buf, k.pos, k.moments = k.buf[:0], k.pos[:0], k.moments[:0]
+	k.clear()
 	return found
 }
 
@@ -271,6 +351,7 @@ func (k *checker) hit(h Hit) bool {
 			k.mask(ln, col)
 			if v := k.rows[p.row]; v != ln && ln.c[col].r == '*' {
 				v.c[p.col].r = '*'
+				v.touch()
 			}
 		} else {
 			ln.c[col].f |= passed
@@ -324,6 +405,7 @@ func (k *checker) mask(ln *line, col int) {
 		k.m.last, k.m.lastW = append(k.m.last[:0], '*'), 1
 		k.m.lastCol += n - 1
 	}
+	ln.touch()
 	for i := col; i < col+n; i++ {
 		x := &ln.c[i]
 		if inSeg {
@@ -344,9 +426,9 @@ const again = 16
 // look checks columns [l, r) of a row of the view.
 func (k *checker) look(row, l, r int) {
 	for range again {
-		k.buf, k.pos, k.moments = k.buf[:0], k.pos[:0], k.moments[:0]
+		k.clear()
 		if k.seg != nil && r-l > 1 {
-			k.between(row)
+			k.between(row, l)
 		}
 		k.text(row, l, r)
 		k.blocks(row, l, r)
@@ -361,16 +443,53 @@ func (k *checker) printed(row int, s *segment) {
 	k.rows, k.from, k.seg = k.m.all, nil, s
 	k.over.row = -1
 	k.row = row + k.m.hist
-	same := true
-	for i, o := range s.old {
-		same = same && s.ln.c[s.from+i].r == o.r
-	}
-	if same { // a program drew what was there
+	from, to := s.changed()
+	if from >= to { // a program drew what was there
 		k.seg = nil
 		return
 	}
-	k.look(row+k.m.hist, s.from, s.to)
+	if !k.fixed { // what was found may be there still
+		from, to = s.from, s.to
+	}
+	k.look(row+k.m.hist, from, to)
 	k.seg = nil
+}
+
+// changed returns the columns from the first to the last that read differently
+// since s was printed: which have another character or, where any has that, come
+// apart from the cell before them where they did not, or the other way round.
+func (s *segment) changed() (from, to int) {
+	c, n := s.ln.c, len(s.old)
+	first, last := n, -1
+	for i := range s.old {
+		if c[s.from+i].r != s.old[i].r {
+			first, last = min(first, i), i
+		}
+	}
+	if last < 0 {
+		return 0, 0
+	}
+	if s.old[0].r == half || s.to < len(c) && s.old[n-1].w == 2 { // cells beside it changed too
+		return s.from, s.to
+	}
+	apart := func(x cell, seq uint32) bool { return x.r != half && x.seq != seq+1 }
+	for i := range n {
+		old, now := uint32(0), uint32(0)
+		switch {
+		case i > 0:
+			old, now = s.old[i-1].seq, c[s.from+i-1].seq
+		case s.from > 0:
+			old = c[s.from-1].seq
+			now = old
+		}
+		if apart(s.old[i], old) != apart(c[s.from+i], now) {
+			first, last = min(first, i), max(last, i)
+		}
+	}
+	if s.to < len(c) && apart(c[s.to], s.old[n-1].seq) != apart(c[s.to], c[s.to-1].seq) {
+		last = n - 1
+	}
+	return s.from + first, s.from + last + 1
 }
 
 // judged asks what is to be done about h, and remembers the strictest answer.

@@ -23,6 +23,8 @@ type line struct {
 	c       []cell // nil: blank
 	wrapped bool   // the text goes on in the next row
 	short   bool   // of double width: half as many cells
+	known   bool   // reading is of the cells as they are
+	reading reading
 }
 
 // at returns a cell; what is not there is blank.
@@ -33,7 +35,9 @@ func (l *line) at(col int) cell {
 	return l.c[col]
 }
 
+// need returns at least cols cells, to be changed.
 func (l *line) need(cols int) []cell {
+	l.touch()
 	if len(l.c) < cols {
 		c := make([]cell, cols)
 		copy(c, l.c)
@@ -44,6 +48,7 @@ func (l *line) need(cols int) []cell {
 
 func (l *line) reset() {
 	clear(l.c)
+	l.touch()
 	l.wrapped, l.short = false, false
 }
 
@@ -358,6 +363,7 @@ func (m *model) erase(row, l, r int, keep bool) {
 	if len(ln.c) == 0 || l >= r {
 		return
 	}
+	ln.touch()
 	c := ln.c
 	r = min(r, len(c))
 	if l < r {

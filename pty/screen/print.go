@@ -142,6 +142,7 @@ func (pr *printer) put(r rune, w int, b []byte) {
 // cells writes a character at the cursor.
 func (pr *printer) cells(r rune, w int) {
 	m, c := pr.m, pr.seg.ln.c
+	pr.seg.ln.touch()
 	col := m.cur.col
 	pr.seg.old = append(pr.seg.old, c[col:col+w]...)
 	blankHalf(c, col)

@@ -1,0 +1,114 @@
+package screen
+
+import "unicode/utf8"
+
+// reading is what the checker wants to know of a line, worked out once after each
+// change of it.
+type reading struct {
+	text []byte   // its characters in UTF-8, blanks for blank cells
+	off  []uint16 // by column, and after the last: where in text it begins
+	ends []uint16 // by column: the column after it before which its text ends at an edge
+	fine []uint16 // the same, at an edge or a cut
+	is   []uint8  // by column: flags
+	used int      // columns, without what is blank or a control at the end
+}
+
+const (
+	isEdge   = 1 << iota // a blank or a border
+	isBorder             // drawn between panes
+	isCut                // not printed in one go with the cell before
+	isHalf               // the second cell of a wide character
+)
+
+// kind is the flags of a cell, but for isCut.
+func (c cell) kind() uint8 {
+	switch {
+	case c.r == half:
+		return isHalf
+	case c.blank():
+		return isEdge
+	case border(c.r):
+		return isEdge | isBorder
+	}
+	return 0
+}
+
+// read returns the reading of l. It is valid until l changes; whoever changes
+// cells calls touch.
+func (l *line) read() *reading {
+	if l.known {
+		return &l.reading
+	}
+	t, n := &l.reading, len(l.c)
+	if cap(t.off) <= n {
+		u := make([]uint16, 3*n+1)
+		t.off, t.ends, t.fine = u[:0:n+1], u[n+1:n+1:2*n+1], u[2*n+1:2*n+1]
+		b := make([]byte, 3*n)
+		t.is, t.text = b[:0:n], b[n:n:3*n]
+	}
+	t.off, t.ends, t.fine, t.is, t.text = t.off[:n+1], t.ends[:n], t.fine[:n], t.is[:n], t.text[:0]
+	t.used = 0
+	var last uint32
+	for i := range l.c {
+		c := &l.c[i]
+		t.off[i] = uint16(len(t.text))
+		var is uint8
+		switch {
+		case c.r > ' ' && c.r < utf8.RuneSelf:
+			t.text = append(t.text, byte(c.r))
+			if t.used = i + 1; c.r == '|' {
+				is = isEdge | isBorder
+			}
+		case c.r == 0:
+			t.text = append(t.text, ' ')
+			is = isEdge
+		case c.r == half:
+			t.used = i + 1
+			is = isHalf
+		default:
+			t.text = utf8.AppendRune(t.text, c.r)
+			if is = c.kind(); c.r > ' ' {
+				t.used = i + 1
+			}
+		}
+		if (i == 0 || c.seq != last+1) && is != isHalf {
+			is |= isCut
+		}
+		last = c.seq
+		t.is[i] = is
+	}
+	t.off[n] = uint16(len(t.text))
+	edge, cut := uint16(n), uint16(n)
+	for i := n - 1; i >= 0; i-- {
+		t.ends[i], t.fine[i] = edge, cut
+		switch is := t.is[i]; {
+		case is&isEdge != 0:
+			edge, cut = uint16(i), uint16(i)
+		case is&isCut != 0:
+			cut = uint16(i)
+		}
+	}
+	l.known = true
+	return t
+}
+
+// touch says that cells of l change.
+func (l *line) touch() { l.known = false }
+
+// edge says that column col is one; what is not there is blank.
+func (t *reading) edge(col int) bool { return col >= len(t.is) || t.is[col]&isEdge != 0 }
+
+func (t *reading) begins(col int) bool {
+	if col >= len(t.is) || t.is[col]&(isEdge|isHalf) != 0 {
+		return false
+	}
+	return col == 0 || t.is[col-1]&isEdge != 0 || t.is[col]&isCut != 0
+}
+
+// endsBefore says that text ends before column col.
+func (t *reading) endsBefore(col int) bool {
+	if col <= 0 || col > len(t.is) || t.is[col-1]&isEdge != 0 {
+		return false
+	}
+	return col == len(t.is) || t.is[col]&(isEdge|isCut) != 0
+}
