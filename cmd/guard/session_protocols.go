@@ -23,6 +23,7 @@ func (s *session) protocols(line *broker.Line, egress *broker.Egress, roots *x50
 	s.mu.Unlock()
 	return []protocol{
 		{"postgres", 5432, s.pg.Serve},
+		{"mysql", 3306, s.mysqlHandler(line, egress, roots).Serve},
 	}
 }
 
