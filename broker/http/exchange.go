@@ -224,6 +224,10 @@ func (x *exchange) cause(err error) error {
 	if errors.As(err, &r) {
 		return err
 	}
+	var d *Refused
+	if x.signing != nil && errors.As(err, &d) {
+		return x.signing.refusal(d)
+	}
 	if s, ok := x.body.(*filtered); ok {
 		if stopped := s.stopped.Load(); stopped != nil {
 			return stopped.error

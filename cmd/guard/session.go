@@ -71,6 +71,7 @@ type session struct {
 	procs       processes
 	prints      map[guard.SecretID]string // fingerprints
 	logins      *logins
+	cloud       clouds
 	alarmed     map[string]bool             // uses of decoys that the user was told of
 	scrubbers   map[string]*matcher.Matcher // what replies are looked through for, by the versions in it
 	kernel      *kernel                     // that searches writes; nil: none

@@ -58,6 +58,10 @@ func (s *session) serve(ctx context.Context, sb *sandbox.Sandbox, front net.List
 		Pins: pins, ClientCerts: s.flags.clientCerts,
 	}
 	cfg.Issuing = s.issuing()
+	cfg.Creds = s.swapped
+	sign, endSigning := s.signing(egress, roots, line.Decide)
+	defer endSigning()
+	cfg.Sign = sign
 	if front != nil {
 		cfg.Token = s.token
 	}

@@ -222,6 +222,10 @@ func (s *session) config(boundary string, proxy string) (sandbox.Config, error) 
 			env.set(c.Env, c.Placeholder)
 		}
 	}
+	keyFiles, err := s.showClouds(env, boundary)
+	if err != nil {
+		return sandbox.Config{}, err
+	}
 	env.set("GUARD_SESSION", s.info.ID)
 	for _, kv := range s.flags.env {
 		k, v, _ := strings.Cut(kv, "=")
@@ -235,6 +239,7 @@ func (s *session) config(boundary string, proxy string) (sandbox.Config, error) 
 		Argv: argv, Env: env.vars, Dir: s.dir, Home: s.home, Writable: shared, Hidden: s.hidden, Files: slices.Clone(s.files), Sockets: s.sockets,
 		HostPorts: s.flags.hostPorts, Boundary: boundary,
 	}
+	c.Files = append(c.Files, keyFiles...)
 	if boundary == "namespace" {
 		c.Files = append(c.Files, sandbox.File{Path: caFile, Content: s.bundle, Mode: 0o444})
 		for _, p := range rootFiles {
