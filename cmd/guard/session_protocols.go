@@ -24,6 +24,7 @@ func (s *session) protocols(line *broker.Line, egress *broker.Egress, roots *x50
 	return []protocol{
 		{"postgres", 5432, s.pg.Serve},
 		{"mysql", 3306, s.mysqlHandler(line, egress, roots).Serve},
+		{"redis", 6379, s.redisHandler(line, egress, roots).Serve},
 	}
 }
 
