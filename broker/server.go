@@ -43,6 +43,9 @@ type Server struct {
 	// Egress and Open serve opaque connections; nil refuses them.
 	Egress *Egress
 	Open   guard.OpenFilter
+	// Watch looks on at an opaque connection: what it returns is used in the place
+	// of up; optional.
+	Watch func(up net.Conn, host string, port int) net.Conn
 	// Quiet is how long a client of a listed opaque port may say nothing before
 	// the server is given the first word; 300 ms where it is 0.
 	Quiet time.Duration
@@ -192,6 +195,9 @@ func (s *Server) opaque(ctx context.Context, c net.Conn, host string, port int) 
 	up, err := s.Egress.Dial(ctx, host, port)
 	if err != nil {
 		return
+	}
+	if s.Watch != nil {
+		up = s.Watch(up, host, port)
 	}
 	defer up.Close()
 	pid, exe := Process(c)

@@ -185,6 +185,10 @@ func (p *Policy) Use(u guard.Use) guard.Decision {
 	if name == "" || !actions[u.Action] {
 		return refuse(id, "action", "guard does not know this action, and denies what it does not know", "guard policy explain "+orName(name)+" ACTION")
 	}
+	if strings.HasPrefix(u.Credential.Kind, "ssh-") != strings.HasPrefix(u.Action, "ssh:") && u.Action != "exec:run" {
+		return refuse(id, "credential kind", "a private key signs for SSH and git in guard's agent, and is sent nowhere; other credentials sign nothing",
+			"use ssh or git with the agent of the session (ssh-add -L)")
+	}
 	if p.deny[name] {
 		return refuse(id, "flag --deny", fmt.Sprintf("%s is denied in this session by --deny %s, which wins over --allow", name, name),
 			"ask the user to leave out --deny "+name)
@@ -271,6 +275,11 @@ func expiry(id guard.SecretID, u guard.Use) (guard.Decision, bool) {
 // runs outside the session goes to none.
 func (p *Policy) host(id guard.SecretID, u guard.Use) (guard.Decision, bool) {
 	if u.Channel == guard.ChannelExec && u.Action == "exec:run" {
+		if u.Host == "" {
+			return guard.Decision{}, true
+		}
+	} else if u.Channel == guard.ChannelSSH && (u.Action == "ssh:sign" || u.Action == "ssh:certify") {
+		// What is signed goes to whoever looks at it; a login by the certificate is a use of its own.
 		if u.Host == "" {
 			return guard.Decision{}, true
 		}

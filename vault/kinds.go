@@ -132,6 +132,9 @@ func Kinds() []Kind {
 			Schemes: []string{"mysql", "mariadb"}, URLEnv: "DATABASE_URL", Port: "3306"},
 		{Name: "redis", Title: "Redis password or URL", Env: "REDISCLI_AUTH", In: frame,
 			Schemes: []string{"redis", "rediss"}, URLEnv: "REDIS_URL", Port: "6379"},
+		// Private keys sign in guard's agent and are never sent: like those of AWS they are in no header.
+		{Name: kindSSHKey, Title: "SSH private key (ssh-agent in sessions)"},
+		{Name: kindSSHCA, Title: "SSH certificate authority for users (short-lived certificates in sessions)"},
 	}
 }
 
@@ -151,6 +154,9 @@ func GuessKind(s guard.Secret) string { return guessKind(s.Reveal()) }
 func guessKind(plain []byte) string {
 	if k, _, ok := match(plain); ok {
 		return k.Name
+	}
+	if bytes.HasPrefix(plain, []byte("-----BEGIN OPENSSH PRIVATE KEY-----")) {
+		return kindSSHKey
 	}
 	if scheme, _, ok := bytes.Cut(plain, []byte("://")); ok {
 		for _, k := range Kinds() {

@@ -89,6 +89,9 @@ func (v *Vault) set(c guard.Credential, s guard.Secret, issued *Issued) (guard.C
 				e.Meta = merge(e.Meta, c, plain)
 			}
 		}
+		if err := checkKind(c.Name, e.Meta.Kind, plain); err != nil {
+			return err
+		}
 		e.Meta.Updated = now()
 		if cur := e.version(0); cur != nil {
 			old, err := v.value(e, cur, ck)

@@ -87,6 +87,9 @@ func (v *Vault) Propose(context, name string, s guard.Secret) (guard.SecretID, e
 		if e.Meta.Decoy {
 			return fmt.Errorf("propose a version of %q: %w", name, ErrDecoy)
 		}
+		if err := checkKind(name, e.Meta.Kind, plain); err != nil {
+			return err
+		}
 		id = e.Meta.ID()
 		for i := range e.Versions {
 			ver := &e.Versions[i]

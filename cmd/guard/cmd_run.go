@@ -34,7 +34,8 @@ var runCommand = command{
 type runFlags struct {
 	allow, deny, allowHosts, modelHosts, publish, resolve, ca, env, share []string
 	logins                                                                []string
-	clientCerts, pins                                                     []string
+	clientCerts, pins, sshKnownHosts                                      []string
+	sshSource                                                             string
 	hostPorts                                                             []int
 	task, context, profile, onLeak, egress, approve, boundary             string
 	bpfStrict                                                             bool
@@ -60,6 +61,8 @@ func (o *runFlags) add(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.ca, "ca", nil, "file of further roots that upstreams may be certified by (repeatable)")
 	f.StringArrayVar(&o.clientCerts, "client-cert", nil, "name of a credential that holds a certificate and its key (PEM): shown to its hosts when they ask, if it is allowed (repeatable)")
 	f.StringArrayVar(&o.pins, "pin", nil, "HOST=sha256//BASE64, a public key one of which HOST's certificates must have (repeatable)")
+	f.StringArrayVar(&o.sshKnownHosts, "ssh-known-hosts", nil, "file of the SSH host keys that keys may log in to, instead of your own known_hosts (repeatable; /etc/ssh/ssh_known_hosts counts too)")
+	f.StringVar(&o.sshSource, "ssh-source-address", "", "ADDRESS[/BITS],... from which the session's SSH certificates are good (credentials of kind ssh-ca)")
 	f.BoolVar(&o.noRotate, "no-rotate", false, "do not replace a credential that leaked")
 	f.StringVar(&o.approve, "approve", "deny", "what happens to what nothing allows: deny; ask and queue are not built yet and refused")
 	f.StringVar(&o.boundary, "boundary", "auto", "auto, namespace, landlock, proxy or none")

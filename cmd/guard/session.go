@@ -72,6 +72,7 @@ type session struct {
 	prints      map[guard.SecretID]string // fingerprints
 	logins      *logins
 	cloud       clouds
+	sshTold     int                         // refusals of the ssh agent, likewise
 	alarmed     map[string]bool             // uses of decoys that the user was told of
 	scrubbers   map[string]*matcher.Matcher // what replies are looked through for, by the versions in it
 	kernel      *kernel                     // that searches writes; nil: none
@@ -114,6 +115,9 @@ func (a *app) newSession(o runFlags, argv []string) (_ *session, err error) {
 		s.publish = append(s.publish, v)
 	}
 	if _, err := lookPath(argv[0]); err != nil {
+		return nil, err
+	}
+	if err := s.checkSSH(); err != nil {
 		return nil, err
 	}
 	if s.vault, err = a.openVault(); err != nil {

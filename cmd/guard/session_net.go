@@ -81,6 +81,11 @@ func (s *session) serve(ctx context.Context, sb *sandbox.Sandbox, front net.List
 	s.speaks = s.protocols(line, egress, roots)
 	server.Handlers = s.handlers()
 
+	keys := s.sshAgent(line)
+	if keys != nil {
+		server.Watch = s.watchSSH(keys)
+	}
+
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup
@@ -106,8 +111,11 @@ func (s *session) serve(ctx context.Context, sb *sandbox.Sandbox, front net.List
 	if sb.DNSUDP != nil {
 		part("dns", func(ctx context.Context) error { return names.Serve(ctx, sb.DNSUDP, sb.DNSTCP) })
 	}
+	if l := sb.Unix[sshSocket]; keys != nil && l != nil {
+		part("ssh agent", func(ctx context.Context) error { return keys.Serve(ctx, l) })
+	}
 	for port, l := range sb.HostPort {
-		part("host port", func(ctx context.Context) error { return s.serveHostPort(ctx, l, port) })
+		part("host port", func(ctx context.Context) error { return s.serveHostPort(ctx, l, port, server.Watch) })
 	}
 	for _, p := range s.publish {
 		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(p.host)))
@@ -157,7 +165,7 @@ func (c proxyConn) Dst() netip.AddrPort {
 func (c proxyConn) NetConn() net.Conn { return c.Conn }
 
 // serveHostPort connects the session to a service on the host's loopback.
-func (s *session) serveHostPort(ctx context.Context, l net.Listener, port int) error {
+func (s *session) serveHostPort(ctx context.Context, l net.Listener, port int, watch func(up net.Conn, host string, port int) net.Conn) error {
 	for _, host := range loopbackNames {
 		if h := s.handlers()[net.JoinHostPort(host, strconv.Itoa(port))]; h != nil {
 			return serveConns(ctx, l, func(ctx context.Context, c net.Conn) { h(ctx, c, host, port) })
@@ -168,6 +176,9 @@ func (s *session) serveHostPort(ctx context.Context, l net.Listener, port int) e
 		up, err := d.DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 		if err != nil {
 			return
+		}
+		if watch != nil {
+			up = watch(up, "localhost", port)
 		}
 		defer up.Close()
 		_ = broker.Pipe(ctx, c, up, s.line.Open(guard.Origin{Channel: guard.ChannelSocket, Source: "broker", Host: "localhost", Port: port}))

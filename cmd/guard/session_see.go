@@ -227,6 +227,7 @@ func (s *session) config(boundary string, proxy string) (sandbox.Config, error) 
 		return sandbox.Config{}, err
 	}
 	env.set("GUARD_SESSION", s.info.ID)
+	s.showAgent(env, boundary)
 	for _, kv := range s.flags.env {
 		k, v, _ := strings.Cut(kv, "=")
 		if b := s.conceal.bytes([]byte(v)); b != nil {
@@ -246,6 +247,9 @@ func (s *session) config(boundary string, proxy string) (sandbox.Config, error) 
 			if real, err := filepath.EvalSymlinks(p); err == nil && real == p {
 				c.Files = append(c.Files, sandbox.File{Path: p, Content: s.bundle, Mode: 0o444})
 			}
+		}
+		if err := s.addSSH(&c, shared); err != nil {
+			return c, err
 		}
 		c.Files = append(c.Files, javaFiles(s.bundle, s.app.getenv("JAVA_HOME"))...)
 		c.HomeUpper = filepath.Join(s.app.home(), "homes", strings.ReplaceAll(s.info.Context, "/", "@"))

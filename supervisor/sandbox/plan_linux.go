@@ -17,7 +17,7 @@ import (
 func plan(c Config, uid, gid int) (initConfig, []string, error) {
 	p := initConfig{
 		Agent: agentConfig{Argv: c.Argv, Env: c.Env, Dir: c.Dir, NoZeroCopy: c.NoZeroCopy},
-		Files: slices.Clone(c.Files), HostPorts: c.HostPorts, TTY: c.TTY, Rows: c.Rows, Cols: c.Cols, UID: uid, GID: gid,
+		Files: slices.Clone(c.Files), HostPorts: c.HostPorts, Unix: c.Unix, TTY: c.TTY, Rows: c.Rows, Cols: c.Cols, UID: uid, GID: gid,
 	}
 	var notes []string
 	if len(c.Argv) == 0 {
@@ -25,6 +25,11 @@ func plan(c Config, uid, gid int) (initConfig, []string, error) {
 	}
 	if len(c.HostPorts) > 128 {
 		return p, nil, fmt.Errorf("%d host ports: the limit is 128", len(c.HostPorts))
+	}
+	for _, path := range c.Unix {
+		if path != filepath.Clean(path) || path == "/run" || !within(path, "/run") || len(path) > 100 {
+			return p, nil, fmt.Errorf("socket %q: want a short path below /run, which a session has for itself", path)
+		}
 	}
 	for _, port := range c.HostPorts {
 		if port < 1 || port > 65535 || port == 53 || port == ProxyPort {

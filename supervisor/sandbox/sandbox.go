@@ -72,6 +72,10 @@ type Config struct {
 	HomeUpper string
 
 	HostPorts []int // ports of 127.0.0.1 inside whose connections are handed over by Sandbox.HostPort
+	// Unix are paths inside of sockets whose connections are handed over by
+	// Sandbox.Unix, below /run, which the session has for itself. The tiers below
+	// Contained have none.
+	Unix []string
 
 	TTY        bool   // give the agent a terminal of its own
 	Rows, Cols uint16 // its first size; 0: 24 by 80
@@ -165,11 +169,13 @@ type Sandbox struct {
 
 	// TCP gets every TCP connection that the agent makes to anything but
 	// 127.0.0.0/8 and ::1, and those to ProxyPort; what it accepts is a *Conn.
-	// Nil in tiers below Contained, as are DNSUDP, DNSTCP and HostPort.
+	// Nil in tiers below Contained, as are DNSUDP, DNSTCP, HostPort and Unix.
 	TCP      net.Listener
 	DNSUDP   net.PacketConn
 	DNSTCP   net.Listener
 	HostPort map[int]net.Listener
+	// Unix has a listener for each of Config.Unix; what it accepts is a *UnixConn.
+	Unix map[string]net.Listener
 
 	PTY *os.File // the terminal's master side; nil without Config.TTY
 

@@ -85,6 +85,11 @@ func (sb *Sandbox) adopt(names []string, fds []int) error {
 			}
 			n, _ := strconv.Atoi(port)
 			sb.HostPort[n] = &listener{l, sb.s}
+		case strings.HasPrefix(name, unixPrefix):
+			if sb.Unix == nil {
+				sb.Unix = map[string]net.Listener{}
+			}
+			sb.Unix[strings.TrimPrefix(name, unixPrefix)] = &unixListener{l, sb.s}
 		case name == "dnstcp":
 			sb.DNSTCP = &listener{l, sb.s}
 		case name == "tcp":

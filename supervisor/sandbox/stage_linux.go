@@ -50,6 +50,7 @@ type initConfig struct {
 	Same                       []int // by file: 1 + the index of an earlier one with the same content and mode; 0: none
 	Home, HomeUpper            string
 	HostPorts                  []int
+	Unix                       []string
 	Given                      []bool // which of the agent's descriptors 0 to 2 the caller gave
 	TTY                        bool
 	Rows, Cols                 uint16
@@ -201,6 +202,13 @@ func (in *inner) prepare(trees map[string]int) ([]int, *failure) {
 		in.notes = append(t.notes, r.s.notes...)
 		for i, name := range r.s.names {
 			give(name, r.s.fds[i])
+		}
+		for _, path := range in.c.Unix {
+			fd, err := listenUnix(path)
+			if err != nil {
+				return nil, failed("listen on "+path+" inside", err)
+			}
+			give(unixPrefix+path, fd)
 		}
 	}
 	if in.tty != nil {

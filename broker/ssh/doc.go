@@ -1,0 +1,69 @@
+// Package ssh is an ssh-agent whose keys never leave guard: it speaks
+// draft-ietf-sshm-ssh-agent on a socket inside the session, and signs with keys
+// of the vault what it can prove to be a login at one of their hosts.
+//
+// # What is signed
+//
+// A request's data is parsed to its last byte, and is one of two things:
+//
+//	userauth   string session id, byte 50, string user, string "ssh-connection",
+//	           string method, bool true, string algorithm, string key[, string host key]
+//	           (RFC 4252, section 7; the host key in publickey-hostbound-v00@openssh.com)
+//	signature  "SSHSIG", string namespace, string reserved, string hash, string digest
+//	           (OpenSSH's PROTOCOL.sshsig), where the namespace is "git"
+//
+// Everything else is refused, so that the agent is no oracle for other
+// protocols that sign with such keys (TLS, JWT, other namespaces of SSHSIG).
+//
+// # Where a login goes
+//
+// The session id is the exchange hash of a key exchange, and the server signs it
+// with its host key. Whoever has that signature has proof of the host, whatever the network
+// in between did: the hash holds the host key, so that a signature made for one
+// connection is worth nothing on another. The proof comes in one of two ways:
+//
+//   - session-bind@openssh.com (PROTOCOL.agent; OpenSSH since 8.9): the client sends it.
+//     One for a connection to the agent, not for forwarding. Any other makes the
+//     connection useless: OpenSSH's client goes on when its bind is refused.
+//   - From the wire (Agent.Watch): the session's connections go through the broker, and
+//     a server's host key and signature are in its first key exchange, which is
+//     not encrypted. The hash itself is in no packet, but in the data to be
+//     signed, and only the right one fits the signature. So dropbear, libssh2, Go's and old
+//     OpenSSH's clients are bound as well, as long as the connection is open and guard
+//     has seen its beginning.
+//
+// The host key has to be in the user's known_hosts (KnownHosts) under the name of
+// one of the credential's hosts: names and ports, hashed names, patterns, @revoked,
+// and @cert-authority with host certificates. Names are tried in this order: those of open
+// connections with this key, the credential's own, those in known_hosts. A key that
+// is only known for another host is refused by policy for that host.
+//
+// The user in the data must be the credential's, where it has one (several:
+// separated by commas).
+//
+// # What is not served
+//
+// Adding, removing and locking keys; forwarded agents, with everything that comes
+// by them; SHA-1 signatures; DSA. A frame is 256 KiB at most, a connection is closed when
+// one takes longer than 30 s to come, and there are 256 connections at a time.
+//
+// # Certificates
+//
+// Of a credential of kind ssh-ca the value is a certificate authority's key, and
+// the agent offers a key pair of its own, which is in memory only, with a
+// certificate: principals are the credential's user, it is valid from a minute ago
+// for 5 minutes on, and permits a terminal but no forwarding. It is made anew when
+// 2 minutes are left.
+//
+// # What does not hold
+//
+// What goes over the connection is encrypted between the client and the server, so
+// that guard cannot search it: a login is leave to do what the server allows this
+// user. A client that forwards the agent without saying so (dropbear, OpenSSH before 8.9)
+// lets the remote side ask for git signatures and for logins of connections that are open
+// in this session, but for no login from there to elsewhere. A git signature is over a digest:
+// what is signed is not known. Parsed keys are overwritten after each signature as far as
+// Go's libraries let one reach them.
+//
+// Goroutines: Serve starts one for each connection and waits for all.
+package ssh
