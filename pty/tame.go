@@ -2,6 +2,8 @@ package pty
 
 import (
 	"bytes"
+	"encoding/binary"
+	"math/bits"
 	"strconv"
 	"strings"
 	"time"
@@ -119,6 +121,8 @@ func (t *tame) plain(p []byte) int {
 	for i := 0; i < len(p); i++ {
 		b := p[i]
 		switch {
+		case b < 0x80 && ordinary[b]:
+			i += ordinaries(p[i+1:])
 		case ordinary[b]:
 		case b == 0x1b:
 			n := harmless(p[i:])
@@ -142,6 +146,21 @@ var ordinary = func() (is [256]bool) {
 	}
 	return is
 }()
+
+// ordinaries is how many bytes p begins with that are ASCII and neither ENQ nor ESC,
+// at least: eight are looked at together.
+func ordinaries(p []byte) (n int) {
+	const ones, high = 0x0101010101010101, 0x8080808080808080
+	for ; len(p)-n >= 8; n += 8 {
+		x := binary.LittleEndian.Uint64(p[n:])
+		enq, esc := x^0x05*ones, x^0x1b*ones
+		// A bit is set for each byte that is 0, if no higher byte of x is ASCII's end.
+		if m := (x | (enq-ones)&^enq | (esc-ones)&^esc) & high; m != 0 {
+			return n + bits.TrailingZeros64(m)/8
+		}
+	}
+	return n
+}
 
 // harmless returns the length of the control sequence that p starts with, if it
 // is whole, short, and of those that most output is full of: colours, and moving

@@ -2,6 +2,7 @@ package pty
 
 import (
 	"bytes"
+	"math/rand/v2"
 	"os"
 	"strings"
 	"testing"
@@ -187,4 +188,26 @@ func FuzzTame(f *testing.F) {
 			t.Errorf("grew: %q, %q", whole, again)
 		}
 	})
+}
+
+// What is passed over eight bytes at a time is what is passed over one by one.
+func TestOrdinaries(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	some := []byte("abc 0\r\n\x04\x05\x06\x1a\x1b\x1c\x7f\x80\x85\x9b\xc2\xff")
+	for range 20000 {
+		p := make([]byte, r.IntN(40))
+		for i := range p {
+			if p[i] = some[r.IntN(5)]; r.IntN(9) == 0 {
+				p[i] = some[r.IntN(len(some))]
+			}
+		}
+		n := ordinaries(p)
+		want := bytes.IndexFunc(append(bytes.Clone(p), 0x1b), func(c rune) bool { return c == 5 || c == 0x1b || c >= 0x80 })
+		if want >= len(p)&^7 { // the rest is looked at one by one
+			want = len(p) &^ 7
+		}
+		if n != want {
+			t.Fatalf("%q: %d, want %d", p, n, want)
+		}
+	}
 }
