@@ -108,13 +108,15 @@ func classifyGo(dst [][classCount]uint64, p []byte, t *tables) {
 
 // classes says where in b[from:to] bytes of each class are.
 type classes struct {
-	from, to int
-	w        [][classCount]uint64 // a bit for each byte from b[from] on
-	any      [classCount]uint64   // all elements of w, ored
-	found    [classCount]found
-	whole    bool     // runs are listed:
-	runs     [][2]int // where in b those of classDigit64 begin and end
-	next64   int      // the one to look at first
+	from, to             int
+	w                    [][classCount]uint64 // a bit for each byte from b[from] on
+	any                  [classCount]uint64   // all elements of w, ored
+	found                [classCount]found
+	whole                bool     // runs are listed:
+	runs                 [][2]int // where in b those of classDigit64 begin and end
+	next64               int      // the one to look at first
+	planes               []planes // of the run from planesFrom to planesTo, and one that shows nothing
+	planesFrom, planesTo int
 }
 
 // shortRun is how many bytes a run has that is looked for at all.
@@ -123,7 +125,7 @@ const shortRun = 15
 // of looks at b[from:to].
 func (m *classes) of(b []byte, from, to int) {
 	n := to - from
-	m.from, m.to, m.found, m.whole = from, to, [classCount]found{}, false
+	m.from, m.to, m.found, m.whole, m.planesTo = from, to, [classCount]found{}, false, -1
 	blocks := (n + 63) / 64
 	if cap(m.w) < blocks {
 		m.w = make([][classCount]uint64, blocks)

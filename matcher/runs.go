@@ -3,7 +3,6 @@ package matcher
 import (
 	"bytes"
 	"encoding/binary"
-	"math/bits"
 	"slices"
 )
 
@@ -16,6 +15,7 @@ type alphabetOf struct {
 	class class
 	value [256]int8 // of a character, or -1
 	skip  encoding  // what the literals of the alphabet are made of
+	roll  rolls
 }
 
 func newAlphabet(name string, bits, lanes, group int, c class, skip encoding, digits ...string) alphabetOf {
@@ -28,6 +28,7 @@ func newAlphabet(name string, bits, lanes, group int, c class, skip encoding, di
 			a.value[d[i]] = int8(i)
 		}
 	}
+	a.roll = newRolls(&a)
 	return a
 }
 
@@ -79,6 +80,13 @@ type bitRun struct {
 	line   int    // characters in this line
 	after  int    // foldLF: blanks after the break
 	lean   bool   // what it is made of was decoded
+	next   int64  // where in the stream what was decoded ends
+	asleep bool   // nothing is decoded; see doze.go
+	awake  int    // characters that were decoded since that was asked,
+	piece  int    // and after how many it is asked
+	look   text   // the last characters of the run, without line breaks
+	seen   int    // look.b[:seen] was looked at
+	planes []planes
 }
 
 func newBitRun(a *alphabetOf, depth int, as string) *bitRun {
@@ -126,7 +134,7 @@ func (r *bitRun) write(set *set, prev, s *text, from, to int, m *classes, hits [
 				before, at = s, from
 			}
 			r.start()
-			r.push(before, at-r.pend, at)
+			hits = r.push(set, before, at-r.pend, at, hits)
 		} else if end == to {
 			r.pend += end - from
 			r.peek(set, prev, s, to)
@@ -145,7 +153,7 @@ func (r *bitRun) write(set *set, prev, s *text, from, to int, m *classes, hits [
 			}
 		case foldText:
 			end := r.extent(b, i, to, m)
-			r.push(s, i, end)
+			hits = r.push(set, s, i, end, hits)
 			if i = end; i == to {
 				break
 			}
@@ -172,18 +180,21 @@ func (r *bitRun) write(set *set, prev, s *text, from, to int, m *classes, hits [
 				i++
 			case r.valid(c):
 				r.state, r.line = foldText, 0
-				r.join(s, i)
-				i++
 			default:
 				hits = r.end(set, s.raw(i), hits)
 			}
 		}
 	}
-	if r.state != foldIdle {
+	if r.state != foldIdle && r.asleep {
+		r.glance(set)
+	}
+	if r.state != foldIdle && !r.asleep {
 		for _, l := range r.lanes {
 			hits = l.flush(set, hits)
 		}
 		r.hold = r.partial(set)
+	} else if r.state != foldIdle {
+		r.dozed(set)
 	} else if r.pend > 0 {
 		r.peek(set, prev, s, to)
 	}
@@ -200,7 +211,16 @@ func (r *bitRun) seek(set *set, s *text, i, to, least int, m *classes) int {
 			break
 		}
 		stop := m.end(r.a.class, j)
-		for j+least <= stop {
+		first, sparse := j, r.a.bits == 5 && stop-j > 2*least
+		for asked := -1; j+least <= stop; {
+			if sparse && j > asked {
+				// Not before where so many of the alphabet are in a row.
+				at := m.sparse(b, first, stop, j, r.a == &lower32)
+				if j = max(j, at); j+least > stop {
+					break
+				}
+				asked = at + dozeBlock
+			}
 			// Look at the last character that a run would need first, and backwards.
 			k := j + least - 1
 			for k >= j && r.valid(b[k]) {
@@ -212,13 +232,15 @@ func (r *bitRun) seek(set *set, s *text, i, to, least int, m *classes) int {
 			}
 			end := r.extent(b, j, stop, m)
 			wrapped := end-j >= wrapFrom && end < to && (b[end] == '\n' || b[end] == '\r')
-			if end == to || wrapped || end-j > maxNeedle || r.promises(set, b[j:end]) {
+			if end == to || wrapped || end-j > maxNeedle || r.mayPromise(set, b[j:end]) {
 				return j
 			}
 			j = end
 		}
 		if i = stop; stop == to {
-			i = j
+			if i = j; sparse {
+				i = max(first, stop-least)
+			}
 			break
 		}
 	}
@@ -233,123 +255,31 @@ func (r *bitRun) seek(set *set, s *text, i, to, least int, m *classes) int {
 	return to
 }
 
-// promises says that in what b stands for there may be something to find: two
-// strings of 4 bytes in a row, as in every 8 bytes of a needle, text that is to
-// be decoded again, or something compressed.
-func (r *bitRun) promises(set *set, b []byte) bool {
-	if r.a.bits == 6 && !set.high && len(b) <= 64 && !mayBeText64(b) && !r.packed(b) {
-		return false
-	}
-	var room [maxNeedle*6/8 + 16]byte
-	p := room[:0]
-	acc, n := uint64(0), 0
-	for _, c := range b {
-		acc, n = acc<<r.a.bits|uint64(r.a.value[c]), n+r.a.bits
-		if n >= 8 {
-			n -= 8
-			p = append(p, byte(acc>>n))
-		}
-	}
-	p = append(p, byte(acc<<(8-n)))
-	p = append(p, room[len(room)-8:]...) // zero
-	for k := range r.a.lanes {
-		off := k * r.a.bits
-		at, shift := off/8, uint(off%8)
-		n := at + (len(b)*r.a.bits-off)/8
-		text := 0
-		for j := at; j+gram < n; j += gram {
-			w := binary.BigEndian.Uint64(p[j:]) << shift
-			if w&0x8080808080000000 != 0 {
-				if text = 0; !set.high {
-					continue
-				}
-			} else if text++; text >= 4 && r.lanes[k].depth > 0 {
-				return true
-			}
-			x := bits.ReverseBytes64(w)
-			if set.gate.has(uint32(x)) && set.gate.has(uint32(x>>8)) {
-				return true
-			}
-		}
-		if n-at >= magicBytes {
-			var head [magicBytes]byte
-			w := binary.BigEndian.Uint64(p[at:]) << shift
-			binary.BigEndian.PutUint32(head[:], uint32(w>>32))
-			if isMagic(head[:]) == decoded {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// text64 are the characters of base64 that the first, the second or the third one
-// of 4 may be where what they stand for is ASCII.
-var text64 = func() (t [256]uint8) {
-	for c, v := range base64Alphabet.value {
-		if v >= 0 {
-			t[c] = uint8(^v>>5&1) | uint8(^v>>3&1)<<1 | uint8(^v>>1&1)<<2
-		}
-	}
-	return t
-}()
-
-// mayBeText64 says whether b has 8 characters of base64 in a row that stand for 6
-// bytes of ASCII, as any 8 such bytes have wherever they begin.
-func mayBeText64(b []byte) bool {
-	var first, second, third uint64
-	for i, c := range b {
-		x := uint64(text64[c])
-		first |= (x & 1) << i
-		second |= (x >> 1 & 1) << i
-		third |= (x >> 2) << i
-	}
-	y := first & (second >> 1) & (third >> 2)
-	return y&(y>>4) != 0
-}
-
-// packed says whether something compressed may begin in one of the lanes of b,
-// base64, by its first two characters.
-func (r *bitRun) packed(b []byte) bool {
-	if r.lanes[0].depth == 0 {
-		return false
-	}
-	for k := range min(r.a.lanes, len(b)-1) {
-		switch next := b[k+1]; b[k] {
-		case 'H': // 1f 8b
-			if next == '4' {
-				return true
-			}
-		case 'K': // 28 b5
-			if next == 'L' {
-				return true
-			}
-		case 'U': // "PK"
-			if next == 'E' {
-				return true
-			}
-		case 'e': // 78 01, 5e, 9c, da
-			if next == 'A' || next == 'F' || next == 'J' || next == 'N' {
-				return true
-			}
-		}
-	}
-	return false
-}
-
 func (r *bitRun) start() {
-	r.state, r.line, r.acc = foldText, 0, 0
+	r.restart()
+	r.look.reset()
+	r.state, r.line, r.piece, r.seen = foldText, 0, dozeFirst, 0
+}
+
+// restart begins to decode with the next character.
+func (r *bitRun) restart() {
+	r.acc, r.awake, r.asleep, r.next = 0, 0, false, -1
 	for k := range r.bits {
 		r.bits[k], r.broken[k] = -k*r.a.bits, false
 	}
 }
 
-// push decodes s.b[i:j], all of the alphabet.
-func (r *bitRun) push(s *text, i, j int) {
+// decode decodes s.b[i:j], all of the alphabet.
+func (r *bitRun) decode(s *text, i, j int) {
 	if i >= j {
 		return
 	}
-	r.line += j - i
+	if r.next >= 0 && s.raw(i) != r.next { // after a line break
+		for k := range r.broken {
+			r.broken[k] = true
+		}
+	}
+	r.next = s.end(j - 1)
 	b, group := s.b, r.a.group
 	for ; i < j && (r.lean || !r.smooth()); i++ {
 		r.one(s, i)
@@ -461,17 +391,11 @@ func (r *bitRun) one(s *text, i int) {
 	}
 }
 
-// join goes on with s.b[i] after a line break.
-func (r *bitRun) join(s *text, i int) {
-	for k := range r.broken {
-		r.broken[k] = true
-	}
-	r.one(s, i)
-	r.line = 1
-}
-
 // end is for a run that has ended, before offset end of the stream.
 func (r *bitRun) end(set *set, end int64, hits []Hit) []Hit {
+	if r.asleep {
+		r.glance(set)
+	}
 	for _, l := range r.lanes {
 		hits = l.flush(set, hits)
 		hits = l.close(set, end, hits)
@@ -488,49 +412,21 @@ func (r *bitRun) finish(set *set, end int64, hits []Hit) []Hit {
 }
 
 func (r *bitRun) reset() {
-	r.state, r.pend, r.hold = foldIdle, 0, -1
+	r.state, r.pend, r.hold, r.asleep = foldIdle, 0, -1, false
 	for _, l := range r.lanes {
 		l.restart()
 	}
 }
 
-// peek decodes what is too short so far, to know what to hold back.
+// peek looks at what is too short so far, to know what to hold back.
 func (r *bitRun) peek(set *set, prev, s *text, to int) {
-	pend := r.pend
-	r.start()
-	n := 0
-	if n = pend - to; n > 0 { // it began before s
-		r.push(prev, len(prev.b)-n, len(prev.b))
+	r.look.reset()
+	n := r.pend - to // so many began before s
+	if n > 0 {
+		r.look.add(prev, len(prev.b)-n, len(prev.b), 0)
 	}
-	r.push(s, to-pend+max(n, 0), to)
-	const far = int64(^uint64(0) >> 1)
-	hold := far
-	if at := r.partial(set); at >= 0 {
-		hold = at
-	}
-	for _, l := range r.lanes {
-		l.held = set.begin.hold(l.b)
-		if l.held > 0 {
-			hold = min(hold, l.raw(len(l.b)-l.held))
-		}
-		if l.depth > 0 && len(l.b) > 0 {
-			if isMagic(l.b) != no {
-				hold = min(hold, l.raw(0))
-			}
-			k := len(l.b)
-			for k > 0 && isText(l.b[k-1]) {
-				k--
-			}
-			if k < len(l.b) {
-				hold = min(hold, l.raw(k))
-			}
-		}
-		l.clear()
-	}
-	r.state, r.pend, r.hold = foldIdle, pend, -1
-	if hold != far {
-		r.hold = hold
-	}
+	r.look.add(s, max(0, to-r.pend), to, 0)
+	r.hold = r.waits(set, &r.look, 0, len(r.look.b), true)
 }
 
 // partial is where the first byte begins that a needle may begin with, or a lane
@@ -565,6 +461,9 @@ func (r *bitRun) safe(to int64) int64 {
 	if r.hold >= 0 {
 		to = min(to, r.hold)
 	}
+	if r.asleep {
+		return to
+	}
 	for _, l := range r.lanes {
 		to = l.safe(to)
 	}
@@ -575,6 +474,9 @@ func (r *bitRun) adopt(set *set, hits []Hit) []Hit {
 	if r.state == foldIdle {
 		return hits
 	}
+	if r.asleep {
+		r.wake(0)
+	}
 	for _, l := range r.lanes {
 		hits = l.adopt(set, hits)
 	}
@@ -584,6 +486,9 @@ func (r *bitRun) adopt(set *set, hits []Hit) []Hit {
 func (r *bitRun) wipe() {
 	r.reset()
 	r.acc = 0
+	clear(r.look.b[:cap(r.look.b)])
+	r.look.reset()
+	clear(r.planes[:cap(r.planes)])
 	for _, l := range r.lanes {
 		l.erase()
 	}

@@ -24,6 +24,7 @@ type set struct {
 	short   int       // and the shortest one, without the canary
 	first   [256]bool // bytes that needles begin with
 	high    bool      // a needle is not all ASCII
+	odd     bool      // a needle is not seen by what it begins with: see isOdd
 	bytes   int       // of all needles
 	main    *layer
 	delta   *layer // nil: nothing was added
@@ -92,6 +93,7 @@ func (s *set) take(e *entry) {
 		s.longest = max(s.longest, len(n.b))
 		if len(s.entries) > 0 {
 			s.first[n.b[0]] = true
+			s.odd = s.odd || isOdd(n.b)
 			s.high = s.high || slices.ContainsFunc(n.b, func(c byte) bool { return c >= 0x80 })
 			if s.short == 0 || len(n.b) < s.short {
 				s.short = len(n.b)
@@ -107,7 +109,7 @@ func (s *set) take(e *entry) {
 // what there is in the main one: the lists go on in the room behind those of s,
 // which nobody reads; so only the newest set may be extended.
 func (s *set) extend(gen uint64, added []*entry) (*set, error) {
-	n := &set{gen: gen, entries: s.entries, needles: s.needles, encs: s.encs, owner: s.owner, longest: s.longest, short: s.short, first: s.first, high: s.high, bytes: s.bytes, main: s.main}
+	n := &set{gen: gen, entries: s.entries, needles: s.needles, encs: s.encs, owner: s.owner, longest: s.longest, short: s.short, first: s.first, high: s.high, odd: s.odd, bytes: s.bytes, main: s.main}
 	for _, e := range added {
 		n.take(e)
 	}
