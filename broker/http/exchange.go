@@ -36,7 +36,8 @@ type exchange struct {
 	push   bool   // to push
 	model  bool
 	creds  []guard.Credential // of the context
-	home   []string           // names of those that belong to the host
+	book   *book
+	view   *view
 
 	masked  *head  // what goes on of the request's head
 	swaps   []swap // placeholders to be replaced
@@ -141,17 +142,9 @@ func (x *exchange) serve(w nethttp.ResponseWriter) {
 	}
 	var mixed *refusal
 	x.git, x.push, mixed = gitService(x.in)
-	x.creds = x.p.cfg.Creds()
-	x.model = broker.MatchHost(x.p.models, x.meta.host, x.meta.port)
-	for _, c := range x.creds {
-		if x.isHome(c) {
-			x.home = append(x.home, c.Name)
-		}
-	}
-	proto := "http"
-	if x.meta.tls {
-		proto = "https"
-	}
+	x.book = x.p.look()
+	x.creds, x.view = x.book.creds, x.p.view(x.book, x.dest())
+	x.model = x.view.model
 	if r := x.inspectHead(); r != nil {
 		x.answer(w, r)
 		return
@@ -160,7 +153,7 @@ func (x *exchange) serve(w nethttp.ResponseWriter) {
 		x.answer(w, mixed)
 		return
 	}
-	if err := x.p.mayReach(x.meta.host, x.meta.port, proto); err != nil {
+	if err := x.p.mayReach(x.view, x.dest()); err != nil {
 		x.answer(w, fromError(err, x.meta.host, x.meta.port))
 		return
 	}
@@ -459,7 +452,7 @@ func (x *exchange) use(c guard.Credential) guard.Use {
 func (x *exchange) origin() guard.Origin {
 	o := guard.Origin{
 		Channel: guard.ChannelHTTP, Source: "broker", PID: x.meta.pid, Exe: x.meta.exe, Host: x.meta.host, Port: x.meta.port,
-		Method: x.method, Path: x.path, Model: x.model, Home: x.home,
+		Method: x.method, Path: x.path, Model: x.model, Home: x.view.home,
 	}
 	if x.git {
 		o.Channel = guard.ChannelGit

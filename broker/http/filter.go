@@ -40,6 +40,10 @@ type read struct {
 	err error
 }
 
+// firstRead is how much of a body is read at a time until there is more of it: most
+// are small.
+const firstRead = 2 << 10
+
 // Read gives what the filter lets go.
 func (t *filtered) Read(p []byte) (int, error) {
 	for {
@@ -73,7 +77,7 @@ func (t *filtered) Read(p []byte) (int, error) {
 			continue
 		}
 		if t.buf == nil {
-			t.buf = make([]byte, bufSize)
+			t.buf = make([]byte, firstRead)
 		}
 		n, err, idle := t.fill()
 		if idle {
@@ -88,6 +92,9 @@ func (t *filtered) Read(p []byte) (int, error) {
 		}
 		if n > 0 {
 			t.step(t.buf[:n], guard.More)
+		}
+		if n == firstRead && n == len(t.buf) {
+			t.buf = make([]byte, bufSize) // what the filter returned may be the old one
 		}
 	}
 }

@@ -217,14 +217,14 @@ func (x *exchange) fixConnection() {
 // stays, and towards another host the request is refused.
 func (x *exchange) findPlaceholders() *refusal {
 	text := string(x.masked.text)
-	for _, c := range x.creds {
+	for i, c := range x.creds {
 		if c.Placeholder == "" {
 			continue
 		}
-		if !mentions(text, c) && !strings.Contains(x.masked.names, strings.ToLower(c.Placeholder)) {
+		if !mentions(text, x.book.stands[i]) && !strings.Contains(x.masked.names, x.book.lower[i]) {
 			continue
 		}
-		if c.Decoy || !x.isHome(c) {
+		if x.view.away[i] {
 			if x.model {
 				continue
 			}
@@ -245,18 +245,7 @@ func (x *exchange) isHome(c guard.Credential) bool {
 
 // foreign are the credentials whose placeholders must not go to this host: a
 // decoy's must go to none.
-func (x *exchange) foreign() []guard.Credential {
-	if x.model {
-		return nil
-	}
-	var cs []guard.Credential
-	for _, c := range x.creds {
-		if c.Placeholder != "" && (c.Decoy || !x.isHome(c)) {
-			cs = append(cs, c)
-		}
-	}
-	return cs
-}
+func (x *exchange) foreign() []guard.Credential { return x.view.foreign }
 
 // refuseForeign records that c's placeholder was on its way to a host that is
 // not its own.

@@ -175,6 +175,9 @@ func matchSegments(pat, p []string) bool {
 
 // fold is a field's name without case, - and _.
 func fold(name string) string {
+	if strings.IndexFunc(name, func(c rune) bool { return (c < 'a' || c > 'z') && (c < '0' || c > '9') }) < 0 {
+		return name
+	}
 	return strings.NewReplacer("-", "", "_", "").Replace(strings.ToLower(name))
 }
 
@@ -196,25 +199,35 @@ func (x *exchange) classify() error {
 	if err != nil {
 		return err
 	}
-	for k, vs := range x.in.URL.Query() {
-		fields[fold(k)] = append(fields[fold(k)], vs...)
+	if x.in.URL.RawQuery != "" {
+		for k, vs := range x.in.URL.Query() {
+			fields[fold(k)] = append(fields[fold(k)], vs...)
+		}
 	}
 	if t := x.in.Header.Get("X-Amz-Target"); t != "" {
 		fields["xamztarget"] = append(fields["xamztarget"], t)
 	}
 	at := segments(x.path)
-	client := url.Values{}
-	for _, k := range []string{"client_id", "client_secret"} {
-		if vs := fields[fold(k)]; len(vs) > 0 {
-			client.Set(k, vs[0])
+	asked := func() *issue {
+		client := url.Values{}
+		for _, k := range []string{"client_id", "client_secret"} {
+			if vs := fields[fold(k)]; len(vs) > 0 {
+				client.Set(k, vs[0])
+			}
 		}
+		return &issue{form: fields, json: isJSON, client: client, action: "token:login", fields: tokenFields()}
 	}
-	is := &issue{form: fields, json: isJSON, client: client, action: "token:login", fields: tokenFields()}
-	own := slices.ContainsFunc(x.p.issuers, func(r issuer) bool { return r.action == "own" && x.matches(r, at, fields) })
-	for _, r := range x.p.issuers {
-		if r.action != "login" && r.action != "mint" || !x.matches(r, at, fields) {
+	read := x.isRead()
+	own := false
+	for _, r := range x.view.issuers {
+		if !r.matches(read, at, fields) {
 			continue
 		}
+		if r.action == "own" {
+			own = true
+			continue
+		}
+		is := asked()
 		is.sure, is.rule, is.action, is.none = true, r.name, "token:"+r.action, r.fields == nil
 		is.fields = append(is.fields, r.fields...)
 		if r.action == "mint" {
@@ -228,26 +241,29 @@ func (x *exchange) classify() error {
 		last = at[len(at)-1]
 	}
 	grant := slices.ContainsFunc(fields["granttype"], isGrant)
+	if !grant && !strings.Contains(last, "token") && last != "oauth" {
+		return nil
+	}
+	is := asked()
 	switch {
 	case grant:
 		is.sure, is.rule = true, "oauth"
 		is.own = own && slices.Contains(fields["granttype"], "refresh_token")
 	case own && strings.Contains(last, "token"):
 		is.rule, is.own = "oauth", true
-	case strings.Contains(last, "token"), last == "oauth", last == "access_token":
+	default:
 		is.rule = "oauth"
 		if last == "token" {
 			is.fields = append(is.fields, "token") // registries (distribution spec)
 		}
-	default:
-		return nil
 	}
 	x.issue = is
 	return nil
 }
 
-func (x *exchange) matches(r issuer, at []string, fields url.Values) bool {
-	if !r.any && x.isRead() || r.hosts[0] != "*" && !broker.MatchHost(r.hosts, x.meta.host, x.meta.port) || !matchSegments(r.path, at) {
+// matches says whether a request to one of r's hosts, that only reads or not, is r's.
+func (r *issuer) matches(read bool, at []string, fields url.Values) bool {
+	if !r.any && read || !matchSegments(r.path, at) {
 		return false
 	}
 	return r.field == "" || slices.ContainsFunc(fields[r.field], func(v string) bool { return slices.Contains(r.values, v) })

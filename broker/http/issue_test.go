@@ -347,6 +347,7 @@ func TestMintRequests(t *testing.T) {
 		}
 		r.Header.Set("Content-Type", kind)
 		x := &exchange{p: p, in: r, method: tt.method, path: r.URL.Path, meta: meta{host: tt.host, port: 443, tls: true}}
+		x.view = p.view(&book{views: map[dest]*view{}}, x.dest())
 		if err := x.classify(); err != nil {
 			t.Fatal(err)
 		}

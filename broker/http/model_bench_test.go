@@ -53,7 +53,7 @@ func BenchmarkModelRequest(b *testing.B) {
 		body := benchPrompt(size)
 		for _, model := range []bool{false, true} {
 			b.Run(fmt.Sprintf("%dKiB/json=%v", size>>10, model), func(b *testing.B) {
-				x := &exchange{p: &Proxy{cfg: Config{Open: open, Creds: func() []guard.Credential { return nil }}}, model: model, in: &nethttp.Request{}}
+				x := &exchange{p: &Proxy{cfg: Config{Open: open, Creds: func() []guard.Credential { return nil }}}, model: model, view: &view{}, in: &nethttp.Request{}}
 				b.SetBytes(int64(len(body)))
 				for b.Loop() {
 					x.judge(body)

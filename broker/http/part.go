@@ -28,9 +28,9 @@ func stands(c guard.Credential) []stand {
 	return ss
 }
 
-// mentions says whether text has one of c's.
-func mentions(text string, c guard.Credential) bool {
-	return slices.ContainsFunc(stands(c), func(s stand) bool { return strings.Contains(text, s.ph) })
+// mentions says whether text has one of ss.
+func mentions(text string, ss []stand) bool {
+	return slices.ContainsFunc(ss, func(s stand) bool { return strings.Contains(text, s.ph) })
 }
 
 // of is what takes its place. A value that has no such part, or one too short to

@@ -10,7 +10,9 @@ import (
 	"log/slog"
 	"net"
 	nethttp "net/http"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"guard"
@@ -86,11 +88,12 @@ type Proxy struct {
 	cancel  context.CancelFunc
 	active  sync.WaitGroup // connections and requests
 	pool    buffers
+	book    atomic.Pointer[book]
 
 	mu     sync.Mutex
 	closed bool
 	routes map[route]*nethttp.Transport
-	judged map[string]time.Time                   // what hosts may be reached, and until when that is known
+	judged map[string]time.Time                   // what hosts may be reached by way of a proxy, and until when that is known
 	sent   map[string]map[guard.SecretID]struct{} // by host: what it got
 }
 
@@ -279,13 +282,14 @@ func (p *Proxy) remember(host string, id guard.SecretID) {
 	p.sent[host][id] = struct{}{}
 }
 
-// got returns the values that host got in this session.
-func (p *Proxy) got(host string) []guard.SecretID {
+// got returns ids, and the other values that host got in this session.
+func (p *Proxy) got(host string, ids []guard.SecretID) []guard.SecretID {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var ids []guard.SecretID
 	for id := range p.sent[host] {
-		ids = append(ids, id)
+		if !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
 	}
 	return ids
 }

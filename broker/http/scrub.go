@@ -4,7 +4,6 @@ import (
 	"io"
 	"net"
 	nethttp "net/http"
-	"slices"
 	"strings"
 
 	"guard"
@@ -17,13 +16,7 @@ import (
 // another session, and kept it. The port does not matter: servers of one host
 // can share what they know. A model may have been told any value, by anyone.
 func (x *exchange) toScrub() []guard.SecretID {
-	ids := x.p.got(x.meta.host)
-	for _, c := range x.p.cfg.Creds() { // not x.creds: a rotation may have ended since
-		if !c.Decoy && (x.model || anyPort(c.Hosts, x.meta.host)) && !slices.Contains(ids, c.ID()) {
-			ids = append(ids, c.ID())
-		}
-	}
-	return ids
+	return x.p.got(x.meta.host, x.p.view(x.p.look(), x.dest()).told) // not x.view: a rotation may have ended since
 }
 
 // anyPort is broker.MatchHost for any port.

@@ -102,33 +102,6 @@ func (p *Proxy) via(ctx context.Context, m meta) (*url.URL, error) {
 	return via, nil
 }
 
-// reachLife is how long it holds that a host may be reached. Requests come by the
-// thousand to a host that was reached a moment ago; every new connection is judged
-// anew (Egress.DialFor).
-const reachLife = 2 * time.Second
-
-// mayReach is Egress.Check, which looks for credentials in the name and asks policy.
-func (p *Proxy) mayReach(host string, port int, proto string) error {
-	key := "may " + proto + " " + net.JoinHostPort(host, strconv.Itoa(port))
-	now := time.Now()
-	p.mu.Lock()
-	known := now.Before(p.judged[key])
-	p.mu.Unlock()
-	if known {
-		return nil
-	}
-	if err := p.cfg.Egress.Check(host, port, proto); err != nil {
-		return err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.judged) > 4096 {
-		clear(p.judged)
-	}
-	p.judged[key] = now.Add(reachLife)
-	return nil
-}
-
 // transport returns the transport of a route, made when it is first asked for.
 func (p *Proxy) transport(r route) *nethttp.Transport {
 	p.mu.Lock()
