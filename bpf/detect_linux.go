@@ -23,6 +23,7 @@ type Detector struct {
 	stats  *ebpf.Map
 	progs  []*ebpf.Program
 	inner  *ebpf.MapSpec // of one table
+	table  *ebpf.Map     // the first one, in its place and empty, until there is something to look for
 	links  []link.Link
 	ring   *ringbuf.Reader
 	via    string
@@ -52,7 +53,7 @@ func OpenDetector(o Options) (*Detector, error) {
 	via := o.best()
 	d, err := load(o, via)
 	if err == nil {
-		err = d.watch(o, first)
+		err = d.watch(o, first, len(o.Needles))
 	}
 	if err != nil {
 		return nil, cannot(via, err)
@@ -124,7 +125,7 @@ func (p *Prepared) Watch(namespace uint64, needles []Needle) (*Detector, error) 
 	if err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
-	if err := d.watch(o, first); err != nil {
+	if err := d.watch(o, first, len(needles)); err != nil {
 		return nil, cannot(d.via, err)
 	}
 	return d, nil
@@ -147,17 +148,31 @@ func (d *Detector) Via() string { return d.via }
 
 // install puts t in the place of the table that is in use. The kernel waits
 // for programs that still search with the old one, then frees it.
-func (d *Detector) install(t *detectTable) error {
+func (d *Detector) install(t *detectTable, needles int) error {
 	m, err := ebpf.NewMap(d.inner)
 	if err != nil {
 		return fmt.Errorf("make a search table: %w", err)
 	}
 	defer m.Close()
-	if err := m.Put(uint32(0), t); err != nil {
-		return fmt.Errorf("fill a search table: %w", err)
+	if err := write(m, t, needles); err != nil {
+		return err
 	}
 	if err := d.tables.Put(uint32(0), m); err != nil {
 		return fmt.Errorf("swap the search table: %w", err)
+	}
+	return nil
+}
+
+// write fills a new table.
+func write(m *ebpf.Map, t *detectTable, needles int) error {
+	memory, err := m.Memory()
+	if err != nil {
+		return fmt.Errorf("map a search table: %w", err)
+	}
+	for at, part := range t.used(needles) {
+		if _, err := memory.WriteAt(part, at); err != nil {
+			return fmt.Errorf("fill a search table: %w", err)
+		}
 	}
 	return nil
 }
@@ -177,7 +192,7 @@ func (d *Detector) SetNeedles(needles []Needle) (generation uint64, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("bpf: %w", err)
 	}
-	if err := d.install(t); err != nil {
+	if err := d.install(t, len(needles)); err != nil {
 		return 0, fmt.Errorf("bpf: %w", err)
 	}
 	d.generation++
@@ -269,6 +284,9 @@ func (d *Detector) Close() error {
 	err := d.stop()
 	d.closed = true
 	err = errors.Join(err, d.ring.Close())
+	if d.table != nil {
+		err = errors.Join(err, d.table.Close())
+	}
 	d.coll.Close()
 	return err
 }

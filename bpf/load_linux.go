@@ -52,17 +52,29 @@ func load(o Options, via string) (*Detector, error) {
 		d.coll.Close()
 		return nil, err
 	}
+	// To put a table in its place takes the kernel some milliseconds, to fill it does not.
+	if d.table, err = ebpf.NewMap(d.inner); err == nil {
+		err = d.tables.Put(uint32(0), d.table)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("make a search table: %w", err), d.Close())
+	}
 	return d, nil
 }
 
 // watch begins to search for what first holds. On an error d is closed.
-func (d *Detector) watch(o Options, first *detectTable) (err error) {
+func (d *Detector) watch(o Options, first *detectTable, needles int) (err error) {
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.Close())
 		}
 	}()
-	if err := d.install(first); err != nil {
+	if err := write(d.table, first, needles); err != nil {
+		return err
+	}
+	err = d.table.Close() // the other table has it
+	d.table = nil
+	if err != nil {
 		return err
 	}
 	for _, pid := range o.Processes {

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/bits"
+	"unsafe"
 )
 
 // The numbers of headers/match.h that the generated types do not carry.
@@ -50,14 +51,32 @@ func newTable(needles []Needle, generation uint64) (*detectTable, error) {
 		if err = t.fill(needles); err == nil {
 			return t, nil
 		}
+		*t = detectTable{Generation: generation, Passes: t.Passes, BitmapShift: t.BitmapShift, SlotShift: t.SlotShift}
 	}
 	return nil, err
 }
 
+// used are the parts of the table that hold something, as bytes, by their offsets; the others are zero. Most of a table
+// with few needles is: to write it out whole takes as long as to start a session.
+func (t *detectTable) used(needles int) map[int64][]byte {
+	all := unsafe.Slice((*byte)(unsafe.Pointer(t)), unsafe.Sizeof(*t))
+	part := func(from, size uintptr) (int64, []byte) {
+		return int64(from), all[from : from+size : from+size]
+	}
+	parts := map[int64][]byte{}
+	for _, p := range [][2]uintptr{
+		{0, unsafe.Offsetof(t.Bitmap)},
+		{unsafe.Offsetof(t.Bitmap), min(1<<(64-12-t.BitmapShift), uintptr(words)) * unsafe.Sizeof(t.Bitmap[0])},
+		{unsafe.Offsetof(t.Slots), min(1<<(32-t.SlotShift)+probes, uintptr(slots)) * unsafe.Sizeof(t.Slots[0])},
+		{unsafe.Offsetof(t.Entries), min(uintptr(needles)+1, uintptr(len(t.Entries))) * unsafe.Sizeof(t.Entries[0])},
+	} {
+		at, b := part(p[0], p[1])
+		parts[at] = b
+	}
+	return parts
+}
+
 func (t *detectTable) fill(needles []Needle) error {
-	clear(t.Bitmap[:])
-	clear(t.Slots[:])
-	clear(t.Entries[:])
 	var key [32]byte
 	rand.Read(key[:]) // never fails: crypto/rand's promise
 	for i := range t.Key {

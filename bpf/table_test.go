@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unsafe"
 )
 
 func TestNeedlesThatCannotBeSearchedFor(t *testing.T) {
@@ -74,6 +75,32 @@ func TestFullTable(t *testing.T) {
 	}
 	if bits > 3000 {
 		t.Errorf("%d of 100000 other windows pass the bitmap of a full table, want under 3 %%", bits)
+	}
+}
+
+// What is written out of a table is all that is in it.
+func TestUsedParts(t *testing.T) {
+	for _, n := range []int{0, 1, 3, 100, 5000, MaxNeedles} {
+		var needles []Needle
+		for i := range n {
+			needles = append(needles, needle(uint32(i), random(8+i%100)))
+		}
+		tab, err := newTable(needles, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := new(detectTable)
+		all := unsafe.Slice((*byte)(unsafe.Pointer(got)), unsafe.Sizeof(*got))
+		size := 0
+		for at, part := range tab.used(n) {
+			size += copy(all[at:], part)
+		}
+		if *got != *tab {
+			t.Errorf("%d needles: something is left out", n)
+		}
+		if n < 100 && size > 300_000 {
+			t.Errorf("%d needles: %d bytes are written", n, size)
+		}
 	}
 }
 

@@ -33,6 +33,7 @@ struct counters {
 struct table_map {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
+	__uint(map_flags, 1 << 10); /* BPF_F_MMAPABLE: only what is not zero is written to it */
 	__uint(key_size, sizeof(u32));
 	__uint(value_size, sizeof(struct table)); /* clang 14 forgets a __type in here */
 };

@@ -120,6 +120,7 @@ func (a *app) newSession(o runFlags, argv []string) (_ *session, err error) {
 	if err := s.checkSSH(); err != nil {
 		return nil, err
 	}
+	s.prepareKernel()
 	if s.vault, err = a.openVault(); err != nil {
 		return nil, err
 	}

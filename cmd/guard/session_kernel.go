@@ -42,6 +42,22 @@ type prepared struct {
 	err  error
 }
 
+// prepareKernel has the kernel take the programs of a session that is most likely to detect, while the
+// vault is opened and the policy read: nobody waits for it then.
+func (s *session) prepareKernel() {
+	if (s.flags.bpf == "auto" && s.flags.onLeak == "" || s.flags.bpf == "detect") && kernelLacks() == "" {
+		s.inKernel.prepared = s.prepare(bpf.Options{})
+	}
+}
+
+// detects is what was prepared to detect.
+func (s *session) detects() *prepared {
+	if s.inKernel.prepared == nil {
+		return s.prepare(bpf.Options{})
+	}
+	return s.inKernel.prepared
+}
+
 // prepare has the kernel take them meanwhile.
 func (s *session) prepare(o bpf.Options) *prepared {
 	r := &prepared{done: make(chan struct{})}
@@ -140,9 +156,9 @@ func (s *session) planDetector(refuse bool, why string) (kernelPlan, error) {
 	case why != "":
 		return kernelPlan{lacks: why, words: "kernel: off, " + why}, nil
 	case s.flags.bpf == "detect":
-		return kernelPlan{power: kernelDetect, required: true, lacks: "--bpf detect", words: detectWords, prepared: s.prepare(bpf.Options{})}, nil
+		return kernelPlan{power: kernelDetect, required: true, lacks: "--bpf detect", words: detectWords, prepared: s.detects()}, nil
 	case !refuse:
-		return kernelPlan{power: kernelDetect, words: detectWords, prepared: s.prepare(bpf.Options{})}, nil
+		return kernelPlan{power: kernelDetect, words: detectWords, prepared: s.detects()}, nil
 	}
 	// Whether the kernel refuses is found out by trying.
 	ready := s.prepare(s.refuseOptions())
@@ -153,7 +169,7 @@ func (s *session) planDetector(refuse bool, why string) (kernelPlan, error) {
 	case !errors.Is(ready.err, bpf.ErrNotSupported):
 		return kernelPlan{}, ready.err
 	}
-	return kernelPlan{power: kernelDetect, lacks: ready.err.Error(), words: detectWords + ". It cannot refuse: " + ready.err.Error(), prepared: s.prepare(bpf.Options{})}, nil
+	return kernelPlan{power: kernelDetect, lacks: ready.err.Error(), words: detectWords + ". It cannot refuse: " + ready.err.Error(), prepared: s.detects()}, nil
 }
 
 // refuseOptions are those of a detector that refuses.
