@@ -252,6 +252,9 @@ func TestRealClients(t *testing.T) {
 				t.Error(e)
 			}
 		}
+		for len(w.seen(&w.ended)) < 2 { // a connection ends after its client
+			time.Sleep(time.Millisecond)
+		}
 		if got := w.seen(&w.ended); len(got) != 2 || !strings.HasPrefix(got[0], "3 SELECT (4 rows)") {
 			t.Errorf("%q", got)
 		}

@@ -15,7 +15,7 @@ import (
 // reading are the words that a statement may begin with.
 var reading = []string{
 	"select", "with", "values", "table", "show", "describe", "desc", "explain", "help", "use", "set", "begin", "start", "commit", "rollback",
-	"savepoint", "release", "kill",
+	"savepoint", "release", "kill", "unlock",
 }
 
 // setting are the variables of its own session that a client may set.

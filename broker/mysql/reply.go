@@ -198,10 +198,12 @@ func (r *relay) results(kind byte, class string) error {
 			r.s.out, _ = appendPacket(r.s.out, e.packet(), r.buf[3])
 			_ = r.flush()
 			return errStopped
-		case isEOF(msg):
-			return r.put(msg)
 		default:
-			r.plain(msg)           // the number of columns
+			columns := reader{b: msg}
+			if columns.lenenc(); columns.bad || len(columns.b) > 0 {
+				return errFrame
+			}
+			r.plain(msg)
 			st, _, err := r.rows() // their definitions
 			if err != nil {
 				return err

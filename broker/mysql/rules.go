@@ -87,7 +87,7 @@ func judge(sql []byte, system, readOnly bool) verdict {
 // than the rest of its way.
 func interesting(sql []byte) bool {
 	low := bytes.ToLower(sql)
-	for _, w := range []string{"user", "password", "identified", "grant", "role", "global_priv", "authentication_string", "prepare", "immediate", "use", "charset", "character", "names", "kill", "priv"} {
+	for _, w := range []string{"user", "password", "identified", "grant", "role", "global_priv", "authentication_string", "prepare", "immediate", "use", "charset", "character", "names", "kill", "priv", "_client"} {
 		if bytes.Contains(low, []byte(w)) {
 			return true
 		}
@@ -163,9 +163,13 @@ func mints(s []token, system bool, depth int) bool {
 			if at(s, n).is("user", "role") && !prev.is("show") {
 				return true
 			}
-		case t.is("set") && (next.is("password")):
-			return true
-		case t.is("set") && (next.is("global", "session", "local") && at(s, i+2).is("password")):
+		case t.is("set") && (next.is("password") || next.is("global", "session", "local") && at(s, i+2).is("password")):
+			// Not UPDATE t SET password: a column.
+			if next.is("password") && at(s, i+2).sign("=") && slices.ContainsFunc(s[:i], func(w token) bool {
+				return w.is("update", "insert", "replace", "load") && (w.code == 0 || w.code == t.code)
+			}) {
+				continue
+			}
 			return true
 		case t.is("identified") && next.is("by", "with", "via", "as"):
 			return true
@@ -233,7 +237,7 @@ var saved = []string{"saved_cs_client", "old_character_set_client"}
 func setsCharset(s []token) bool {
 	set := false
 	for i, t := range s {
-		set = set || t.is("set")
+		set = set || t.is("set") && !at(s, i-1).is("character")
 		name := strings.ToLower(t.text)
 		if slices.Contains(saved, name) && t.kind != text {
 			read := at(s, i-1).sign("@") && at(s, i-2).sign("=") && at(s, i-3).is("character_set_client")
