@@ -52,10 +52,16 @@ func Pipe(ctx context.Context, client, upstream net.Conn, f guard.Filter) error 
 	return err
 }
 
+// Reader is what Send reads: a connection, or a pipe.
+type Reader interface {
+	io.Reader
+	SetReadDeadline(time.Time) error
+}
+
 // Send copies src to dst through f until src ends. It pauses the filter once
 // when src is idle, using src's read deadline; what f keeps then goes with what
 // comes next.
-func Send(dst io.Writer, src net.Conn, f guard.Filter) error {
+func Send(dst io.Writer, src Reader, f guard.Filter) error {
 	if f == nil {
 		return ErrStopped
 	}

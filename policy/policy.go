@@ -208,8 +208,12 @@ func (p *Policy) Use(u guard.Use) guard.Decision {
 	if d, expired := expiry(id, u); expired {
 		return d
 	}
-	if d, ok := p.host(id, u); !ok {
-		return d
+	// A command that the user listed goes to no one host: what it may reach at all is
+	// what the credential may.
+	if u.Action != "exec:run" || u.Channel != guard.ChannelExec {
+		if d, ok := p.host(id, u); !ok {
+			return d
+		}
 	}
 	if !ownScopes(u.Credential.Scopes, u.Action, u.Resource, false) {
 		return refuse(id, "credential scope", fmt.Sprintf("%s itself is only ever for %s; %s%s is outside", name, strings.Join(u.Credential.Scopes, ", "), u.Action, on(u.Resource)),

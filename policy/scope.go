@@ -28,12 +28,13 @@ var covers = map[string][]string{
 	"aws:use":     {"aws:use"}, // everything of AWS that is neither an object of S3 nor gives out credentials
 	"token:login": {"token:login"},
 	"token:mint":  {"token:mint"},
+	"exec:run":    {"exec:run"},
+	"db:query":    {"db:query", "db:read"}, // a statement that nobody classified, and so also one that reads
 	"ssh:connect": {"ssh:connect", "ssh:certify"},
 	"ssh:sign":    {"ssh:sign"},
-	"db:query":    {"db:query", "db:read"}, // a statement that nobody classified, and so also one that reads
 }
 
-const verbs = "read, write, repo:read, repo:push, http:read, http:write, db:read, db:write, db:query, s3:read, s3:write, s3:get, s3:list, s3:put, s3:delete, aws:use, token:login, token:mint, ssh:connect, ssh:sign or use (anything but token:mint)"
+const verbs = "read, write, repo:read, repo:push, http:read, http:write, db:read, db:write, db:query, s3:read, s3:write, s3:get, s3:list, s3:put, s3:delete, aws:use, token:login, token:mint, exec:run, ssh:connect, ssh:sign or use (anything but token:mint)"
 
 // actions are the actions that a Use may have.
 var actions = map[string]bool{
@@ -42,7 +43,7 @@ var actions = map[string]bool{
 	"db:read": true, "db:write": true, "db:query": true,
 	"s3:get": true, "s3:list": true, "s3:put": true, "s3:delete": true, // their resource is BUCKET/KEY
 	"aws:use":     true, // its resource is SERVICE/Operation
-	"exec:run":    true, // by itself only under "use"
+	"exec:run":    true, // a command that the user listed: its resource is the name in that list
 	"ssh:connect": true, // a login; its resource is the user
 	"ssh:sign":    true, // a signature for git, which has no host
 	"ssh:certify": true, // a certificate for the session's own key, from an authority's key

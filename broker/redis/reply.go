@@ -129,6 +129,9 @@ func (r *reader) take(p []byte) error {
 		}
 		r.scrub(v)
 	}
+	if r.held == 0 && len(r.tail) == 0 && r.walk.between() && len(r.rest) == 0 && short(p) {
+		return r.feed(p)
+	}
 	out, d := r.filter(p, guard.More)
 	if d.Action.Stops() {
 		return errEnd
@@ -141,6 +144,22 @@ func (r *reader) take(p []byte) error {
 		return r.step(guard.Pause)
 	}
 	return nil
+}
+
+// minValue is how long what the scrubber finds is at least (matcher.Refuse).
+const minValue = 8
+
+// short says whether b is whole lines none of which could hold a value: numbers,
+// "+OK", short strings.
+func short(b []byte) bool {
+	for len(b) > 0 {
+		k := bytes.IndexByte(b[:min(len(b), minValue+1)], '\n')
+		if k < 1 || b[k-1] != '\r' {
+			return false
+		}
+		b = b[k+1:]
+	}
+	return true
 }
 
 // step lets go of what the filter and swap keep: what is less than matters at a

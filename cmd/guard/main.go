@@ -57,7 +57,7 @@ type command struct {
 
 func commands() []command {
 	return []command{
-		initCommand, secretCommand, runCommand, monitorCommand, contextCommand, auditCommand, policyCommand, scanCommand,
+		initCommand, secretCommand, runCommand, execCommand, monitorCommand, contextCommand, auditCommand, policyCommand, scanCommand,
 		rotateCommand, revokeCommand, incidentCommand, doctorCommand, statusCommand, versionCommand, completionCommand(),
 	}
 }

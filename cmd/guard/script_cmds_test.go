@@ -34,7 +34,7 @@ func scriptCommands() map[string]scriptCommand {
 		"registry": cmdRegistry, "registrysaw": cmdRegistrySaw, "registrygot": cmdRegistryGot, "cargo": cmdCargo,
 		"gitserver": cmdGitServer, "gitsaw": cmdGitSaw,
 		"clientserver": cmdClientServer, "clientsaw": cmdClientSaw,
-		"pg": cmdPG, "pglogin": cmdPGLogin,
+		"pg": cmdPG, "pglogin": cmdPGLogin, "redisserver": cmdRedisServer, "rediscli": cmdRedisCLI,
 		"keyring": cmdKeyring, "echoserver": cmdEchoServer, "freeport": cmdFreePort,
 		"holds": cmdHolds, "plant": cmdPlant, "waitfor": cmdWaitFor, "jsonkeys": cmdJSONKeys, "differ": cmdDiffer, "quietly": cmdQuietly,
 		"records": cmdRecords, "oauth": cmdOAuth, "oauthrefreshed": cmdOAuthRefreshed,

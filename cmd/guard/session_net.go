@@ -80,6 +80,7 @@ func (s *session) serve(ctx context.Context, sb *sandbox.Sandbox, front net.List
 	}
 	s.speaks = s.protocols(line, egress, roots)
 	server.Handlers = s.handlers()
+	server.Handlers[net.JoinHostPort(controlHost, strconv.Itoa(execPort))] = s.execHandler(line)
 
 	keys := s.sshAgent(line)
 	if keys != nil {

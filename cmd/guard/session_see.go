@@ -256,6 +256,10 @@ func (s *session) config(boundary string, proxy string) (sandbox.Config, error) 
 		if err := os.MkdirAll(c.HomeUpper, 0o700); err != nil {
 			return c, err
 		}
+		// Programs inside call guard (guard exec), wherever it is installed.
+		if own, err := filepath.EvalSymlinks(s.own()); err == nil {
+			c.Writable, c.ReadOnly = append(c.Writable, own), append(c.ReadOnly, own)
+		}
 	}
 	// guard's own program, and what narrows the session, are not the agent's to
 	// change, also where they lie in a folder that it may write.

@@ -50,12 +50,20 @@ func hash(path string) (string, error) {
 	if !filepath.IsAbs(path) {
 		return "", fmt.Errorf("rotation program: cmd must be an absolute path: %w", rotate.ErrPermanent)
 	}
-	fail := func(err error) (string, error) {
+	sum, err := Hash(path)
+	if err != nil {
 		return "", fmt.Errorf("rotation program %s: %w: %w", path, rotate.ErrPermanent, err)
 	}
+	return sum, nil
+}
+
+// Hash is the SHA-256, in hex, of a program that is named by its absolute path, if
+// nobody but root and this user can change it: the file, every folder above it, and
+// every folder above the file that a link leads to.
+func Hash(path string) (string, error) {
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
-		return fail(err)
+		return "", err
 	}
 	// A link could be turned by whoever owns the folder it is in.
 	for _, p := range []string{filepath.Clean(path), real} {
@@ -65,7 +73,7 @@ func hash(path string) (string, error) {
 				err = private(fi)
 			}
 			if err != nil {
-				return fail(fmt.Errorf("folder %s: %w", dir, err))
+				return "", fmt.Errorf("folder %s: %w", dir, err)
 			}
 			if dir == filepath.Dir(dir) {
 				break
@@ -74,7 +82,7 @@ func hash(path string) (string, error) {
 	}
 	f, err := os.Open(real)
 	if err != nil {
-		return fail(err)
+		return "", err
 	}
 	defer f.Close()
 	fi, err := f.Stat()
@@ -85,11 +93,11 @@ func hash(path string) (string, error) {
 		err = private(fi)
 	}
 	if err != nil {
-		return fail(err)
+		return "", err
 	}
 	h := sha256.New()
 	if _, err := io.Copy(h, f); err != nil {
-		return fail(err)
+		return "", err
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
 }

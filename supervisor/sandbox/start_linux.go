@@ -333,12 +333,35 @@ func (s *session) spawn(p *initConfig, c Config, root bool) error {
 		attr.Sys.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: host, Size: 1}}
 		attr.Sys.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: group, Size: 1}}
 	}
-	proc, err := os.StartProcess("/proc/self/exe", []string{"guard", argInit}, attr)
+	proc, err := startProcess(attr)
 	if err != nil {
 		return lackingNamespaces(err)
 	}
 	s.proc, s.pid = proc, proc.Pid
 	return nil
+}
+
+// startProcess starts this program again. A process that is undumpable (Harden)
+// cannot do that: its own /proc is root's then, and so the child's where its ids are
+// mapped. So it is dumpable until the child has its namespaces, some milliseconds,
+// in which what guards it from an agent is that the agent is in another pid namespace,
+// or held back by Landlock. Whoever hardened itself starts one sandbox at a time.
+func startProcess(attr *os.ProcAttr) (*os.Process, error) {
+	if d, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err == nil && d == 0 && os.Geteuid() != 0 {
+		if err := unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0); err != nil {
+			return nil, err
+		}
+		proc, err := os.StartProcess("/proc/self/exe", []string{"guard", argInit}, attr)
+		if herr := Harden(); herr != nil {
+			if err == nil {
+				_ = proc.Kill()
+				_, _ = proc.Wait()
+			}
+			return nil, fmt.Errorf("make guard undumpable again: %w", herr)
+		}
+		return proc, err
+	}
+	return os.StartProcess("/proc/self/exe", []string{"guard", argInit}, attr)
 }
 
 // death says why stage 1 ended: by what it printed, if it did.
