@@ -66,6 +66,12 @@ func (g *gate) has(x uint32) bool {
 	return g.bitmap[h>>6]>>(h&63)&1 != 0
 }
 
+// bit is has, in the lowest bit, without a branch.
+func (g *gate) bit(x uint32) uint64 {
+	h := uint64(x) * golden >> g.shift
+	return g.bitmap[h>>6] >> (h & 63)
+}
+
 func (g *gate) wipe() {
 	clear(g.bitmap)
 	clear(g.pairs[:])

@@ -82,12 +82,13 @@ func (s *seg) forward(n int) {
 type text struct {
 	b    []byte
 	segs []seg
+	hint int // what was found last, since most questions go from one byte to the next
 }
 
 // plain is text that is b itself, at stream offset raw.
 func plain(segs *[1]seg, b []byte, raw int64) text {
 	segs[0] = seg{raw: raw}
-	return text{b, segs[:]}
+	return text{b: b, segs: segs[:]}
 }
 
 // find is the index of the seg that b[at] is in.
@@ -95,6 +96,12 @@ func (t *text) find(at int) int {
 	lo, hi := 0, len(t.segs)
 	if hi == 1 {
 		return 0
+	}
+	for k := t.hint; k < hi && k < t.hint+3 && t.segs[k].at <= at; k++ {
+		if k+1 == hi || at < t.segs[k+1].at {
+			t.hint = k
+			return k
+		}
 	}
 	if hi > 8 && t.segs[hi-8].at <= at { // most questions are about the end
 		lo = hi - 8
@@ -106,6 +113,7 @@ func (t *text) find(at int) int {
 			hi = m
 		}
 	}
+	t.hint = lo
 	return lo
 }
 

@@ -56,48 +56,6 @@ func newView(l *lang, depth, level int) *view {
 	return v
 }
 
-// nextBreak is the place of the first line break in b[i:to] that a needle may have
-// in it, or to. It is passes for most of them, and cheaper.
-func nextBreak(g *gate, b []byte, i, to int, m *classes) int {
-	for i < to {
-		from := to
-		if m != nil {
-			from = m.next(classLine, i)
-		} else if n := bytes.IndexByte(b[i:to], '\n'); n >= 0 {
-			from = i + n
-		}
-		if from == to {
-			if b[to-1] == '\r' {
-				return to - 1
-			}
-			return to
-		}
-		next := from + 1
-		for next < to && (b[next] == ' ' || b[next] == '\t') {
-			next++
-		}
-		if from > i && b[from-1] == '\r' {
-			from--
-		}
-		if from > 0 && next < to && special[b[next]]&2 == 0 && !g.pair(b[from-1], b[next]) {
-			i = next
-			continue
-		}
-		// The next 5 bytes; what has a line break in them is left to passes.
-		if from < gram || next+gram >= to || (special[b[next]]|special[b[next+1]]|special[b[next+2]]|special[b[next+3]]|special[b[next+4]])&2 != 0 {
-			return from
-		}
-		if tail := b[from-gram : from]; g.has(binary.LittleEndian.Uint32(tail)) && g.joins(tail, b[next]) {
-			return from
-		}
-		if g.has(binary.LittleEndian.Uint32(b[next:])) && g.has(binary.LittleEndian.Uint32(b[next+1:])) {
-			return from
-		}
-		i = next
-	}
-	return to
-}
-
 // name says what Hit.Encoding begins with.
 func (v *view) name(as string) {
 	v.as, v.fold.as = as, as
@@ -174,9 +132,9 @@ func (v *view) write(set *set, prev, s *text, from, to int, hits []Hit) []Hit {
 		v.pend.add(s, from, from+took, 0)
 		joined := v.pend
 		v.pend = text{}
-		before := text{prev.b[:max(0, len(prev.b)-old)], prev.segs}
+		before := text{b: prev.b[:max(0, len(prev.b)-old)], segs: prev.segs}
 		if from > 0 {
-			before = text{s.b[:max(0, from-old)], s.segs}
+			before = text{b: s.b[:max(0, from-old)], segs: s.segs}
 		}
 		var end int
 		c := v.classes
@@ -184,7 +142,7 @@ func (v *view) write(set *set, prev, s *text, from, to int, hits []Hit) []Hit {
 		end, hits = v.run(set, &before, &joined, 0, len(joined.b), old, hits)
 		v.classes = c
 		if len(v.pend.b) == 0 {
-			v.pend = text{joined.b[:0], joined.segs[:0]}
+			v.pend = text{b: joined.b[:0], segs: joined.segs[:0]}
 		}
 		i = from + end - old
 	}
@@ -239,6 +197,11 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 					i = to // no needle goes on after it, whatever comes
 					break
 				}
+			} else if verdict == removed {
+				n, _ = nothings(b[:to], i+n, 0)
+				n -= i
+			}
+			if v.lang != &escapeLang {
 			} else if (verdict == decoded || verdict == removed) && i-looked > lookBack && set.gate.apart(b[:to], floor, i, i+n, out[:size]) {
 				i += n
 				floor = i
@@ -289,6 +252,10 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 			}
 			v.b = v.b[:len(v.b)-1]
 		}
+		if v.lang == &escapeLang && verdict == removed {
+			n, kind = nothings(b[:to], i+n, kind)
+			n -= i
+		}
 		if v.lang == &escapeLang && (verdict == removed || verdict == decoded) && !pending(v.b[max(0, len(v.b)-lookBack):]) {
 			if extra, ok := settled(out[:size], b[i+n:to]); ok && !set.gate.crosses(v.b, out[:size], b[i+n:to]) {
 				if hits = v.flush(set, hits); v.calm() {
@@ -305,7 +272,7 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 		}
 		switch verdict {
 		case more:
-			v.pend = text{v.pend.b[:0], v.pend.segs[:0]}
+			v.pend.reset()
 			v.pend.add(s, i, to, 0)
 			return to, hits
 		case no:
@@ -532,11 +499,26 @@ func settled(out, rest []byte) (n int, ok bool) {
 	return n - 1, true
 }
 
+// nothings goes on from b[i] over what stands for nothing. A needle that has one of
+// these in it has the others too, and one look is enough. kind gets what they are.
+func nothings(b []byte, i int, kind marks) (int, marks) {
+	var out [utf8.UTFMax]byte
+	for i < len(b) && isIntroducer(b[i]) {
+		v, n, _, k := token(b[i:], &out)
+		if v != removed {
+			break
+		}
+		i += n
+		kind |= k
+	}
+	return i, kind
+}
+
 // pending says that an escape begins in b that b ends within.
 func pending(b []byte) bool {
 	var out [utf8.UTFMax]byte
-	for i, c := range b {
-		if isIntroducer(c) {
+	for i := len(b) - 1; i >= 0; i-- { // the last one is the first to be short of bytes
+		if isIntroducer(b[i]) {
 			if v, _, _, _ := token(b[i:], &out); v == more {
 				return true
 			}
