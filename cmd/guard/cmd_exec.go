@@ -38,29 +38,28 @@ const (
 )
 
 func runExec(a *app, ctx context.Context, c *command, args []string) error {
-	if len(args) > 0 {
-		switch args[0] {
-		case "allow":
-			return a.execAllow(c, args[1:])
-		case "ls":
-			return a.execList(c, args[1:])
-		case "rm":
-			return a.execRemove(c, args[1:])
-		}
-	}
 	f := a.flags(c)
-	f.SetInterspersed(false)
-	with := f.StringSlice("with", nil, "names of the credentials that the command needs")
-	inputs := f.StringArray("input", nil, "pattern of files below this folder that the command gets copies of (repeatable)")
-	outputs := f.StringArray("output", nil, "pattern of files that are copied back from the command's folder (repeatable)")
+	var o execFlags
+	o.add(f)
 	if err := parse(f, args); err != nil {
 		return err
 	}
 	argv := f.Args()
+	if f.ArgsLenAtDash() != 0 {
+		switch f.Arg(0) {
+		case "allow":
+			return a.execAllow(o, argv[1:], f.ArgsLenAtDash())
+		case "ls":
+			return a.execList(o)
+		case "rm":
+			return a.execRemove(o, argv[1:])
+		}
+		return usagef("exec needs a command after --: guard exec --with NAME -- CMD [ARG...]; or allow, ls or rm")
+	}
 	switch {
 	case len(argv) == 0:
 		return usagef("exec needs a command: guard exec --with NAME -- CMD [ARG...]")
-	case len(*with) == 0:
+	case len(o.with) == 0:
 		return usagef("exec without --with needs no guard: run the command by itself")
 	case a.getenv("GUARD_SESSION") == "":
 		return errors.New("this is not inside a session: guard exec asks the guard of a `guard run` to run a command; guard exec allow says which")
@@ -78,7 +77,7 @@ func runExec(a *app, ctx context.Context, c *command, args []string) error {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
 	code, err := brokerexec.Run(conn, brokerexec.Call{
-		Request: brokerexec.Request{With: *with, Argv: argv, Outputs: *outputs}, Inputs: *inputs, Dir: dir,
+		Request: brokerexec.Request{With: o.with, Argv: argv, Outputs: o.outputs}, Inputs: o.inputs, Dir: dir,
 		Stdin: a.stdin, Stdout: a.stdout, Stderr: a.stderr, Signals: signals,
 	})
 	var refused *brokerexec.RefusedError
@@ -137,35 +136,32 @@ type execFlags struct {
 	with, files, set, hosts, inputs, outputs []string
 	context                                  string
 	timeout                                  time.Duration
+	json                                     bool
 }
 
 func (o *execFlags) add(f *pflag.FlagSet) {
-	f.StringArrayVar(&o.with, "with", nil, "CREDENTIAL or CREDENTIAL=VAR: the command's variable VAR is the value (default: the credential's own variable)")
-	f.StringArrayVar(&o.files, "with-file", nil, "CREDENTIAL=VAR: VAR is the path of a file with the value, which only the command sees")
-	f.StringArrayVar(&o.set, "set", nil, "KEY=VALUE for the command's environment, which is otherwise empty")
-	f.StringArrayVar(&o.hosts, "host", nil, "HOST, HOST:PORT or *.DOMAIN that the command may reach besides the credentials' own")
-	f.StringArrayVar(&o.inputs, "input", nil, "pattern of files that the agent may send into the command's folder, which is otherwise empty")
-	f.StringArrayVar(&o.outputs, "output", nil, "pattern of files that it may get back, redacted")
-	f.StringVar(&o.context, "context", "", "PROJECT or PROJECT/ENV (default: the context of this folder)")
-	f.DurationVar(&o.timeout, "timeout", brokerexec.Timeout, "how long the command may run")
+	f.StringSliceVar(&o.with, "with", nil, "names of the credentials that the command needs; for allow NAME or NAME=VAR: the command's variable VAR is the value (default: the credential's own variable)")
+	f.StringArrayVar(&o.inputs, "input", nil, "pattern of files below this folder that the command gets copies of; for allow, that an agent may send (repeatable)")
+	f.StringArrayVar(&o.outputs, "output", nil, "pattern of files that are copied back from the command's folder, redacted; for allow, that an agent may get back (repeatable)")
+	f.StringArrayVar(&o.files, "with-file", nil, "allow: CREDENTIAL=VAR, where VAR is the path of a file with the value, which only the command sees (repeatable)")
+	f.StringArrayVar(&o.set, "set", nil, "allow: KEY=VALUE for the command's environment, which is otherwise empty (repeatable)")
+	f.StringArrayVar(&o.hosts, "host", nil, "allow: HOST, HOST:PORT or *.DOMAIN that the command may reach besides the credentials' own (repeatable)")
+	f.StringVar(&o.context, "context", "", "allow, rm: PROJECT or PROJECT/ENV (default: the context of this folder)")
+	f.DurationVar(&o.timeout, "timeout", brokerexec.Timeout, "allow: how long the command may run")
+	f.BoolVar(&o.json, "json", false, "ls: one JSON object a command")
 }
 
-func (a *app) execAllow(c *command, args []string) error {
-	f := a.flags(c)
-	var o execFlags
-	o.add(f)
-	if err := parse(f, args); err != nil {
-		return err
-	}
+// execAllow puts a command on the list; args are its name, the program and its
+// patterns, of which dash-1 come before the --.
+func (a *app) execAllow(o execFlags, args []string, dash int) error {
 	if err := a.outside("guard exec allow"); err != nil {
 		return err
 	}
-	argv := f.Args()
-	if f.ArgsLenAtDash() != 1 || len(argv) < 2 {
+	if dash != 2 || len(args) < 2 {
 		return usagef("guard exec allow NAME --with CREDENTIAL -- PROGRAM [PATTERN...]")
 	}
 	rule := brokerexec.Rule{
-		Name: argv[0], Path: argv[1], Args: argv[2:], Set: o.set, Hosts: o.hosts, Inputs: o.inputs, Outputs: o.outputs, Timeout: o.timeout,
+		Name: args[0], Path: args[1], Args: args[2:], Set: o.set, Hosts: o.hosts, Inputs: o.inputs, Outputs: o.outputs, Timeout: o.timeout,
 	}
 	var err error
 	if rule.Context, err = a.resolveContext(o.context); err != nil {
@@ -233,12 +229,7 @@ func (a *app) places(in string, o execFlags) ([]brokerexec.Place, error) {
 	return out, nil
 }
 
-func (a *app) execList(c *command, args []string) error {
-	f := a.flags(c)
-	asJSON := f.Bool("json", false, "one JSON object a command")
-	if err := parse(f, args); err != nil {
-		return err
-	}
+func (a *app) execList(o execFlags) error {
 	rules, err := a.execRules()
 	if err != nil {
 		return err
@@ -251,7 +242,7 @@ func (a *app) execList(c *command, args []string) error {
 		} else if sum != r.SHA256 {
 			state = "changed since: allow it again"
 		}
-		if *asJSON {
+		if o.json {
 			if err := a.printJSON(struct {
 				brokerexec.Rule
 				State string `json:"state"`
@@ -262,7 +253,7 @@ func (a *app) execList(c *command, args []string) error {
 		rows = append(rows, []string{r.Name, r.Context, strings.Join(r.Names(), ","), state, strings.Join(append([]string{r.Path}, r.Args...), " ")})
 	}
 	switch {
-	case *asJSON:
+	case o.json:
 		return nil
 	case len(rules) == 0:
 		a.say("no command is allowed yet: guard exec allow NAME --with CREDENTIAL -- PROGRAM [PATTERN...]")
@@ -271,19 +262,14 @@ func (a *app) execList(c *command, args []string) error {
 	return a.table(rows)
 }
 
-func (a *app) execRemove(c *command, args []string) error {
-	f := a.flags(c)
-	in := f.String("context", "", "PROJECT or PROJECT/ENV (default: the context of this folder)")
-	if err := parse(f, args); err != nil {
-		return err
-	}
+func (a *app) execRemove(o execFlags, args []string) error {
 	if err := a.outside("guard exec rm"); err != nil {
 		return err
 	}
-	if f.NArg() != 1 {
+	if len(args) != 1 {
 		return usagef("guard exec rm NAME")
 	}
-	name, err := a.resolveContext(*in)
+	name, err := a.resolveContext(o.context)
 	if err != nil {
 		return err
 	}
@@ -292,9 +278,9 @@ func (a *app) execRemove(c *command, args []string) error {
 		return err
 	}
 	n := len(rules)
-	rules = slices.DeleteFunc(rules, func(r brokerexec.Rule) bool { return r.Name == f.Arg(0) && r.Context == name })
+	rules = slices.DeleteFunc(rules, func(r brokerexec.Rule) bool { return r.Name == args[0] && r.Context == name })
 	if len(rules) == n {
-		return fmt.Errorf("no command %s is allowed in context %s: guard exec ls", f.Arg(0), name)
+		return fmt.Errorf("no command %s is allowed in context %s: guard exec ls", args[0], name)
 	}
 	return a.writeRules(rules)
 }

@@ -259,6 +259,8 @@ func (s *session) config(boundary string, proxy string) (sandbox.Config, error) 
 		// Programs inside call guard (guard exec), wherever it is installed.
 		if own, err := filepath.EvalSymlinks(s.own()); err == nil {
 			c.Writable, c.ReadOnly = append(c.Writable, own), append(c.ReadOnly, own)
+			env.set("PATH", env.get("PATH")+":"+filepath.Dir(own)) // where PATH has a link to it in a folder that is not seen
+			c.Env = env.vars
 		}
 	}
 	// guard's own program, and what narrows the session, are not the agent's to
