@@ -22,6 +22,7 @@ setup-test:
 	@sh internal/setup/kernels.sh >/dev/null
 	@sh internal/setup/agent.sh
 	@sh internal/setup/clients.sh
+	@sh internal/setup/s3.sh
 
 demo: setup-test build
 	$(GO) run $(GOFLAGS_BUILD) ./internal/demo

@@ -33,7 +33,7 @@ func scriptCommands() map[string]scriptCommand {
 		"issuerapi": cmdIssuerAPI, "issuersaw": cmdIssuerSaw, "sink": cmdSink, "sinkgot": cmdSinkGot,
 		"registry": cmdRegistry, "registrysaw": cmdRegistrySaw, "registrygot": cmdRegistryGot, "cargo": cmdCargo,
 		"gitserver": cmdGitServer, "gitsaw": cmdGitSaw,
-		"clientserver": cmdClientServer, "clientsaw": cmdClientSaw,
+		"clientserver": cmdClientServer, "clientsaw": cmdClientSaw, "s3server": cmdS3Server,
 		"pg": cmdPG, "pglogin": cmdPGLogin, "redisserver": cmdRedisServer, "rediscli": cmdRedisCLI,
 		"keyring": cmdKeyring, "echoserver": cmdEchoServer, "freeport": cmdFreePort,
 		"holds": cmdHolds, "plant": cmdPlant, "waitfor": cmdWaitFor, "jsonkeys": cmdJSONKeys, "differ": cmdDiffer, "quietly": cmdQuietly,

@@ -16,6 +16,8 @@ func scriptCondition(cond string) (bool, error) {
 	switch cond {
 	case "cargo":
 		return cargoProgram() != "", nil
+	case "s3":
+		return s3Program() != "", nil
 	case "npmclients":
 		return clientPackages() != "", nil
 	case "bpf":

@@ -156,7 +156,7 @@ func TestScriptsAsOrdinaryUser(t *testing.T) {
 	if testing.Verbose() {
 		cmd.Args = append(cmd.Args, "-test.v")
 	}
-	cmd.Env = append(cmd.Env, "GUARD_TEST_ALL="+os.Getenv("GUARD_TEST_ALL"), "GUARD_TEST_CLIENTS="+clientPackages())
+	cmd.Env = append(cmd.Env, "GUARD_TEST_ALL="+os.Getenv("GUARD_TEST_ALL"), "GUARD_TEST_CLIENTS="+clientPackages(), "GUARD_TEST_S3="+s3Program())
 	as(cmd)
 	// The binary and the scripts may lie where only root gets at.
 	home := cmd.Dir
