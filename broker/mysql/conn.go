@@ -183,6 +183,8 @@ func (s *conn) run() {
 func (s *conn) command(msg []byte) error {
 	class := "other"
 	kind := msg[0]
+	mints := false
+	var accounts []account
 	if kind != comStmtLongData {
 		if err := s.endLong(); err != nil {
 			return err
@@ -190,11 +192,12 @@ func (s *conn) command(msg []byte) error {
 	}
 	switch kind {
 	case comQuery, comStmtPrepare:
-		sql, c, refusal := s.sql(msg[1:])
+		sql, v, refusal := s.sql(msg[1:])
 		if refusal != nil {
 			return s.client.fail(refusal)
 		}
-		class = c
+		class, mints = v.class, v.mint
+		accounts = v.minted
 		if len(sql) != len(msg)-1 || len(sql) > 0 && &sql[0] != &msg[1] {
 			msg = append([]byte{kind}, sql...)
 		}
@@ -224,6 +227,11 @@ func (s *conn) command(msg []byte) error {
 	if refusal := s.judge(msg[1:]); refusal != nil {
 		s.did.refused++
 		return s.client.fail(refusal)
+	}
+	if mints { // after the leak line, which knows the password from then on
+		if refusal := s.mint(accounts); refusal != nil {
+			return s.client.fail(refusal)
+		}
 	}
 	if err := s.send(msg); err != nil {
 		return err
@@ -263,44 +271,41 @@ func (s *conn) choose(db string) *serverError {
 }
 
 // sql judges a text by the rules, and returns what is to be sent of it.
-func (s *conn) sql(text []byte) (out []byte, class string, refusal *serverError) {
+func (s *conn) sql(text []byte) (out []byte, v verdict, refusal *serverError) {
 	if !s.readOnly && !s.system && !interesting(text) {
 		first, _ := statements(text[:min(len(text), 200)], true, true)
-		return text, classOf(first), nil
+		return text, verdict{class: classOf(first)}, nil
 	}
-	v := judge(text, s.system, s.readOnly)
+	v = judge(text, s.system, s.readOnly)
 	switch {
 	case v.charset:
 		s.refuse(s.use(s.action()), refused(ruleCharset, "a charset in which SQL cannot be read"))
-		return nil, "", charsetRefusal()
-	case v.mint:
-		if refusal := s.mint(v.minted); refusal != nil {
-			return nil, "", refusal
-		}
-	case s.readOnly && v.write != "":
-		return nil, "", s.deny(refused(ruleRead, "this session may only read (db:read): "+v.write, "ask the user to allow more: guard run --allow "+s.cred.Name+":db:query"))
+		return nil, v, charsetRefusal()
+	case s.readOnly && v.write != "" && !v.mint:
+		return nil, v, s.deny(refused(ruleRead, "this session may only read (db:read): "+v.write, "ask the user to allow more: guard run --allow "+s.cred.Name+":db:query"))
 	}
 	for _, db := range v.use {
 		if refusal := s.choose(db); refusal != nil {
-			return nil, "", refusal
+			return nil, v, refusal
 		}
 	}
 	if v.kills {
-		return s.kill(text, v)
+		out, refusal = s.kill(text, v)
+		return out, v, refusal
 	}
-	return text, v.class, nil
+	return text, v, nil
 }
 
 // kill passes KILL on with the server's id of a connection of this session. With
 // db:read nothing else is killed.
-func (s *conn) kill(text []byte, v verdict) ([]byte, string, *serverError) {
+func (s *conn) kill(text []byte, v verdict) ([]byte, *serverError) {
 	if real, ok := s.h.own(v.kill.id, s.cred.Name, s.host, s.port); ok {
-		return fmt.Appendf(nil, "KILL %s %d", strings.ToUpper(v.kill.verb), real), v.class, nil
+		return fmt.Appendf(nil, "KILL %s %d", strings.ToUpper(v.kill.verb), real), nil
 	}
 	if !s.readOnly {
-		return text, v.class, nil
+		return text, nil
 	}
-	return nil, "", s.deny(refused(ruleCommand, "guard kills connections of this session only", "write KILL QUERY and the number of SELECT CONNECTION_ID()"))
+	return nil, s.deny(refused(ruleCommand, "guard kills connections of this session only", "write KILL QUERY and the number of SELECT CONNECTION_ID()"))
 }
 
 // mint judges a statement that makes or changes an account or a password, an

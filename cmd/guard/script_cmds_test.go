@@ -35,6 +35,7 @@ func scriptCommands() map[string]scriptCommand {
 		"gitserver": cmdGitServer, "gitsaw": cmdGitSaw,
 		"clientserver": cmdClientServer, "clientsaw": cmdClientSaw, "s3server": cmdS3Server,
 		"pg": cmdPG, "pglogin": cmdPGLogin, "redisserver": cmdRedisServer, "rediscli": cmdRedisCLI,
+		"mysql": cmdMySQL, "mysqlsays": cmdMySQLSays,
 		"keyring": cmdKeyring, "echoserver": cmdEchoServer, "freeport": cmdFreePort,
 		"holds": cmdHolds, "plant": cmdPlant, "waitfor": cmdWaitFor, "jsonkeys": cmdJSONKeys, "differ": cmdDiffer, "quietly": cmdQuietly,
 		"records": cmdRecords, "oauth": cmdOAuth, "oauthrefreshed": cmdOAuthRefreshed,

@@ -100,7 +100,7 @@ func (m *MariaDBServer) start(install, server, client string, ca *CA, cert tls.C
 		}
 		attr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid), Groups: []uint32{}}
 	}
-	cmd := exec.Command(install, "--no-defaults", "--auth-root-authentication-method=normal", "--datadir="+data, "--skip-test-db", "--innodb-log-file-size=8M")
+	cmd := exec.Command(install, "--no-defaults", "--auth-root-authentication-method=normal", "--datadir="+data, "--tmpdir="+m.dir, "--skip-test-db", "--innodb-log-file-size=8M")
 	cmd.SysProcAttr, cmd.Dir = attr, m.dir
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("mariadb-install-db: %w: %s", err, out)
@@ -111,10 +111,10 @@ func (m *MariaDBServer) start(install, server, client string, ca *CA, cert tls.C
 	if m.log, err = os.Create(filepath.Join(m.dir, "log")); err != nil {
 		return nil, err
 	}
-	m.cmd = exec.Command(server, "--no-defaults", "--datadir="+data, "--port="+strconv.Itoa(s.Port), "--socket="+s.Socket, "--bind-address=127.0.0.1",
+	m.cmd = exec.Command(server, "--no-defaults", "--datadir="+data, "--tmpdir="+m.dir, "--port="+strconv.Itoa(s.Port), "--socket="+s.Socket, "--bind-address=127.0.0.1",
 		"--pid-file="+filepath.Join(m.dir, "pid"), "--general-log=1", "--general-log-file="+s.Log, "--ssl-ca="+s.CA, "--ssl-cert="+pair, "--ssl-key="+key,
 		"--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=16M", "--innodb-log-file-size=8M", "--skip-name-resolve", "--plugin-load-add=auth_ed25519", "--max-allowed-packet=64M",
-		"--secure-file-priv="+m.dir, "--performance-schema=off", "--local-infile=1")
+		"--performance-schema=off", "--local-infile=1")
 	m.cmd.SysProcAttr, m.cmd.Dir, m.cmd.Stdout, m.cmd.Stderr = attr, m.dir, m.log, m.log
 	if err := m.cmd.Start(); err != nil {
 		m.cmd = nil
