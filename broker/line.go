@@ -37,6 +37,13 @@ type Line struct {
 // its outcome must not contain input. If the value was not handed to send the
 // error is ErrRefused and the decision says why; otherwise the error is send's.
 func (l *Line) Use(u guard.Use, send func(guard.Secret) (outcome string, err error)) (d guard.Decision, err error) {
+	return l.UseThen(u, send, func(record func()) { record() })
+}
+
+// UseThen is Use for a caller that does not wait for the result's record: when the
+// copy is wiped, it gives record to then, which runs it once, before the session ends.
+// What has to be on the disk before the value is sent, the use, is.
+func (l *Line) UseThen(u guard.Use, send func(guard.Secret) (outcome string, err error), then func(record func())) (d guard.Decision, err error) {
 	if u.At.IsZero() {
 		u.At = time.Now()
 	}
@@ -65,7 +72,8 @@ func (l *Line) Use(u guard.Use, send func(guard.Secret) (outcome string, err err
 	defer func() { // also when send panics
 		secret.Wipe()
 		wiped = secret.Len() == 0
-		result(outcome, time.Since(begin), wiped)
+		took := time.Since(begin)
+		then(func() { result(outcome, took, wiped) })
 	}()
 	if err == nil && secret.Len() == 0 {
 		err = errors.New("the vault holds no value")

@@ -93,3 +93,46 @@ func TestLineWipesWhenSendPanicsOrFails(t *testing.T) {
 		t.Errorf("err %v, outcome %q", err, outcome)
 	}
 }
+
+// TestUseThen: what the value is sent for is on the disk before, what came of it is
+// for then to record, once and with the copy wiped, also when send panics.
+func TestUseThen(t *testing.T) {
+	for _, panics := range []bool{false, true} {
+		var got []string
+		l := &Line{
+			Decide: pass,
+			Record: func(guard.Use, guard.Decision) (Result, error) {
+				got = append(got, "use")
+				return func(outcome string, _ time.Duration, wiped bool) {
+					got = append(got, outcome, map[bool]string{true: "wiped"}[wiped])
+				}, nil
+			},
+			Value: func(guard.SecretID) (guard.Secret, error) { return guard.NewSecret([]byte("hunter2hunter2")), nil },
+		}
+		var copied guard.Secret
+		var record func()
+		func() {
+			defer func() { recover() }()
+			l.UseThen(guard.Use{}, func(s guard.Secret) (string, error) {
+				copied = s
+				got = append(got, "send")
+				if panics {
+					panic("send")
+				}
+				return "sent", nil
+			}, func(f func()) {
+				if record != nil {
+					t.Error("there are two results")
+				}
+				record = f
+			})
+		}()
+		if want := []string{"use", "send"}; !reflect.DeepEqual(got, want) || copied.Len() != 0 || record == nil {
+			t.Fatalf("before the result: %q, a copy of %d bytes", got, copied.Len())
+		}
+		record()
+		if want := []string{"use", "send", map[bool]string{false: "sent", true: "failed"}[panics], "wiped"}; !reflect.DeepEqual(got, want) {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

@@ -27,7 +27,7 @@ func (x *exchange) inspectBody(nethttp.ResponseWriter) (done func(), err error) 
 	r := x.in
 	done = func() {}
 	if r.Body == nil || r.Body == nethttp.NoBody || r.ContentLength == 0 {
-		return done, nil
+		return done, x.endHead()
 	}
 	codings, err := codingsOf(r.Header)
 	if err != nil {
@@ -35,6 +35,11 @@ func (x *exchange) inspectBody(nethttp.ResponseWriter) (done func(), err error) 
 	}
 	push := x.push && r.Method == nethttp.MethodPost
 	kind, cs := x.bodySwaps()
+	if x.model || push || len(codings) > 0 || len(cs) > 0 { // more streams than one
+		if err := x.endHead(); err != nil {
+			return done, err
+		}
+	}
 	if x.model && !push && (len(cs) == 0 || len(codings) > 0) {
 		if handled, err := x.inspectModel(codings); handled {
 			return done, err
@@ -46,11 +51,27 @@ func (x *exchange) inspectBody(nethttp.ResponseWriter) (done func(), err error) 
 	if len(cs) > 0 {
 		return done, x.inspectFields(kind, cs)
 	}
-	x.body = x.stream(r.Body, x.filter())
+	f := x.judged
+	if x.judged = nil; f == nil {
+		f = x.p.cfg.Open(x.origin())
+	}
+	x.body = x.stream(r.Body, both(f, x.foreign(), x.refuseForeign))
 	return done, nil
 }
 
-// filter is the request's own stream on the leak line.
+// endHead ends the stream of the headers, if no body goes on with it.
+func (x *exchange) endHead() error {
+	f := x.judged
+	if x.judged = nil; f == nil {
+		return nil
+	}
+	if out, d := f(nil, guard.End); d.Action.Stops() || len(out) > 0 {
+		return leakRefusal(d, "a header")
+	}
+	return nil
+}
+
+// filter is a stream of the request's own on the leak line.
 func (x *exchange) filter() guard.Filter {
 	return both(x.p.cfg.Open(x.origin()), x.foreign(), x.refuseForeign)
 }

@@ -46,7 +46,7 @@ func TestAuthenticationHeaders(t *testing.T) {
 			}
 		}
 	}
-	for _, r := range e.results {
+	for _, r := range e.recorded(12) {
 		if r != "status 200 wiped=true" {
 			t.Errorf("result %q", r)
 		}
@@ -205,8 +205,8 @@ func TestTwoCredentialsInOneRequest(t *testing.T) {
 	c := e.client("api.test", 443, true)
 	do(t, c, "GET", "https://api.test/", nil, "Authorization", "Bearer "+tokenPlaceholder, "X-Custom", keyPlaceholder)
 	r, _ := s.last()
-	if r.Header.Get("Authorization") != "Bearer "+tokenValue || r.Header.Get("X-Custom") != keyValue || len(e.results) != 2 {
-		t.Errorf("%v, results %v", r.Header, e.results)
+	if r.Header.Get("Authorization") != "Bearer "+tokenValue || r.Header.Get("X-Custom") != keyValue || len(e.recorded(2)) != 2 {
+		t.Errorf("%v, results %v", r.Header, e.recorded(2))
 	}
 	e.deny["key"] = true
 	n := s.completed()

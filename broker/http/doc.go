@@ -61,6 +61,6 @@
 // cannot wipe those. What the audit calls wiped is the copy that the vault gave.
 //
 // Goroutines: Proxy.Serve runs the server and waits for every connection and
-// request; a body that may have to be paused reads ahead in one goroutine that
+// request, and for the records of what came of uses; a body that may have to be paused reads ahead in one goroutine that
 // ends with the body.
 package http

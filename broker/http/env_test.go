@@ -24,6 +24,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -320,6 +321,20 @@ var synthetic = struct {
 	sync.Mutex
 	names map[netip.Addr]string
 }{names: map[netip.Addr]string{}}
+
+// recorded waits for the results of n uses, which come after the replies, and
+// returns all that there are.
+func (e *env) recorded(n int) []string {
+	e.t.Helper()
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		e.mu.Lock()
+		got := slices.Clone(e.results)
+		e.mu.Unlock()
+		if len(got) >= n || time.Now().After(end) {
+			return got
+		}
+	}
+}
 
 func (e *env) name(a netip.Addr) (string, bool) {
 	synthetic.Lock()

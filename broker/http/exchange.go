@@ -39,8 +39,9 @@ type exchange struct {
 	book   *book
 	view   *view
 
-	masked  *head  // what goes on of the request's head
-	swaps   []swap // placeholders to be replaced
+	masked  *head        // what goes on of the request's head
+	judged  guard.Filter // the stream of the headers, if it may go on with the body
+	swaps   []swap       // placeholders to be replaced
 	body    io.ReadCloser
 	length  int64
 	coding  bool // drop Content-Encoding: the body was unpacked
@@ -376,7 +377,7 @@ func (x *exchange) send(out *nethttp.Request, swaps []swap) (res *nethttp.Respon
 		return x.roundTrip(out)
 	}
 	s := swaps[0]
-	d, err := x.p.cfg.Line.Use(x.use(s.cred), func(v guard.Secret) (string, error) {
+	d, err := x.p.cfg.Line.UseThen(x.use(s.cred), func(v guard.Secret) (string, error) {
 		value := string(v.Reveal())
 		out, forget := x.identify(out, s, value)
 		defer forget()
@@ -399,7 +400,7 @@ func (x *exchange) send(out *nethttp.Request, swaps []swap) (res *nethttp.Respon
 			return "failed", err
 		}
 		return "status " + strconv.Itoa(res.StatusCode), nil
-	})
+	}, x.p.later)
 	if errors.Is(err, broker.ErrRefused) && !d.Allowed() {
 		var inner *refusal
 		if errors.As(err, &inner) {

@@ -187,23 +187,46 @@ func both(f guard.Filter, foreign []guard.Credential, refused func(guard.Credent
 	}
 }
 
-// whole runs all of b through f and returns what goes on: b, or b with masks.
-func whole(f guard.Filter, b []byte) ([]byte, guard.Decision) {
+// opening runs all of b through f and returns a copy of what goes on: b, or b with masks.
+// rest is f, if it holds nothing back: then nothing that is looked for can begin in b
+// and end in what comes next, so f may go on with something else. Otherwise f was
+// ended, and rest is nil.
+func opening(f guard.Filter, b []byte) (res []byte, rest guard.Filter, d guard.Decision) {
 	out, d := f(b, guard.More)
+	if d.Action.Stops() {
+		return nil, nil, d
+	}
+	if len(out) == len(b) {
+		return bytes.Clone(out), f, d // it is f's own, until its next call
+	}
+	res = append(make([]byte, 0, len(b)), out...)
+	out, end := f(nil, guard.End)
+	if end.Action < d.Action {
+		d = end
+	}
+	if d.Action.Stops() {
+		return nil, nil, d
+	}
+	if res = append(res, out...); len(res) != len(b) {
+		return nil, nil, guard.Decision{Action: guard.Block, Rule: "leak-line", Reason: "the leak line gave no verdict on all of the bytes"}
+	}
+	return res, nil, d
+}
+
+// whole is opening, and the end of f.
+func whole(f guard.Filter, b []byte) ([]byte, guard.Decision) {
+	res, rest, d := opening(f, b)
+	if rest == nil {
+		return res, d
+	}
+	out, end := rest(nil, guard.End)
+	if end.Action < d.Action {
+		d = end
+	}
 	if d.Action.Stops() {
 		return nil, d
 	}
-	res := make([]byte, 0, len(b))
-	res = append(res, out...)
-	out, d2 := f(nil, guard.End)
-	if d2.Action.Stops() {
-		return nil, d2
-	}
-	res = append(res, out...)
-	if d2.Action < d.Action {
-		d = d2
-	}
-	if len(res) != len(b) {
+	if len(out) > 0 {
 		return nil, guard.Decision{Action: guard.Block, Rule: "leak-line", Reason: "the leak line gave no verdict on all of the bytes"}
 	}
 	return res, d

@@ -91,7 +91,8 @@ func (x *exchange) inspectHead() *refusal {
 			}
 		}
 	}
-	if ref := fields.run(x, "a header"); ref != nil {
+	var ref *refusal
+	if x.judged, ref = fields.begin(x, "a header"); ref != nil {
 		return ref
 	}
 	h.text = append(target.buf, fields.buf...)
@@ -123,9 +124,18 @@ func (p *parts) derived(raw, decoded string) {
 }
 
 func (p *parts) run(x *exchange, where string) *refusal {
-	out, d := whole(x.p.cfg.Open(x.origin()), p.buf)
+	f, ref := p.begin(x, where)
+	if f != nil {
+		f(nil, guard.End)
+	}
+	return ref
+}
+
+// begin is run. It returns the filter, if that has nothing of p left to judge.
+func (p *parts) begin(x *exchange, where string) (guard.Filter, *refusal) {
+	out, f, d := opening(x.p.cfg.Open(x.origin()), p.buf)
 	if d.Action.Stops() {
-		return leakRefusal(d, where)
+		return nil, leakRefusal(d, where)
 	}
 	for i, at := range p.at {
 		was, is := p.buf[at:at+p.size[i]], out[at:at+p.size[i]]
@@ -135,11 +145,11 @@ func (p *parts) run(x *exchange, where string) *refusal {
 		if p.patch[i] == nil {
 			// Masked where it cannot be: decoded, a name. Nothing goes.
 			d.Action = guard.Block
-			return leakRefusal(d, where)
+			return nil, leakRefusal(d, where)
 		}
 		p.patch[i](string(is))
 	}
-	return nil
+	return f, nil
 }
 
 // unescape decodes what is percent-encoded, once, and leaves the rest.

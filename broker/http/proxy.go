@@ -188,6 +188,10 @@ func (p *Proxy) enter() bool {
 	return true
 }
 
+// later records a result while the reply is on its way already; Serve waits for it.
+// It is called by a request.
+func (p *Proxy) later(record func()) { p.active.Go(record) }
+
 // Handle serves one connection until its end; host "" is a client of the
 // explicit proxy.
 func (p *Proxy) Handle(ctx context.Context, c net.Conn, host string, port int) {

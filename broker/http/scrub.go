@@ -1,6 +1,7 @@
 package http
 
 import (
+	"bytes"
 	"io"
 	"net"
 	nethttp "net/http"
@@ -54,9 +55,11 @@ func partial(res *nethttp.Response) bool {
 // although it was asked not to is decoded.
 func (x *exchange) scrub(res *nethttp.Response) error {
 	res.Header.Del("Alt-Svc") // HTTP/3 has no way out
-	if err := x.capture(res); err != nil {
+	err := x.capture(res)
+	if err != nil {
 		return err
 	}
+	var f guard.Filter // which has seen the head
 	x.ids = x.toScrub()
 	websocket := res.StatusCode == nethttp.StatusSwitchingProtocols
 	if len(x.ids) > 0 {
@@ -66,7 +69,7 @@ func (x *exchange) scrub(res *nethttp.Response) error {
 		if !x.ranges() {
 			res.Header.Del("Accept-Ranges") // they are not served
 		}
-		if err := x.scrubHeader(res.Header); err != nil {
+		if f, err = x.scrubHead(res.Header); err != nil {
 			return err
 		}
 	}
@@ -106,7 +109,13 @@ func (x *exchange) scrub(res *nethttp.Response) error {
 		res.ContentLength = -1
 	}
 	ids := x.ids
-	open := func() guard.Filter { return x.p.cfg.Scrub(ids) }
+	open := func() guard.Filter {
+		if g := f; g != nil {
+			f = nil
+			return g
+		}
+		return x.p.cfg.Scrub(ids)
+	}
 	body := &filtered{
 		src: src, pauses: true,
 		stop: func(guard.Decision) error { return errScrub },
@@ -126,8 +135,18 @@ var errScrub = refuse(502, "upstream", "unscrubbable", "the reply holds a creden
 // scrubHeader takes values out of h, in place. Names that hold one lose the
 // field.
 func (x *exchange) scrubHeader(h nethttp.Header) error {
+	f, err := x.scrubHead(h)
+	if f != nil {
+		f(nil, guard.End)
+	}
+	return err
+}
+
+// scrubHead is scrubHeader. It returns the filter, if that has nothing of h left to
+// judge and may go on with the body.
+func (x *exchange) scrubHead(h nethttp.Header) (guard.Filter, error) {
 	if len(x.ids) == 0 || len(h) == 0 {
-		return nil
+		return nil, nil
 	}
 	type field struct {
 		k    string
@@ -146,18 +165,21 @@ func (x *exchange) scrubHeader(h nethttp.Header) error {
 			b = append(append(b, v...), '\n')
 		}
 	}
-	out, d := whole(x.p.cfg.Scrub(x.ids), b)
+	out, f, d := opening(x.p.cfg.Scrub(x.ids), b)
 	if d.Action.Stops() {
-		return errScrub
+		return nil, errScrub
 	}
-	for _, f := range at {
-		if name := string(out[f.from-1-len(f.k) : f.from-1]); name != f.k {
-			delete(h, f.k)
+	if bytes.Equal(out, b) {
+		return f, nil
+	}
+	for _, e := range at {
+		if name := string(out[e.from-1-len(e.k) : e.from-1]); name != e.k {
+			delete(h, e.k)
 			continue
 		}
-		if v := string(out[f.from:f.to]); v != string(b[f.from:f.to]) && f.i < len(h[f.k]) {
-			h[f.k][f.i] = strings.NewReplacer("\r", "*", "\n", "*").Replace(v)
+		if v := string(out[e.from:e.to]); v != string(b[e.from:e.to]) && e.i < len(h[e.k]) {
+			h[e.k][e.i] = strings.NewReplacer("\r", "*", "\n", "*").Replace(v)
 		}
 	}
-	return nil
+	return f, nil
 }

@@ -100,8 +100,8 @@ func TestClientCertificate(t *testing.T) {
 			}
 		}
 	}
-	if n := len(e.results); n != 4 || e.results[0] != "status 200 wiped=true" {
-		t.Errorf("%d uses were recorded: %v", n, e.results)
+	if got := e.recorded(4); len(got) != 4 || got[0] != "status 200 wiped=true" {
+		t.Errorf("%d uses were recorded: %v", len(got), got)
 	}
 	// Another host is not shown it, nor is one that a refused session talks to,
 	// although there is a connection that was made with it.
