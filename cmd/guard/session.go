@@ -75,6 +75,7 @@ type session struct {
 	sshTold     int                         // refusals of the ssh agent, likewise
 	alarmed     map[string]bool             // uses of decoys that the user was told of
 	scrubbers   map[string]*matcher.Matcher // what replies are looked through for, by the versions in it
+	scrubSets   atomic.Pointer[[]*scrubSet] // those used last
 	kernel      *kernel                     // that searches writes; nil: none
 	closers     []func()
 

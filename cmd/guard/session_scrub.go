@@ -12,20 +12,53 @@ import (
 // scrub rewrites a reply: the values that were sent become their placeholders
 // again. What it finds is no leak, since it goes to the agent.
 func (s *session) scrub(ids []guard.SecretID) guard.Filter {
-	placeholders := map[string][]string{}
-	for _, c := range s.credentials() {
-		placeholders[c.Name] = []string{c.Placeholder}
-		if part, _, ok := vault.Part(c.Placeholder); ok {
-			placeholders[c.Name] = append(placeholders[c.Name], part)
-		}
-	}
-	m, err := s.scrubMatcher(ids)
+	set, err := s.scrubSet(ids)
 	if err != nil {
 		return func([]byte, guard.Step) ([]byte, guard.Decision) {
 			return nil, guard.Decision{Action: guard.Block, Rule: "scrub", Reason: "the reply could not be looked through for the credential"}
 		}
 	}
-	return (&scrubber{st: m.Stream(), placeholders: placeholders}).filter
+	return (&scrubber{st: set.matcher.Stream(), placeholders: set.placeholders}).filter
+}
+
+// scrubSet is what replies are scrubbed with that may hold the values of ids. Nothing
+// of it is changed.
+type scrubSet struct {
+	ids          []guard.SecretID
+	creds        []guard.Credential // that placeholders are of
+	matcher      *matcher.Matcher
+	placeholders map[string][]string // by name: of the value, and of its part
+}
+
+// maxScrubSets is how many sets are at hand, the latest ones: a host has one or two.
+const maxScrubSets = 8
+
+// scrubSet finds or makes the set of ids and of the credentials as they are now.
+func (s *session) scrubSet(ids []guard.SecretID) (*scrubSet, error) {
+	creds := s.credentials() // another slice when something has changed
+	var sets []*scrubSet
+	if p := s.scrubSets.Load(); p != nil {
+		sets = *p
+	}
+	for _, set := range sets {
+		if len(set.creds) == len(creds) && (len(creds) == 0 || &set.creds[0] == &creds[0]) && slices.Equal(set.ids, ids) {
+			return set, nil
+		}
+	}
+	m, err := s.scrubMatcher(ids)
+	if err != nil {
+		return nil, err
+	}
+	set := &scrubSet{ids: slices.Clone(ids), creds: creds, matcher: m, placeholders: map[string][]string{}}
+	for _, c := range creds {
+		set.placeholders[c.Name] = []string{c.Placeholder}
+		if part, _, ok := vault.Part(c.Placeholder); ok {
+			set.placeholders[c.Name] = append(set.placeholders[c.Name], part)
+		}
+	}
+	sets = append([]*scrubSet{set}, sets[:min(len(sets), maxScrubSets-1)]...)
+	s.scrubSets.Store(&sets) // one that somebody else made meanwhile is made again
+	return set, nil
 }
 
 // scrubMatcher knows the values of ids. There is one for each set of them, since
