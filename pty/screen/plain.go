@@ -25,7 +25,7 @@ type plain struct {
 	clean  bool // there is no sequence in the last word
 	same   int  // lines like the one before
 	last   []byte
-	cols   map[int]*column
+	cols   []*column // by where they begin; nil: nothing did
 	used   []*column // in this chunk
 	text1  []byte    // reused
 	marks  []int
@@ -66,14 +66,14 @@ var special = func() (t [256]bool) {
 
 func (p *plain) start() {
 	*p = plain{on: true, pend: p.pend[:0], last: p.last[:0], resets: p.resets[:0], text1: p.text1, marks: p.marks}
-	p.cols = map[int]*column{}
+	p.cols = make([]*column, maxColumn)
 }
 
 // scan takes the part of b that is plain and returns its length; cut says that
 // what follows it may be plain when it is complete.
 func (p *plain) scan(b []byte, width int) (n int, cut bool) {
 	p.reset = -1
-	i := 0
+	i, from := 0, 0 // from: where the line begins
 	for i < len(b) {
 		c := b[i]
 		if !special[c] {
@@ -103,13 +103,14 @@ func (p *plain) scan(b []byte, width int) (n int, cut bool) {
 			i++
 		case c == '\n':
 			if p.col == 1 || p.col > 1 && i > 0 {
-				if k := p.repeat(b, i, width); k > i {
-					i = k
+				if k := p.repeat(b, from, i); k > i {
+					i, from = k, k
 					continue
 				}
 			}
 			p.newline(i == 0 || b[i-1] != '\r')
 			i++
+			from = i
 		case c == '\t' && p.col >= width-1: // terminals differ there
 			return i, false
 		case c == '\t':
@@ -237,12 +238,15 @@ func (p *plain) newline(bare bool) {
 	p.line++
 }
 
-// repeat passes over lines that are like the one that ends at b[i], once there
-// were many of them, and returns where it stopped.
-func (p *plain) repeat(b []byte, i, width int) int {
-	from := bytes.LastIndexByte(b[:i], '\n') + 1
+// repeat passes over lines that are like the one from b[from] to its end at b[i],
+// once there were many of them, and returns where it stopped.
+func (p *plain) repeat(b []byte, from, i int) int {
 	l := b[from : i+1]
-	if from == 0 || len(l) > 64 || !bytes.Equal(l, p.last) {
+	if len(l) > 64 {
+		p.last, p.same = p.last[:0], 0
+		return i
+	}
+	if from == 0 || !bytes.Equal(l, p.last) {
 		p.last, p.same = append(p.last[:0], l...), 0
 		return i
 	}
@@ -306,10 +310,6 @@ func (p *plain) found(find Find) bool {
 	p.used = p.used[:0]
 	if p.field != nil {
 		p.used = append(p.used, p.field)
-	}
-	if len(p.cols) > maxColumn {
-		clear(p.cols)
-		p.field, p.used = nil, p.used[:0]
 	}
 	return hit
 }

@@ -112,3 +112,70 @@ func (t *reading) endsBefore(col int) bool {
 	}
 	return col == len(t.is) || t.is[col]&(isEdge|isCut) != 0
 }
+
+// addOver does the same for the row that is being drawn.
+func (k *checker) addOver(row, l, r int) {
+	for c := l; c < r; c++ {
+		x := k.cell(row, c)
+		n := len(k.buf)
+		switch {
+		case x.r == half:
+			continue
+		case x.r == 0:
+			k.buf = append(k.buf, ' ')
+		case x.r < utf8.RuneSelf:
+			k.buf = append(k.buf, byte(x.r))
+		default:
+			k.buf = utf8.AppendRune(k.buf, x.r)
+		}
+		k.spans = append(k.spans, span{n, int32(row), int32(c), true})
+	}
+}
+
+// places works out pos from spans, before anything is masked.
+func (k *checker) places() {
+	k.pos = k.pos[:0]
+	for i, s := range k.spans {
+		to := len(k.buf)
+		if i+1 < len(k.spans) {
+			to = k.spans[i+1].at
+		}
+		col := s.col
+		for n := s.at; n < to; col++ {
+			end := to
+			if !s.alone {
+				end = n + k.size(int(s.row), int(col))
+			}
+			for ; n < end; n++ {
+				k.pos = append(k.pos, place{s.row, col})
+			}
+		}
+	}
+}
+
+// size is how many bytes of text a cell is.
+func (k *checker) size(row, col int) int {
+	switch r := k.rows[row].at(col).r; {
+	case r == half:
+		return 0
+	case r == 0:
+		return 1
+	default:
+		return len(utf8.AppendRune(nil, r))
+	}
+}
+
+// undo takes back what was added from a byte of the texts on.
+func (k *checker) undo(from int) {
+	k.buf = k.buf[:from]
+	n := len(k.spans)
+	for n > 0 && k.spans[n-1].at >= from {
+		n--
+	}
+	k.spans = k.spans[:n]
+}
+
+// clear forgets the texts.
+func (k *checker) clear() {
+	k.buf, k.spans, k.moments = k.buf[:0], k.spans[:0], k.moments[:0]
+}
