@@ -39,6 +39,7 @@ func (l *Line) OpenScreen(o guard.Origin, rows, cols int) (guard.Filter, *screen
 type finder struct {
 	stream *matcher.Stream
 	pos    int64
+	buf    []byte // reused
 }
 
 // apart ends what one text may have begun: it is part of no needle and no escape.
@@ -46,11 +47,12 @@ const apart = "\f\f\f\f\f\f\f\f"
 
 func (f *finder) find(text []byte) []screen.Hit {
 	from, to := f.pos, f.pos+int64(len(text))
-	found, _ := f.stream.Write(text)
-	late, _ := f.stream.Write([]byte(apart))
+	// One write: most texts are so short that a second would take as long as the first.
+	f.buf = append(append(f.buf[:0], text...), apart...)
+	found, _ := f.stream.Write(f.buf)
 	f.pos = to + int64(len(apart))
 	var hits []screen.Hit
-	for _, h := range append(found, late...) {
+	for _, h := range found {
 		// A hit that waited for how an escape goes on ends where the wait did.
 		if h.Start >= from && h.Start < to {
 			hits = append(hits, screen.Hit{ID: h.ID, Class: h.Class, Encoding: h.Encoding, Start: int(h.Start - from), End: int(min(h.End, to) - from)})
