@@ -119,15 +119,25 @@ func (s *conn) gave(c guard.Credential) bool {
 }
 
 // pick finds the credential for a host: the one whose placeholder the client gave,
-// the only one, or of several the one whose login or name is the client's user.
+// the only one, or of several that may be used the one whose login or name is the
+// client's user.
 func (s *conn) pick() (guard.Credential, *serverError) {
 	found := s.h.candidates(s.host, s.port)
-	var mine []guard.Credential
+	var mine, may []guard.Credential
 	var names []string
 	for _, c := range found {
 		if s.gave(c) {
 			return c, nil
 		}
+		s.cred = c
+		if s.h.Decide(s.use("db:query")).Allowed() || s.h.Decide(s.use("db:read")).Allowed() {
+			may = append(may, c)
+		}
+	}
+	if len(may) > 0 {
+		found = may
+	}
+	for _, c := range found {
 		if c.User == s.client.user || c.Name == s.client.user {
 			mine = append(mine, c)
 		}

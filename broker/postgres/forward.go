@@ -30,14 +30,30 @@ type sender struct {
 	left int // of the payload
 	sql  *roles
 	name bool // in the name that goes before a Parse message's query
+
+	mint    minter
+	minting bool   // this message makes or changes a role, and may
+	text    []byte // of it, as far as maxText
 }
+
+// minter judges statements that make or change a role.
+type minter struct {
+	// allow says whether they may be sent.
+	allow func() (guard.Decision, bool)
+	// store records one and keeps what passwords stand in its text, before it is
+	// sent.
+	store func(text []byte) (guard.Decision, bool)
+}
+
+// maxText bounds how much of a message is looked through for passwords, in bytes.
+const maxText = 64 << 10
 
 // forward sends the client's messages through the filters. At the end of a
 // message these are told of a pause: the client may wait for the answer. (What
 // they keep then is the end of COPY data, since every message that is answered
 // ends with bytes of the protocol's.)
-func forward(up io.Writer, client io.Reader, open func() guard.Filter) (guard.Decision, error) {
-	s := &sender{weave: broker.Weave{Dst: up}}
+func forward(up io.Writer, client io.Reader, open func() guard.Filter, mint minter) (guard.Decision, error) {
+	s := &sender{weave: broker.Weave{Dst: up}, mint: mint}
 	for i := range s.filters {
 		if s.filters[i] = open(); s.filters[i] == nil {
 			return guard.Decision{Rule: "no filter"}, errStopped
@@ -80,15 +96,20 @@ func (s *sender) send(p []byte) (d guard.Decision, err error) {
 			if size < 4 || size > 1<<30+64 {
 				return d, errFrame
 			}
-			s.left, s.sql = int(size)-4, nil
+			s.left, s.sql, s.text = int(size)-4, nil, s.text[:0]
 			if t := s.head[0]; t == 'Q' || t == 'P' {
 				s.sql, s.name = newRoles(), t == 'P'
 			}
 		} else {
 			n := min(s.left, len(p))
 			s.left -= n
-			if s.roles(p[:n]) {
-				return minted(), errStopped
+			if s.head[0] == 'Q' || s.head[0] == 'P' {
+				s.text = append(s.text, p[:min(n, maxText-len(s.text))]...)
+			}
+			if s.roles(p[:n]) && !s.minting {
+				if d, s.minting = s.mint.allow(); !s.minting {
+					return d, errStopped
+				}
 			}
 			to := rest
 			if s.head[0] == 'd' {
@@ -97,8 +118,19 @@ func (s *sender) send(p []byte) (d guard.Decision, err error) {
 			d, err = s.take(to, p[:n])
 			p = p[n:]
 		}
-		if s.left == 0 {
-			s.n = 0
+		if s.left > 0 || err != nil {
+			continue
+		}
+		s.n = 0
+		if s.minting {
+			// Judged first: the leak line knows the password from then on.
+			if d, err = s.step(guard.Pause); err != nil {
+				return d, err
+			}
+			if d, s.minting = s.mint.store(s.text); !s.minting {
+				return d, errStopped
+			}
+			s.minting = false
 		}
 	}
 	if err != nil {
@@ -149,23 +181,27 @@ func (s *sender) take(stream int, p []byte) (guard.Decision, error) {
 	return guard.Decision{Action: guard.Pass}, nil
 }
 
-func (s *sender) flush() (guard.Decision, error) {
+func (s *sender) flush() (guard.Decision, error) { return s.put(guard.More) }
+
+// put gives what was collected to its filter.
+func (s *sender) put(step guard.Step) (guard.Decision, error) {
 	if len(s.run) == 0 {
 		return guard.Decision{Action: guard.Pass}, nil
 	}
 	p := s.run
 	s.run = s.run[:0]
 	s.weave.Payload(s.stream, uint64(len(p)), nil)
-	return s.filter(s.stream, p, guard.More)
+	return s.filter(s.stream, p, step)
 }
 
 // step tells the filters of a pause, where they hold something, or of the end.
 func (s *sender) step(step guard.Step) (guard.Decision, error) {
-	if d, err := s.flush(); err != nil {
+	told := len(s.run) > 0 // one call where one is enough
+	if d, err := s.put(min(step, guard.Pause)); err != nil {
 		return d, err
 	}
 	for i := range s.filters {
-		if s.held[i] > 0 || step == guard.End {
+		if s.held[i] > 0 && !(told && i == s.stream) || step == guard.End {
 			if d, err := s.filter(i, nil, step); err != nil {
 				return d, err
 			}

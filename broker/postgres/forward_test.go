@@ -51,7 +51,7 @@ func sent(size int, msgs ...pgproto3.FrontendMessage) (string, guard.Decision, e
 	}
 	c.c = append(c.c, b)
 	var out bytes.Buffer
-	d, err := forward(&out, c, search)
+	d, err := forward(&out, c, search, minter{allow: func() (guard.Decision, bool) { return minted("appdb"), false }})
 	return out.String(), d, err
 }
 
@@ -187,7 +187,7 @@ func TestRoleStatementsThroughRealServer(t *testing.T) {
 		t.Errorf("the role was made: %v, %v", n, err)
 	}
 	for range 2 {
-		if u := <-recorded; u.Action != "db:role" || u.Resource != "postgres" {
+		if u := <-recorded; u.Action != "token:mint" || u.Resource != "postgres" {
 			t.Errorf("recorded %+v", u)
 		}
 	}

@@ -21,8 +21,10 @@
 // the server then proves that it knows the password's verifier at this very
 // connection. A server without TLS is taken only where Handler.Plain allows it.
 //
-// Statements that make or change a role or its password are refused, on their
-// way: CREATE and ALTER of ROLE, USER and GROUP (but ALTER ROLE ... SET), ALTER
+// A server of this machine gets a plain connection from a client that chose one.
+//
+// Statements that make or change a role or its password are an action of their own,
+// token:mint, and refused where it is not allowed, on their way: CREATE and ALTER of ROLE, USER and GROUP (but ALTER ROLE ... SET), ALTER
 // DEFAULT PRIVILEGES, and writes to pg_authid. The data of COPY is judged as one
 // stream, however it is cut into messages.
 //
@@ -66,6 +68,12 @@ type Handler struct {
 	Credentials func() []guard.Credential
 	// Use is the use line: broker.Line.Use.
 	Use func(u guard.Use, send func(guard.Secret) (string, error)) (guard.Decision, error)
+	// Decide is policy's answer, without a record, to statements that make or
+	// change a role (token:mint): broker.Line.Decide. nil: they are refused.
+	Decide func(u guard.Use) guard.Decision
+	// Minted stores a password that such a statement sets, before it is sent.
+	// role is "" where the statement does not say. nil: it is not kept.
+	Minted func(u guard.Use, role string, password guard.Secret) error
 	// Refused records a statement that was refused: broker.Line.Refuse; optional.
 	Refused func(u guard.Use, d guard.Decision)
 	// Ended records what a connection did, in words without SQL; optional.
@@ -165,21 +173,23 @@ func (h *Handler) Serve(ctx context.Context, c net.Conn, host string, port int) 
 	pid, exe := broker.Process(raw)
 	var did tally
 	begin := time.Now()
+	use := func(action string) guard.Use {
+		return guard.Use{
+			Session: h.Session, Credential: cred, Channel: guard.ChannelPostgres, Action: action, Resource: s.params["database"],
+			Host: host, Port: port, Path: "/" + s.params["database"], PID: pid, Exe: exe, At: time.Now(),
+		}
+	}
 	d := pump(c, up.Conn, func() guard.Filter {
 		return h.Open(guard.Origin{
 			Channel: guard.ChannelPostgres, Source: "broker", PID: pid, Exe: exe, Host: host, Port: port, Home: h.home(host, port),
 		})
-	}, hide, &did)
-	use := guard.Use{
-		Session: h.Session, Credential: cred, Channel: guard.ChannelPostgres, Action: "db:query", Resource: s.params["database"],
-		Host: host, Port: port, Path: "/" + s.params["database"], PID: pid, Exe: exe, At: time.Now(),
-	}
+	}, h.minter(use, cred.Name), hide, &did)
 	if h.Ended != nil {
-		h.Ended(use, did.String(), time.Since(begin))
+		h.Ended(use("db:query"), did.String(), time.Since(begin))
 	}
 	if d.Rule == rolesRule && h.Refused != nil {
-		d.Secret, use.Action = cred.ID(), "db:role"
-		h.Refused(use, d)
+		d.Secret = cred.ID()
+		h.Refused(use("token:mint"), d)
 	}
 }
 
@@ -188,6 +198,7 @@ type start struct {
 	version uint32
 	params  map[string]string
 	cancel  bool
+	secure  bool // by TLS
 	pid     uint32
 	key     []byte
 }
@@ -242,7 +253,7 @@ func (h *Handler) startup(ctx context.Context, c net.Conn) (net.Conn, *start, er
 			if err != nil {
 				return nil, nil, err
 			}
-			return c, &start{version: code, params: params}, nil
+			return c, &start{version: code, params: params, secure: secure}, nil
 		default:
 			_ = say(c, refuse("0A000", "guard speaks protocol version 3 only", ""))
 			return nil, nil, errors.New("unknown protocol version")
@@ -330,16 +341,24 @@ func (h *Handler) home(host string, port int) []string {
 	return names
 }
 
-// pick finds the credential for a host: the only PostgreSQL one, or of several
-// the one whose login or name is the client's user.
+// pick finds the credential for a host: the only PostgreSQL one, or of several that
+// may be used the one whose login or name is the client's user.
 func (h *Handler) pick(host string, port int, user string) (guard.Credential, *pgproto3.ErrorResponse) {
-	var found, mine []guard.Credential
+	var found, mine, may []guard.Credential
 	for _, c := range h.Credentials() {
 		if c.Kind == "postgres" && broker.MatchHost(c.Hosts, host, port) {
 			found = append(found, c)
-			if c.User == user || c.Name == user {
-				mine = append(mine, c)
+			if h.Decide != nil && h.Decide(guard.Use{Session: h.Session, Credential: c, Channel: guard.ChannelPostgres, Action: "db:query", Host: host, Port: port, At: time.Now()}).Allowed() {
+				may = append(may, c)
 			}
+		}
+	}
+	if len(may) > 0 {
+		found = may
+	}
+	for _, c := range found {
+		if c.User == user || c.Name == user {
+			mine = append(mine, c)
 		}
 	}
 	switch {

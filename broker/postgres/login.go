@@ -16,6 +16,7 @@ import (
 
 	"guard"
 	"guard/broker"
+	"guard/vault"
 )
 
 // login gets a credential through the use line and logs in upstream. If the
@@ -104,7 +105,11 @@ func (h *Handler) connect(ctx context.Context, cred guard.Credential, value guar
 	plain := h.plain(host, port)
 	cfg.TLSConfig = h.upstream(host)
 	if plain {
-		cfg.Fallbacks = []*pgconn.FallbackConfig{{Host: host, Port: uint16(port)}}
+		second := &pgconn.FallbackConfig{Host: host, Port: uint16(port)}
+		if !s.secure { // as the client wants it: TLS costs a query on this machine half its time
+			cfg.TLSConfig, second.TLSConfig = nil, cfg.TLSConfig
+		}
+		cfg.Fallbacks = []*pgconn.FallbackConfig{second}
 	}
 	cfg.AfterNetConnect = func(_ context.Context, cfg *pgconn.Config, c net.Conn) (net.Conn, error) {
 		cfg.RequireAuth, cfg.ChannelBinding = "scram-sha-256,md5,none", "prefer"
@@ -124,6 +129,10 @@ func (h *Handler) connect(ctx context.Context, cred guard.Credential, value guar
 		return c, nil
 	}
 	cfg.Password = string(value.Reveal())
+	for _, part := range vault.Parts(value) { // of a URL; the last one is as it is meant
+		cfg.Password = string(part.Reveal())
+		part.Wipe()
+	}
 	pg, err := pgconn.ConnectConfig(ctx, cfg)
 	cfg.Password = ""
 	if err != nil {

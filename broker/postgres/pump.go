@@ -99,12 +99,12 @@ var (
 
 // pump moves bytes until one side ends or the filter stops, and returns the
 // decision that stopped it.
-func pump(client, up net.Conn, open func() guard.Filter, hide rename, t *tally) (verdict guard.Decision) {
+func pump(client, up net.Conn, open func() guard.Filter, mint minter, hide rename, t *tally) (verdict guard.Decision) {
 	var wg sync.WaitGroup
 	verdict.Action = guard.Pass
 	halt := make(chan struct{}) // closed before up is, when the filter stopped
 	wg.Go(func() {
-		d, err := forward(up, client, open)
+		d, err := forward(up, client, open, mint)
 		if errors.Is(err, errStopped) {
 			verdict = d
 			close(halt)

@@ -282,10 +282,12 @@ func (s *scanner) statement(whole bool) {
 const rolesRule = "roles"
 
 // minted is the refusal of such a statement.
-func minted() guard.Decision {
+func minted(credential string) guard.Decision {
 	return guard.Decision{
 		Action: guard.Block, Rule: rolesRule,
-		Reason:    "guard refuses statements that make or change a role or a password: they would outlive the session",
-		NextSteps: []string{"ask the user to do it outside the session; guard rotate replaces a password"},
+		Reason: "guard refuses statements that make or change a role or a password: they would outlive the session",
+		NextSteps: []string{
+			"ask the user to do it outside the session (guard rotate replaces a password), or to allow it: guard run --allow " + credential + " --allow " + credential + ":token:mint",
+		},
 	}
 }

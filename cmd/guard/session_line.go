@@ -313,21 +313,8 @@ func (s *session) newFolded() *foldedValues {
 // postgresHandler speaks PostgreSQL for credentials of that kind.
 func (s *session) postgresHandler(line *broker.Line, egress *broker.Egress, roots *x509.CertPool) *postgres.Handler {
 	return &postgres.Handler{
-		Session: s.info, Credentials: s.credentials, Use: line.Use, Dial: egress.Dial, Open: s.line.Open, Plain: egress.Loopback, Refused: line.Refuse,
-		Ended: func(u guard.Use, did string, took time.Duration) {
-			r := s.useRecord(u, guard.Decision{Action: guard.Pass})
-			r.Type, r.Result, r.DurationMS = "connection.end", did, float64(took.Microseconds())/1000
-			if _, err := s.append(r); err != nil {
-				s.app.say("the end of a connection could not be recorded: %v", err)
-			}
-		},
-		TLS: &tls.Config{RootCAs: roots},
-		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			if hello.ServerName == "" {
-				return s.ca.Leaf("localhost") // libpq before 14, and addresses: they cannot verify a name then
-			}
-			return s.ca.Leaf(hello.ServerName)
-		},
+		Session: s.info, Credentials: s.credentials, Decide: line.Decide, Use: line.Use, Dial: egress.Dial, Open: s.line.Open, Plain: egress.Loopback,
+		Refused: line.Refuse, Minted: s.keepMinted, Ended: s.recordEnd, TLS: &tls.Config{RootCAs: roots}, GetCertificate: s.leafFor,
 	}
 }
 
