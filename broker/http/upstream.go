@@ -134,8 +134,6 @@ func (p *Proxy) newTransport(r route) *nethttp.Transport {
 		ExpectContinueTimeout: 2 * time.Second,
 		ResponseHeaderTimeout: 30 * time.Minute, // from the request's end; a model may think for long
 		HTTP2:                 &nethttp.HTTP2Config{SendPingTimeout: time.Minute, PingTimeout: 30 * time.Second},
-		WriteBufferSize:       32 << 10,
-		ReadBufferSize:        32 << 10,
 	}
 	if r.via {
 		t.Proxy = func(out *nethttp.Request) (*url.URL, error) {
