@@ -15,9 +15,6 @@ const (
 // nonZero has the highest bit of each byte of x set that is not 0.
 func nonZero(x uint64) uint64 { return ((x&^high8 + (high8 - ones)) | x) & high8 }
 
-// hasZero is not 0 if a byte of x is 0.
-func hasZero(x uint64) uint64 { return (x - ones) &^ x & high8 }
-
 // nextBreak is the place of the first line break in b[i:to] that a needle may have
 // in it, or to. It is passes for most of them, and cheaper.
 func nextBreak(g *gate, b []byte, i, to int, m *classes) int {
@@ -83,18 +80,133 @@ func fastBreak(g *gate, b []byte, i, to int, m *classes) int {
 		if b[at-1] == '\r' {
 			from--
 		}
-		y = binary.LittleEndian.Uint64(b[next:])
-		tail := binary.LittleEndian.Uint32(b[from-gram:])
-		// Where a needle has its first break, either the 4 bytes before it are in it,
-		// and the last 3 of them with the one after it; or the 4 bytes after it, and the
-		// first 3 of them with the one before it.
-		x0, x1 := tail>>8|uint32(y)<<24, tail>>24|uint32(y)<<8
-		breaks := hasZero(y<<32^'\n'*ones) | hasZero(y<<32^'\r'*ones)
-		if (g.bit(x0)|g.bit(x1))&1|breaks == 0 {
+		if g.goesOver(b, from, next, &brokenLang) && inLine(b[next]) {
+			return at // else it is an empty line, or no needle goes on
+		}
+	}
+}
+
+// goesOver says whether a needle may go on from b[:i] to b[j:], with nothing before it
+// removed. Either the 4 bytes before are in it, and the last 3 of them with the one
+// after; or the bytes next to it are at index 0 to 3, and what follows goes on, of which
+// it says yes where there is more to remove in it. It needs 4 bytes before and after.
+func (g *gate) goesOver(b []byte, i, j int, l *lang) bool {
+	tail, y := binary.LittleEndian.Uint32(b[i-gram:]), binary.LittleEndian.Uint32(b[j:])
+	k := uint16(tail>>24) | uint16(y)<<8
+	over, start := g.bit(tail>>8|y<<24), g.pairs[k>>6]>>(k&63)
+	if (over|start)&1 == 0 {
+		return false
+	}
+	if over&1 != 0 && g.has(tail) {
+		return true
+	}
+	if start&1 == 0 {
+		return false
+	}
+	for _, c := range b[j : j+gram] {
+		if l.intro[c] || special[c]&2 != 0 {
+			return true
+		}
+	}
+	return g.has(tail>>24|y<<8) && g.has(y)
+}
+
+// nextNoise is the place of the first byte in b[i:to] of what shows nothing that a
+// needle may have in it, or of what may be that, or to.
+func nextNoise(g *gate, b []byte, i, to int, m *classes) int {
+	k := (i - m.from) >> 6
+	if m.any[classNoise] == 0 {
+		return to
+	}
+	x := m.w[k][classNoise] >> ((i - m.from) & 63) << ((i - m.from) & 63)
+	for {
+		for x == 0 {
+			if k++; k >= len(m.w) {
+				return to
+			}
+			x = m.w[k][classNoise]
+		}
+		at := m.from + k<<6 + bits.TrailingZeros64(x)
+		x &= x - 1
+		if at >= to {
+			return to
+		}
+		if at < gram || at+16 > to {
+			return at
+		}
+		c, next := b[at], b[at+1]
+		if c >= 0x80 && !hides(c, next) {
 			continue
 		}
-		if inLine(b[next]) && (breaks != 0 || g.has(x0) && g.has(tail) || g.has(x1) && g.has(uint32(y))) {
-			return at // else it is an empty line, or no needle goes on
+		if noise[next] {
+			return at // more than one
+		}
+		n := 1
+		if c >= 0x80 {
+			if n = 3; c == 0xc2 {
+				n = 2
+			}
+			if noise[b[at+n]] {
+				return at
+			}
+		}
+		if !g.goesOver(b, at, at+n, &hiddenLang) {
+			continue
+		}
+		return at
+	}
+}
+
+// noise are the bytes of classNoise that hiddenToken knows, and line breaks.
+var noise = func() (t [256]bool) {
+	for c := range t {
+		t[c] = hiddenLang.intro[c] || c == '\n' || c == '\r'
+	}
+	return t
+}()
+
+// nextQuote is the place of the first quote in b[i:to] where two pieces of a needle may
+// meet, or to.
+func nextQuote(g *gate, b []byte, i, to int, m *classes) int {
+	k := (i - m.from) >> 6
+	if m.any[classQuote] == 0 {
+		return to
+	}
+	x := m.w[k][classQuote] >> ((i - m.from) & 63) << ((i - m.from) & 63)
+	for {
+		for x == 0 {
+			if k++; k >= len(m.w) {
+				return to
+			}
+			x = m.w[k][classQuote]
+		}
+		at := m.from + k<<6 + bits.TrailingZeros64(x)
+		x &= x - 1
+		if at >= to {
+			return to
+		}
+		if at+1 >= to {
+			return at
+		}
+		next := b[at+1]
+		if !seams[next] {
+			continue
+		}
+		if isAlnum(next) && at > 0 && (b[at-1] <= ' ' || b[at-1] != '"' && b[at-1] != '\'' && !g.pair(b[at-1], next)) {
+			continue // a string begins, or one that nothing goes on in
+		}
+		if at < gram || at+16 > to {
+			return at
+		}
+		if isAlnum(next) {
+			if !g.goesOver(b, at, at+1, &joinedLang) {
+				continue
+			}
+			return at
+		}
+		tail := binary.LittleEndian.Uint32(b[at-gram:])
+		if g.heads[tail>>24] || g.begins(byte(tail>>16), byte(tail>>24)) || g.has(tail) {
+			return at
 		}
 	}
 }

@@ -20,6 +20,7 @@ type gate struct {
 	early  bool            // a needle has a line break that i < 4 could meet
 	pairs  [1 << 10]uint64 // bitmap of 2 bytes at index 0 to 3 of a needle
 	all    [1 << 10]uint64 // and at any
+	heads  [256]bool       // bytes that needles begin with
 }
 
 const gram = 4 // bytes
@@ -45,6 +46,7 @@ func (g *gate) with(needles [][]byte) *gate {
 
 func (g *gate) add(needles [][]byte) {
 	for _, b := range needles {
+		g.heads[b[0]] = true
 		for i := range gram {
 			x := uint16(b[i]) | uint16(b[i+1])<<8
 			g.pairs[x>>6] |= 1 << (x & 63)
@@ -76,6 +78,7 @@ func (g *gate) wipe() {
 	clear(g.bitmap)
 	clear(g.pairs[:])
 	clear(g.all[:])
+	clear(g.heads[:])
 }
 
 // begins says whether a needle has x and y at index 0 to 3.

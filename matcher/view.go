@@ -70,16 +70,19 @@ type places [len(introducers)]int
 // next is the place of the first introducer in b[i:to] that opens, or to. from is where b
 // was first asked.
 func (p *places) next(g *gate, b []byte, i, to int, l *lang, m *classes) int {
-	if m != nil {
+	if m != nil && i < to {
+		switch l.kind {
+		case langJoined:
+			return nextQuote(g, b, i, to, m)
+		case langHidden:
+			return nextNoise(g, b, i, to, m)
+		}
 		for ; i < to; i++ {
 			if i = m.next(l.class, i); i >= to {
 				return to
 			}
 			if i+1 >= to {
 				return i
-			}
-			if l.kind == langJoined && i > 0 && isAlnum(b[i+1]) && (b[i-1] <= ' ' || b[i-1] != '"' && b[i-1] != '\'' && !g.pair(b[i-1], b[i+1])) {
-				continue // a string begins, or one that nothing goes on in
 			}
 			if l.intro[b[i]] && l.opens(b[i], b[i+1]) {
 				return i
