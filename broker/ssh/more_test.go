@@ -398,3 +398,49 @@ func TestHostCertificates(t *testing.T) {
 		}
 	}
 }
+
+// What comes after SSH's first line is not judged, everything else is, however it
+// is cut.
+func TestEncrypted(t *testing.T) {
+	const secret = "the-secret"
+	for _, tt := range []struct{ in, out string }{
+		{"SSH-2.0-x\r\n" + secret, "SSH-2.0-x\r\n" + secret}, {"SSH-2.0-" + secret + "\r\nmore", "SSH-2.0-"}, {"SSH-1.5-x\n" + secret, "SSH-1.5-x\n"},
+		{"GET " + secret, "GET "}, {secret, ""}, {"SSH-2.0-" + strings.Repeat("x", 300) + secret + "\n", "SSH-2.0-" + strings.Repeat("x", 300)},
+		{"SSH-2.0-", "SSH-2.0-"}, {"SSH", "SSH"}, {"", ""},
+	} {
+		for cut := range len(tt.in) + 1 {
+			var held []byte
+			stopped := false
+			f := Encrypted(func(p []byte, s guard.Step) ([]byte, guard.Decision) {
+				if stopped {
+					t.Error("asked after it stopped")
+				}
+				held = append(held, p...)
+				if i := bytes.Index(held, []byte(secret)); i >= 0 {
+					stopped = true
+					return held[:i], guard.Decision{Action: guard.Block}
+				}
+				if s == guard.More {
+					return nil, guard.Decision{Action: guard.Pass}
+				}
+				out := held
+				held = nil
+				return out, guard.Decision{Action: guard.Pass}
+			})
+			var got []byte
+			for _, step := range []struct {
+				p string
+				s guard.Step
+			}{{tt.in[:cut], guard.More}, {tt.in[cut:], guard.More}, {"", guard.End}} {
+				out, d := f([]byte(step.p), step.s)
+				got = append(got, out...)
+				if d.Action.Stops() {
+					break
+				}
+			}
+			if string(got) != tt.out {
+				t.Fatalf("%q cut at %d: %q", tt.in, cut, got)
+			}
+		}
+	}
+}

@@ -166,7 +166,7 @@ func (c proxyConn) Dst() netip.AddrPort {
 func (c proxyConn) NetConn() net.Conn { return c.Conn }
 
 // serveHostPort connects the session to a service on the host's loopback.
-func (s *session) serveHostPort(ctx context.Context, l net.Listener, port int, watch func(up net.Conn, host string, port int) net.Conn) error {
+func (s *session) serveHostPort(ctx context.Context, l net.Listener, port int, watch func(up net.Conn, f guard.Filter, host string, port int) (net.Conn, guard.Filter)) error {
 	for _, host := range loopbackNames {
 		if h := s.handlers()[net.JoinHostPort(host, strconv.Itoa(port))]; h != nil {
 			return serveConns(ctx, l, func(ctx context.Context, c net.Conn) { h(ctx, c, host, port) })
@@ -178,11 +178,12 @@ func (s *session) serveHostPort(ctx context.Context, l net.Listener, port int, w
 		if err != nil {
 			return
 		}
+		defer func() { up.Close() }()
+		f := s.line.Open(guard.Origin{Channel: guard.ChannelSocket, Source: "broker", Host: "localhost", Port: port})
 		if watch != nil {
-			up = watch(up, "localhost", port)
+			up, f = watch(up, f, "localhost", port)
 		}
-		defer up.Close()
-		_ = broker.Pipe(ctx, c, up, s.line.Open(guard.Origin{Channel: guard.ChannelSocket, Source: "broker", Host: "localhost", Port: port}))
+		_ = broker.Pipe(ctx, c, up, f)
 	})
 }
 
