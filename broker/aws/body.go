@@ -5,8 +5,11 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
+	"guard"
 	"io"
 	nethttp "net/http"
+	"net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -122,4 +125,133 @@ func withoutChunked(h nethttp.Header) {
 	if len(keep) > 0 {
 		h["Content-Encoding"] = []string{strings.Join(keep, ",")}
 	}
+}
+
+// formOf reads the fields of a form in a body that was taken whole, whatever type it
+// says it is of: a server may not look at that.
+func formOf(r *nethttp.Request) (url.Values, error) {
+	t, ok := r.Body.(*taken)
+	if !ok || len(r.Header["X-Amz-Target"]) > 0 && !isForm(r) {
+		return nil, nil
+	}
+	if t.size > maxForm {
+		if isForm(r) {
+			return nil, wrong("RequestEntityTooLarge", "the form is too large to be read")
+		}
+		return nil, nil
+	}
+	if isForm(r) && r.Header.Get("Content-Encoding") != "" {
+		return nil, wrong("InvalidArgument", "the form is compressed, so that it cannot be read: set AWS_DISABLE_REQUEST_COMPRESSION=true")
+	}
+	b, err := io.ReadAll(t.reader())
+	if err != nil {
+		return nil, wrong("IncompleteBody", "the request's body ended early")
+	}
+	v, err := url.ParseQuery(string(b))
+	if err != nil && isForm(r) {
+		return nil, wrong("MalformedQueryString", "the form cannot be read")
+	}
+	return v, nil
+}
+
+func isForm(r *nethttp.Request) bool {
+	return strings.HasPrefix(strings.ToLower(r.Header.Get("Content-Type")), "application/x-www-form-urlencoded")
+}
+
+// chunks makes r's body the data in its chunks, and returns what puts it into chunks
+// again: called without a seed, it only says how long that is.
+func (s *Signer) chunks(r *Request, sig *signature, kind streaming, agent *signer, c guard.Credential) (func(*nethttp.Request, string, *signer, *signature) error, error) {
+	in := r.Request
+	if kind.signed && kind.ecdsa != sig.ecdsa() {
+		return nil, wrong("InvalidArgument", "the chunks are not signed as the head is")
+	}
+	want, err := decodedLength(in)
+	if err != nil {
+		return nil, err
+	}
+	names, err := trailerNames(in, kind)
+	if err != nil {
+		return nil, err
+	}
+	var verify *chain
+	if kind.signed {
+		verify = newChain(agent, sig, sig.value)
+	}
+	body, encoded := in.Body, in.ContentLength
+	if body == nil {
+		body = nethttp.NoBody
+	}
+	codings := in.Header["Content-Encoding"]
+	found := &frames{}
+	d := newDechunker(body, kind, verify, want, names, found)
+	plain := &reasons{d, func(err error) error {
+		if errors.Is(err, errFraming) || errors.Is(err, errChunk) || errors.Is(err, errLength) {
+			return refusal(c, chunkFault(err))
+		}
+		return err
+	}}
+	if want == 0 { // an empty body is not read by anybody
+		if _, err := io.Copy(io.Discard, plain); err != nil {
+			var ref *Refused
+			if errors.As(err, &ref) {
+				return nil, wrong(ref.code, ref.Decision.Reason)
+			}
+			return nil, wrong("IncompleteBody", "the request's body ended early")
+		}
+		in.Body = nethttp.NoBody
+	} else {
+		in.Body = plain
+	}
+	in.ContentLength = want
+	withoutChunked(in.Header)
+	return func(out *nethttp.Request, seed string, by *signer, real *signature) error {
+		if by != nil {
+			var sign *chain
+			if kind.signed {
+				sign = newChain(by, real, seed)
+			}
+			out.Body = &rechunker{src: out.Body, kind: kind, chain: sign, found: found}
+			return nil
+		}
+		if out.ContentLength != want {
+			return refusal(c, wrong("InvalidArgument", "the body was changed on its way, which its length and sums would not bear"))
+		}
+		if out.Body == nil {
+			out.Body = nethttp.NoBody
+		}
+		out.ContentLength = encoded
+		if encoded < 0 {
+			out.TransferEncoding = []string{"chunked"}
+		}
+		delete(out.Header, "Content-Encoding")
+		if len(codings) > 0 {
+			out.Header["Content-Encoding"] = codings
+		}
+		return nil
+	}, nil
+}
+
+func chunkFault(err error) error {
+	switch {
+	case errors.Is(err, errChunk):
+		return wrong("SignatureDoesNotMatch", err.Error())
+	case errors.Is(err, errLength):
+		return wrong("IncompleteBody", err.Error())
+	}
+	return wrong("InvalidChunkSizeError", err.Error())
+}
+
+// reasons turns errors of a body into refusals.
+type reasons struct {
+	io.ReadCloser
+	say func(error) error
+}
+
+// Read reads.
+func (r *reasons) Read(p []byte) (int, error) {
+	n, err := r.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		err = r.say(err)
+	}
+	return n, err
 }

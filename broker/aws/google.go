@@ -197,7 +197,7 @@ func (s *Signer) assertion(r *Request, c guard.Credential) *Signing {
 		return &Signing{Credential: c, Reply: &Reply{Status: nethttp.StatusBadRequest, ContentType: "application/json; charset=utf-8", Body: b}}
 	}
 	sum := sha256.Sum256([]byte(text))
-	raw, err := base64.RawURLEncoding.DecodeString(sig)
+	raw, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(sig, "="))
 	now := s.now()
 	switch {
 	case h.Alg != "RS256" || err != nil || rsa.VerifyPKCS1v15(&s.Key.key.PublicKey, crypto.SHA256, sum[:], raw) != nil:
@@ -283,7 +283,7 @@ func cutLast(s string) (before, after string, ok bool) {
 }
 
 func part(s string, v any) error {
-	b, err := base64.RawURLEncoding.DecodeString(s)
+	b, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(s, "=")) // google-auth pads
 	if err != nil {
 		return err
 	}

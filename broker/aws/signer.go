@@ -2,14 +2,8 @@ package aws
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/base32"
-	"encoding/json"
 	"errors"
-	"io"
 	nethttp "net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -92,75 +86,6 @@ func (s *Signer) now() time.Time {
 		return s.Now()
 	}
 	return time.Now()
-}
-
-// KeyID is the placeholder of the access key id that goes with a placeholder of a
-// secret key: AKIA and 16 characters of base32.
-func KeyID(placeholder string) string {
-	m := hmac.New(sha256.New, []byte("guard access key id"))
-	m.Write([]byte(placeholder))
-	return "AKIA" + base32.StdEncoding.EncodeToString(m.Sum(nil)[:10])
-}
-
-// Options are what --user of a kind says: what stands before the first comma, and
-// NAME=VALUE after it.
-func Options(user string) (first string, opts map[string]string) {
-	parts := strings.Split(user, ",")
-	opts = map[string]string{}
-	for i, p := range parts {
-		k, v, has := strings.Cut(strings.TrimSpace(p), "=")
-		switch {
-		case has:
-			opts[k] = v
-		case i == 0:
-			first = k
-		}
-	}
-	return first, opts
-}
-
-// keysOf reads a value: a secret key that goes with the id in user, "ID:SECRET",
-// "ID:SECRET:TOKEN", or JSON as AWS writes it (AccessKeyId, SecretAccessKey,
-// SessionToken).
-func keysOf(value, user string) (keys, error) {
-	id, _ := Options(user)
-	value = strings.TrimSpace(value)
-	if strings.HasPrefix(value, "{") {
-		type pair struct{ AccessKeyId, SecretAccessKey, SessionToken, Token string }
-		var v struct {
-			pair
-			Credentials *pair
-			AccessKey   *pair
-		}
-		if err := json.Unmarshal([]byte(value), &v); err != nil {
-			return keys{}, errors.New("its value is not JSON")
-		}
-		p := v.pair
-		if v.Credentials != nil {
-			p = *v.Credentials
-		}
-		if v.AccessKey != nil {
-			p = *v.AccessKey
-		}
-		if p.SessionToken == "" {
-			p.SessionToken = p.Token
-		}
-		if p.AccessKeyId == "" {
-			p.AccessKeyId = id
-		}
-		if p.AccessKeyId == "" || p.SecretAccessKey == "" {
-			return keys{}, errors.New("its value has no AccessKeyId and SecretAccessKey")
-		}
-		return keys{p.AccessKeyId, p.SecretAccessKey, p.SessionToken}, nil
-	}
-	if first, rest, ok := strings.Cut(value, ":"); ok {
-		secret, token, _ := strings.Cut(rest, ":")
-		return keys{first, secret, token}, nil
-	}
-	if id == "" {
-		return keys{}, errors.New("its access key id is not known: guard secret edit NAME --user ID")
-	}
-	return keys{id: id, secret: value}, nil
 }
 
 // Sign looks at a request; nil: it is none of this package's.
@@ -324,7 +249,9 @@ func (s *Signer) sign(r *Request, sig *signature, c guard.Credential, deny func(
 			return refusal(c, wrong("AccessDenied", "the credential "+c.Name+" cannot sign: "+err.Error()))
 		}
 		if k, err = s.session(out.Context(), c, k); err != nil {
-			return refusal(c, err)
+			ref := refusal(c, err)
+			ref.Decision.Rule, ref.Decision.NextSteps = "aws-session", []string{"tell the user: what STS says of the credential's role or user is theirs to change"}
+			return ref
 		}
 		return resign(out, sig, k, payload, body)
 	}
@@ -436,181 +363,6 @@ func isSum(s string) bool {
 		}
 	}
 	return true
-}
-
-// chunks makes r's body the data in its chunks, and returns what puts it into chunks
-// again: called without a seed, it only says how long that is.
-func (s *Signer) chunks(r *Request, sig *signature, kind streaming, agent *signer, c guard.Credential) (func(*nethttp.Request, string, *signer, *signature) error, error) {
-	in := r.Request
-	if kind.signed && kind.ecdsa != sig.ecdsa() {
-		return nil, wrong("InvalidArgument", "the chunks are not signed as the head is")
-	}
-	want, err := decodedLength(in)
-	if err != nil {
-		return nil, err
-	}
-	names, err := trailerNames(in, kind)
-	if err != nil {
-		return nil, err
-	}
-	var verify *chain
-	if kind.signed {
-		verify = newChain(agent, sig, sig.value)
-	}
-	body, encoded := in.Body, in.ContentLength
-	if body == nil {
-		body = nethttp.NoBody
-	}
-	codings := in.Header["Content-Encoding"]
-	found := &frames{}
-	d := newDechunker(body, kind, verify, want, names, found)
-	plain := &reasons{d, func(err error) error {
-		if errors.Is(err, errFraming) || errors.Is(err, errChunk) || errors.Is(err, errLength) {
-			return refusal(c, chunkFault(err))
-		}
-		return err
-	}}
-	if want == 0 { // an empty body is not read by anybody
-		if _, err := io.Copy(io.Discard, plain); err != nil {
-			var ref *Refused
-			if errors.As(err, &ref) {
-				return nil, wrong(ref.code, ref.Decision.Reason)
-			}
-			return nil, wrong("IncompleteBody", "the request's body ended early")
-		}
-		in.Body = nethttp.NoBody
-	} else {
-		in.Body = plain
-	}
-	in.ContentLength = want
-	withoutChunked(in.Header)
-	return func(out *nethttp.Request, seed string, by *signer, real *signature) error {
-		if by != nil {
-			var sign *chain
-			if kind.signed {
-				sign = newChain(by, real, seed)
-			}
-			out.Body = &rechunker{src: out.Body, kind: kind, chain: sign, found: found}
-			return nil
-		}
-		if out.ContentLength != want {
-			return refusal(c, wrong("InvalidArgument", "the body was changed on its way, which its length and sums would not bear"))
-		}
-		if out.Body == nil {
-			out.Body = nethttp.NoBody
-		}
-		out.ContentLength = encoded
-		if encoded < 0 {
-			out.TransferEncoding = []string{"chunked"}
-		}
-		delete(out.Header, "Content-Encoding")
-		if len(codings) > 0 {
-			out.Header["Content-Encoding"] = codings
-		}
-		return nil
-	}, nil
-}
-
-func chunkFault(err error) error {
-	switch {
-	case errors.Is(err, errChunk):
-		return wrong("SignatureDoesNotMatch", err.Error())
-	case errors.Is(err, errLength):
-		return wrong("IncompleteBody", err.Error())
-	}
-	return wrong("InvalidChunkSizeError", err.Error())
-}
-
-// reasons turns errors of a body into refusals.
-type reasons struct {
-	io.ReadCloser
-	say func(error) error
-}
-
-// Read reads.
-func (r *reasons) Read(p []byte) (int, error) {
-	n, err := r.ReadCloser.Read(p)
-	if err != nil && err != io.EOF {
-		err = r.say(err)
-	}
-	return n, err
-}
-
-// awsEndpoint says whether host, below AWS's own domains, is a service's endpoint and
-// not a name that is given to what customers run, where anyone may listen.
-func awsEndpoint(host string) bool {
-	name := host
-	for _, suffix := range []string{".amazonaws.com", ".amazonaws.com.cn", ".api.aws"} {
-		name = strings.TrimSuffix(name, suffix)
-	}
-	labels := strings.Split(name, ".")
-	for _, l := range labels {
-		switch l {
-		case "elb", "compute", "compute-1", "rds", "cache", "docdb", "neptune", "dax", "kafka", "mq", "awsapps", "vpce", "redshift-dev":
-			return len(labels) <= 2 && labels[0] == l && l != "compute" && l != "compute-1" && l != "elb" // rds.REGION is the service itself
-		}
-	}
-	return true
-}
-
-// bucketOf is the bucket that a host names, "" where the path does. control says that
-// it is S3's control plane.
-func bucketOf(c guard.Credential, host string, port int) (bucket string, control bool) {
-	if broker.MatchHost([]string{"*.amazonaws.com", "*.amazonaws.com.cn", "*.api.aws"}, host, port) {
-		labels := strings.Split(host, ".")
-		for i := len(labels) - 1; i >= 0; i-- {
-			if l := labels[i]; l == "s3" || strings.HasPrefix(l, "s3-") || strings.HasPrefix(l, "s3express") {
-				return strings.Join(labels[:i], "."), strings.HasPrefix(l, "s3-control")
-			}
-		}
-		return "", false
-	}
-	best := ""
-	for _, p := range c.Hosts {
-		if !broker.MatchHost([]string{p}, host, port) {
-			continue
-		}
-		suffix, wild := strings.CutPrefix(p, "*")
-		if !wild {
-			return "", false
-		}
-		if i := strings.LastIndexByte(suffix, ':'); i >= 0 {
-			suffix = suffix[:i]
-		}
-		best = strings.TrimSuffix(host, broker.CanonicalHost(suffix))
-	}
-	return best, false
-}
-
-// formOf reads the fields of a form in a body that was taken whole, whatever type it
-// says it is of: a server may not look at that.
-func formOf(r *nethttp.Request) (url.Values, error) {
-	t, ok := r.Body.(*taken)
-	if !ok || len(r.Header["X-Amz-Target"]) > 0 && !isForm(r) {
-		return nil, nil
-	}
-	if t.size > maxForm {
-		if isForm(r) {
-			return nil, wrong("RequestEntityTooLarge", "the form is too large to be read")
-		}
-		return nil, nil
-	}
-	if isForm(r) && r.Header.Get("Content-Encoding") != "" {
-		return nil, wrong("InvalidArgument", "the form is compressed, so that it cannot be read: set AWS_DISABLE_REQUEST_COMPRESSION=true")
-	}
-	b, err := io.ReadAll(t.reader())
-	if err != nil {
-		return nil, wrong("IncompleteBody", "the request's body ended early")
-	}
-	v, err := url.ParseQuery(string(b))
-	if err != nil && isForm(r) {
-		return nil, wrong("MalformedQueryString", "the form cannot be read")
-	}
-	return v, nil
-}
-
-func isForm(r *nethttp.Request) bool {
-	return strings.HasPrefix(strings.ToLower(r.Header.Get("Content-Type")), "application/x-www-form-urlencoded")
 }
 
 func contextOf(ctx context.Context) (context.Context, context.CancelFunc) {

@@ -33,7 +33,7 @@ func scriptCommands() map[string]scriptCommand {
 		"issuerapi": cmdIssuerAPI, "issuersaw": cmdIssuerSaw, "sink": cmdSink, "sinkgot": cmdSinkGot,
 		"registry": cmdRegistry, "registrysaw": cmdRegistrySaw, "registrygot": cmdRegistryGot, "cargo": cmdCargo,
 		"gitserver": cmdGitServer, "gitsaw": cmdGitSaw,
-		"clientserver": cmdClientServer, "clientsaw": cmdClientSaw, "s3server": cmdS3Server,
+		"clientserver": cmdClientServer, "clientsaw": cmdClientSaw, "s3server": cmdS3Server, "cloud": cmdCloud,
 		"pg": cmdPG, "pglogin": cmdPGLogin, "redisserver": cmdRedisServer, "rediscli": cmdRedisCLI,
 		"mysql": cmdMySQL, "mysqlsays": cmdMySQLSays,
 		"keyring": cmdKeyring, "echoserver": cmdEchoServer, "freeport": cmdFreePort,

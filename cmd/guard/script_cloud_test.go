@@ -1,0 +1,199 @@
+//go:build linux
+
+package main
+
+import (
+	"crypto"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"guard/internal/testutil"
+)
+
+// cloudServer follows what Google, Microsoft, AWS and Kubernetes document of their
+// token endpoints, and of one request each that needs what these give out.
+type cloudServer struct {
+	secret                   string // of the Azure application, the AWS key, and Kubernetes
+	key                      *rsa.PublicKey
+	google, azure, awsToken  string
+	awsID, awsKey, sessionID string
+	s3Policy                 string
+}
+
+const cloudAccount = "robot@project-1.iam.gserviceaccount.com"
+
+// cloud: servers at the hosts of clouds, at $CLOUD_PORT. $GCP_KEY is the key file of a
+// service account, $CANARY the secret of an Azure application, an AWS key and a
+// cluster's token, $AWS_ID the id of the key. What they give out are canaries.
+func cmdCloud(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, args, 0, "cloud")
+	s := stateOf(ts)
+	k, err := rsa.GenerateKey(rand.Reader, 2048)
+	ts.Check(err)
+	der, err := x509.MarshalPKCS8PrivateKey(k)
+	ts.Check(err)
+	text := string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+	file, err := json.Marshal(map[string]string{"type": "service_account", "project_id": "project-1", "private_key_id": "kid", "private_key": text, "client_email": cloudAccount, "token_uri": "https://oauth2.googleapis.com/token"})
+	ts.Check(err)
+	ts.Setenv("GCP_KEY", string(file))
+	s.t.plant("GCP_KEY", strings.Split(text, "\n")[3])
+	random := func(name, prefix string) string {
+		v := prefix + strings.ToLower(rand.Text()+rand.Text())
+		s.t.plant(name, v)
+		return v
+	}
+	c := &cloudServer{
+		secret: ts.Getenv("CANARY"), key: &k.PublicKey, google: random("GOOGLE", "ya29."), azure: random("AZURE", "az-"), awsToken: random("AWSTOKEN", "tok-"),
+		awsID: newAccessKey(), awsKey: random("AWSSESSION", "key-"), sessionID: "ASIA" + newAccessKey()[4:],
+	}
+	ts.Setenv("AWS_ID", c.awsID)
+	names := []string{"oauth2.googleapis.com", "storage.googleapis.com", "login.microsoftonline.com", "graph.microsoft.com", "sts.us-east-1.amazonaws.com", "s3.us-east-1.amazonaws.com", "kube.example.com"}
+	port := portOf(testutil.HTTPSServer(s.t.T, authority(ts, s), c, names...).URL)
+	ts.Setenv("CLOUD_PORT", port)
+	resolve := ""
+	for _, n := range names {
+		resolve += " --resolve " + n + ":443:127.0.0.1:" + port
+	}
+	ts.Setenv("CLOUD", resolve)
+}
+
+func (c *cloudServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	say := func(status int, text string) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		io.WriteString(w, text)
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return
+	}
+	form, _ := url.ParseQuery(string(body))
+	auth := r.Header.Get("Authorization")
+	switch r.Host + r.URL.Path {
+	case "oauth2.googleapis.com/token":
+		text, sig, _ := cutAtLast(form.Get("assertion"))
+		raw, _ := base64.RawURLEncoding.DecodeString(sig)
+		sum := sha256.Sum256([]byte(text))
+		if rsa.VerifyPKCS1v15(c.key, crypto.SHA256, sum[:], raw) != nil {
+			say(400, `{"error":"invalid_grant","error_description":"Invalid JWT Signature."}`)
+			return
+		}
+		say(200, fmt.Sprintf(`{"access_token":%q,"expires_in":3599,"token_type":"Bearer"}`, c.google))
+	case "storage.googleapis.com/storage/v1/b/bucket":
+		if auth != "Bearer "+c.google {
+			say(401, `{"error":{"code":401,"message":"Invalid Credentials"}}`)
+			return
+		}
+		say(200, `{"kind":"storage#bucket","name":"bucket"}`)
+	case "login.microsoftonline.com/tenant-1/oauth2/v2.0/token":
+		if form.Get("client_secret") != c.secret || form.Get("grant_type") != "client_credentials" || form.Get("client_id") != "app-1" || form.Get("scope") != "https://graph.microsoft.com/.default" {
+			say(401, `{"error":"invalid_client","error_description":"AADSTS7000215: Invalid client secret provided."}`)
+			return
+		}
+		say(200, fmt.Sprintf(`{"token_type":"Bearer","expires_in":3599,"ext_expires_in":3599,"access_token":%q}`, c.azure))
+	case "graph.microsoft.com/v1.0/organization":
+		if auth != "Bearer "+c.azure {
+			say(401, `{"error":{"code":"InvalidAuthenticationToken"}}`)
+			return
+		}
+		say(200, `{"value":[{"id":"tenant-1"}]}`)
+	case "sts.us-east-1.amazonaws.com/":
+		c.sts(w, r, body, form)
+	case "s3.us-east-1.amazonaws.com/data/in/x":
+		if !strings.Contains(auth, "Credential="+c.sessionID+"/") || r.Header.Get("X-Amz-Security-Token") != c.awsToken || !c.signed(r, c.awsKey, r.Header.Get("X-Amz-Content-Sha256")) {
+			w.WriteHeader(403)
+			io.WriteString(w, "<Error><Code>SignatureDoesNotMatch</Code></Error>")
+			return
+		}
+		io.WriteString(w, c.s3Policy)
+	case "kube.example.com/api/v1/namespaces/default/pods":
+		if auth != "Bearer "+c.secret {
+			say(401, `{"kind":"Status","apiVersion":"v1","status":"Failure","message":"Unauthorized","reason":"Unauthorized","code":401}`)
+			return
+		}
+		say(200, `{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"1"},"items":[{"metadata":{"name":"web-1","namespace":"default"},"spec":{"containers":[{"name":"web","image":"web"}]},"status":{"phase":"Running"}}]}`)
+	case "kube.example.com/api":
+		say(200, `{"kind":"APIVersions","versions":["v1"]}`)
+	case "kube.example.com/apis":
+		say(200, `{"kind":"APIGroupList","apiVersion":"v1","groups":[]}`)
+	case "kube.example.com/api/v1":
+		say(200, `{"kind":"APIResourceList","groupVersion":"v1","resources":[{"name":"pods","singularName":"pod","namespaced":true,"kind":"Pod","verbs":["get","list"],"shortNames":["po"]}]}`)
+	default:
+		say(404, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","code":404}`)
+	}
+}
+
+// sts answers AssumeRole.
+func (c *cloudServer) sts(w http.ResponseWriter, r *http.Request, body []byte, form url.Values) {
+	sum := sha256.Sum256(body)
+	if !strings.Contains(r.Header.Get("Authorization"), "Credential="+c.awsID+"/") || !c.signed(r, c.secret, hex.EncodeToString(sum[:])) || form.Get("Action") != "AssumeRole" {
+		w.WriteHeader(403)
+		io.WriteString(w, "<ErrorResponse><Error><Code>SignatureDoesNotMatch</Code></Error></ErrorResponse>")
+		return
+	}
+	if form.Get("RoleArn") != "arn:aws:iam::123456789012:role/agent" {
+		w.WriteHeader(403)
+		io.WriteString(w, "<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>")
+		return
+	}
+	c.s3Policy = form.Get("Policy")
+	fmt.Fprintf(w, "<AssumeRoleResponse><AssumeRoleResult><Credentials><AccessKeyId>%s</AccessKeyId><SecretAccessKey>%s</SecretAccessKey><SessionToken>%s</SessionToken><Expiration>%s</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>",
+		c.sessionID, c.awsKey, c.awsToken, time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
+}
+
+// signed verifies a signature in a header, by itself and not by package broker/aws:
+// of a request without query, whose signed headers have one value each.
+func (c *cloudServer) signed(r *http.Request, key, payload string) bool {
+	_, scope, _ := strings.Cut(r.Header.Get("Authorization"), "Credential=")
+	scope, _, _ = strings.Cut(scope, ",")
+	_, names, _ := strings.Cut(r.Header.Get("Authorization"), "SignedHeaders=")
+	names, value, _ := strings.Cut(names, ", Signature=")
+	parts := strings.Split(scope, "/")
+	if len(parts) != 5 {
+		return false
+	}
+	text := r.Method + "\n" + r.URL.EscapedPath() + "\n\n"
+	for _, n := range strings.Split(names, ";") {
+		v := r.Header.Get(n)
+		if n == "host" {
+			v = r.Host
+		}
+		text += n + ":" + v + "\n"
+	}
+	text += "\n" + names + "\n" + payload
+	sum := sha256.Sum256([]byte(text))
+	mac := func(k []byte, s string) []byte {
+		m := hmac.New(sha256.New, k)
+		m.Write([]byte(s))
+		return m.Sum(nil)
+	}
+	k := []byte("AWS4" + key)
+	for _, p := range parts[1:] {
+		k = mac(k, p)
+	}
+	want := mac(k, "AWS4-HMAC-SHA256\n"+r.Header.Get("X-Amz-Date")+"\n"+strings.Join(parts[1:], "/")+"\n"+hex.EncodeToString(sum[:]))
+	return hex.EncodeToString(want) == value
+}
+
+func cutAtLast(s string) (before, after string, ok bool) {
+	i := strings.LastIndexByte(s, '.')
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+1:], true
+}
