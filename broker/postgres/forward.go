@@ -45,6 +45,12 @@ type minter struct {
 	store func(text []byte) (guard.Decision, bool)
 }
 
+// A connection that does nothing holds two small buffers; one that is busy large ones.
+const (
+	smallBuffer = 4 << 10
+	largeBuffer = 64 << 10
+)
+
 // maxText bounds how much of a message is looked through for passwords, in bytes.
 const maxText = 64 << 10
 
@@ -59,7 +65,7 @@ func forward(up io.Writer, client io.Reader, open func() guard.Filter, mint mint
 			return guard.Decision{Rule: "no filter"}, errStopped
 		}
 	}
-	buf := make([]byte, 32<<10)
+	buf := make([]byte, smallBuffer)
 	for {
 		n, err := client.Read(buf)
 		d, serr := s.send(buf[:n])
@@ -75,6 +81,9 @@ func forward(up io.Writer, client io.Reader, open func() guard.Filter, mint mint
 		}
 		if err != nil {
 			return d, err
+		}
+		if n == len(buf) && n < largeBuffer {
+			buf = make([]byte, largeBuffer)
 		}
 	}
 }

@@ -344,15 +344,15 @@ func (h *Handler) home(host string, port int) []string {
 // pick finds the credential for a host: the only PostgreSQL one, or of several that
 // may be used the one whose login or name is the client's user.
 func (h *Handler) pick(host string, port int, user string) (guard.Credential, *pgproto3.ErrorResponse) {
-	var found, mine, may []guard.Credential
+	var found, mine []guard.Credential
 	for _, c := range h.Credentials() {
 		if c.Kind == "postgres" && broker.MatchHost(c.Hosts, host, port) {
 			found = append(found, c)
-			if h.Decide != nil && h.Decide(guard.Use{Session: h.Session, Credential: c, Channel: guard.ChannelPostgres, Action: "db:query", Host: host, Port: port, At: time.Now()}).Allowed() {
-				may = append(may, c)
-			}
 		}
 	}
+	may := slices.DeleteFunc(slices.Clone(found), func(c guard.Credential) bool {
+		return h.Decide == nil || !h.Decide(guard.Use{Session: h.Session, Credential: c, Channel: guard.ChannelPostgres, Action: "db:query", Host: host, Port: port, At: time.Now()}).Allowed()
+	})
 	if len(may) > 0 {
 		found = may
 	}

@@ -134,12 +134,14 @@ const maxRewrite = 1 << 20
 // session_authorization setting name the client's user. It says whether it
 // ended between two messages.
 func back(client io.Writer, up io.Reader, hide rename, t *tally) (between bool, err error) {
-	buf := make([]byte, 64<<10)
+	buf := make([]byte, smallBuffer)
 	have := 0
 	left := 0 // of a message that is passed on as it comes
 	for {
 		n, err := up.Read(buf[have:])
-		have += n
+		if have += n; have == len(buf) && have < largeBuffer {
+			buf = append(make([]byte, 0, largeBuffer), buf...)[:largeBuffer]
+		}
 		done := 0
 		for done < have {
 			if left > 0 {
