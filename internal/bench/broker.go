@@ -15,13 +15,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"syscall"
-	"time"
 
 	"guard/internal/testutil"
 )
@@ -41,10 +37,15 @@ func plainProxy(upstream, cert, root string) error {
 	if err != nil {
 		return err
 	}
+	same := byVersion{}
+	for i := range same {
+		same[i] = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, DialContext: dialTo(upstream), MaxIdleConnsPerHost: 64, ForceAttemptHTTP2: i == 2}
+	}
 	s := httptest.NewUnstartedServer(&httputil.ReverseProxy{
-		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, DialContext: dialTo(upstream), MaxIdleConnsPerHost: 64},
+		Transport: same,
 		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(&url.URL{Scheme: "https", Host: benchHost}) },
 	})
+	s.EnableHTTP2 = true
 	s.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
 	s.StartTLS()
 	defer s.Close()
@@ -53,60 +54,11 @@ func plainProxy(upstream, cert, root string) error {
 	return err
 }
 
-// load makes n requests over 16 connections and returns how long all of it took.
-func load(c *http.Client, u string, n int64) (time.Duration, error) {
-	c.Transport.(*http.Transport).MaxIdleConnsPerHost = 64
-	var (
-		wg     sync.WaitGroup
-		left   atomic.Int64
-		failed atomic.Pointer[error]
-	)
-	left.Store(n)
-	began := time.Now()
-	for range 16 {
-		wg.Go(func() {
-			for left.Add(-1) >= 0 {
-				resp, err := c.Get(u)
-				if err == nil {
-					_, err = io.Copy(io.Discard, resp.Body)
-					resp.Body.Close()
-				}
-				if err != nil {
-					failed.Store(&err)
-					return
-				}
-			}
-		})
-	}
-	wg.Wait()
-	if err := failed.Load(); err != nil {
-		return 0, *err
-	}
-	return time.Since(began), nil
-}
+// byVersion sends a request on as what it came as, as guard does.
+type byVersion [3]*http.Transport
 
-// idle makes n connections with a request each, says so and keeps them until its
-// standard input ends.
-func idle(tr *http.Transport, u string, n int64) error {
-	dial := tr.DialContext
-	if dial == nil {
-		var d net.Dialer
-		dial = d.DialContext
-	}
-	for range n {
-		c := &http.Client{Transport: &http.Transport{TLSClientConfig: tr.TLSClientConfig, DialContext: dial, DisableCompression: true}}
-		resp, err := c.Get(u)
-		if err != nil {
-			return err
-		}
-		if _, err := io.Copy(io.Discard, resp.Body); err != nil {
-			return err
-		}
-		resp.Body.Close()
-	}
-	fmt.Println("ready")
-	_, err := io.Copy(io.Discard, os.Stdin)
-	return err
+func (v byVersion) RoundTrip(r *http.Request) (*http.Response, error) {
+	return v[min(r.ProtoMajor, 2)].RoundTrip(r)
 }
 
 // way is one of the ways to the server that are compared.
@@ -114,54 +66,11 @@ type way struct {
 	name  string
 	under bool   // guard
 	addr  string // of a proxy, or the server
+	pid   int    // of the proxy
 }
 
-// brokers compares the broker with a direct connection, Go's own reverse proxy and
-// mitmproxy, each in turn, three times.
-func (b *bench) brokers() {
-	ways := []way{{name: "direct", addr: b.server}, {name: "guard", under: true, addr: "-"}, {name: "plain Go reverse proxy", addr: b.startPlain()}}
-	if addr := b.startMitm(); addr != "" {
-		ways = append(ways, way{name: "mitmproxy", addr: addr})
-	}
-	fmt.Println("\n| broker, median of 3 rounds | p50 | p99 | requests/s, 16 connections | download | upload |\n|---|---|---|---|---|---|")
-	rows := make([][5][]time.Duration, len(ways))
-	const requests, many, big = 2000, 4000, 256 << 20
-	for range 3 {
-		for i, w := range ways {
-			p50, p99 := b.measureAt(w, "requests", requests)
-			all, _ := b.measureAt(w, "load", many)
-			down, _ := b.measureAt(w, "download", big)
-			up, _ := b.measureAt(w, "upload", big)
-			for k, d := range []time.Duration{p50, p99, all, down, up} {
-				rows[i][k] = append(rows[i][k], d)
-			}
-		}
-	}
-	for i, w := range ways {
-		m := func(k int) time.Duration { return median(rows[i][k]) }
-		mb := func(k int) string { return fmt.Sprintf("%.0f MB/s", float64(big)/1e6/m(k).Seconds()) }
-		fmt.Printf("| %s | %s | %s | %.0f | %s | %s |\n", w.name, us(m(0)), us(m(1)), many/m(2).Seconds(), mb(3), mb(4))
-	}
-	b.idleMemory()
-	b.large()
-}
-
-func (b *bench) measureAt(w way, what string, amount int64) (first, second time.Duration) {
-	cmd := b.command(w.under, b.self, "client", what, strconv.FormatInt(amount, 10), w.addr)
-	if !w.under {
-		cmd.Env = append(slices.Clone(cmd.Env), "SSL_CERT_FILE="+filepath.Join(b.work, "roots.pem"))
-	}
-	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
-	b.must(err)
-	var x, y int64
-	_, err = fmt.Sscan(string(out), &x, &y)
-	b.must(err)
-	return time.Duration(x), time.Duration(y)
-}
-
-// startPlain starts the plain proxy and returns its address.
-func (b *bench) startPlain() string {
+// startPlain starts the plain proxy and returns its address and process.
+func (b *bench) startPlain() (string, int) {
 	cert := b.ca.Server(b, benchHost, "127.0.0.1")
 	file := filepath.Join(b.work, "plain.pem")
 	b.must(os.WriteFile(file, testutil.PEM(b, cert), 0o600))
@@ -178,16 +87,16 @@ func (b *bench) startPlain() string {
 	root, err := os.ReadFile(b.ca.File)
 	b.must(err)
 	b.must(os.WriteFile(filepath.Join(b.work, "roots.pem"), root, 0o644))
-	return strings.TrimSpace(line)
+	return strings.TrimSpace(line), cmd.Process.Pid
 }
 
 // startMitm starts Debian's mitmproxy as a reverse proxy that streams bodies, and
 // trusts it; "" where it is not installed.
-func (b *bench) startMitm() string {
+func (b *bench) startMitm() (string, int) {
 	path, err := exec.LookPath("mitmdump")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench: mitmproxy is not installed (apt-get install mitmproxy): left out")
-		return ""
+		return "", 0
 	}
 	conf := filepath.Join(b.work, "mitm")
 	b.must(os.Mkdir(conf, 0o700))
@@ -213,7 +122,7 @@ func (b *bench) startMitm() string {
 	_, err = f.Write(append([]byte("\n"), ca...))
 	b.must(err)
 	b.must(f.Close())
-	return addr
+	return addr, cmd.Process.Pid
 }
 
 // memory is a field of /proc/PID/status, in bytes.
@@ -229,67 +138,4 @@ func (b *bench) memory(pid int, field string) int64 {
 	}
 	b.Fatal("no " + field)
 	return 0
-}
-
-// held starts a session whose client holds n connections and gives guard's memory to
-// measure.
-func (b *bench) held(n int64) int64 {
-	cmd := b.command(true, b.self, "client", "idle", strconv.FormatInt(n, 10), "-")
-	in, err := cmd.StdinPipe()
-	b.must(err)
-	out, err := cmd.StdoutPipe()
-	b.must(err)
-	cmd.Stderr = os.Stderr
-	b.must(cmd.Start())
-	line, err := bufio.NewReader(out).ReadString('\n')
-	b.must(err)
-	if line != "ready\n" {
-		b.Fatal("the client did not connect")
-	}
-	rss := b.memory(cmd.Process.Pid, "VmRSS")
-	b.must(in.Close())
-	b.must(cmd.Wait())
-	return rss
-}
-
-func (b *bench) idleMemory() {
-	const n = 1000
-	one, many := b.held(1), b.held(n+1)
-	fmt.Printf("\nguard's resident memory: %.1f MiB with 1 idle connection, %.1f MiB with %d: %.0f KiB for each.\n", float64(one)/(1<<20), float64(many)/(1<<20), n+1, float64(many-one)/n/1024)
-}
-
-// large is a body of 5 GiB in each direction, and the most memory that guard took.
-func (b *bench) large() {
-	for _, what := range []string{"download", "upload"} {
-		cmd := b.command(true, b.self, "client", what, strconv.FormatInt(5<<30, 10), "-")
-		var out bytes.Buffer
-		cmd.Stdout, cmd.Stderr = &out, os.Stderr
-		b.must(cmd.Start())
-		var peak atomic.Int64
-		stop, done := make(chan struct{}), make(chan struct{})
-		go func() {
-			defer close(done)
-			for {
-				select {
-				case <-stop:
-					return
-				case <-time.After(50 * time.Millisecond):
-					if status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid)); err == nil {
-						var n int64
-						if _, after, ok := strings.Cut(string(status), "VmHWM:"); ok {
-							fmt.Sscan(after, &n)
-							peak.Store(max(peak.Load(), n<<10))
-						}
-					}
-				}
-			}
-		}()
-		err := cmd.Wait()
-		close(stop)
-		<-done
-		b.must(err)
-		var ns int64
-		fmt.Sscan(out.String(), &ns)
-		fmt.Printf("%s of 5 GiB: %.0f MB/s, guard's resident memory at most %.1f MiB.\n", what, float64(5<<30)/1e6/time.Duration(ns).Seconds(), float64(peak.Load())/(1<<20))
-	}
 }

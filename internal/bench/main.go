@@ -39,6 +39,13 @@ func main() {
 		}
 		return
 	}
+	if len(os.Args) > 1 && os.Args[1] == "drive" {
+		if err := drive(os.Args[2], os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, "bench drive:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if len(os.Args) > 1 && os.Args[1] == "plainproxy" {
 		if err := plainProxy(os.Args[2], os.Args[3], os.Args[4]); err != nil {
 			fmt.Fprintln(os.Stderr, "bench plainproxy:", err)
@@ -101,7 +108,7 @@ func newBench(t testing.TB, guard, base string) *bench {
 	b.cli("", "init", "--unlock", "keyfile")
 	// Twenty values, as somebody's vault may hold.
 	for i := range 20 {
-		b.cli("bench_"+testutil.Random(34), "secret", "set", fmt.Sprintf("token-%d", i), "--kind", "generic", "--host", "api.bench.example", "--stdin")
+		b.cli("bench_"+testutil.Random(34), "secret", "set", fmt.Sprintf("token-%d", i), "--kind", "generic", "--host", benchHost, "--env", fmt.Sprintf("BENCH_TOKEN_%d", i), "--stdin")
 	}
 	b.server = strings.TrimPrefix(testutil.HTTPSServer(t, b.ca, http.HandlerFunc(serve), "api.bench.example", "127.0.0.1").URL, "https://")
 	return b
@@ -177,14 +184,6 @@ func client(what, amount, addr string) error {
 		slices.Sort(times)
 		fmt.Println(times[n/2].Nanoseconds(), times[n*99/100].Nanoseconds())
 		return nil
-	case "load":
-		u.RawQuery = "n=100"
-		took, err := load(c, u.String(), n)
-		fmt.Println(took.Nanoseconds(), 0)
-		return err
-	case "idle":
-		u.RawQuery = "n=100"
-		return idle(tr, u.String(), n)
 	case "download":
 		err = get(n)
 	case "upload":
@@ -218,7 +217,7 @@ func (b *bench) cli(stdin string, args ...string) {
 // command is argv by itself, or under guard.
 func (b *bench) command(under bool, argv ...string) *exec.Cmd {
 	if under {
-		argv = append([]string{b.guard, "run", "--ca", b.ca.File, "--resolve", "api.bench.example:443:" + b.server, "--"}, argv...)
+		argv = append([]string{b.guard, "run", "--allow", "token-0", "--ca", b.ca.File, "--resolve", "api.bench.example:443:" + b.server, "--"}, argv...)
 	}
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Env, cmd.Dir = b.env, b.work
