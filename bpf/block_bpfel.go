@@ -55,6 +55,7 @@ const (
 	blockVarShapes                 = "shapes"
 	blockVarStrict                 = "strict"
 	blockVarTerminals              = "terminals"
+	blockVarWindows                = "windows"
 )
 
 // loadBlock returns the embedded CollectionSpec for block.
@@ -150,6 +151,7 @@ type blockVariableSpecs struct {
 	Shapes      *ebpf.VariableSpec `ebpf:"shapes"`
 	Strict      *ebpf.VariableSpec `ebpf:"strict"`
 	Terminals   *ebpf.VariableSpec `ebpf:"terminals"`
+	Windows     *ebpf.VariableSpec `ebpf:"windows"`
 }
 
 // blockObjects contains all objects after they have been loaded into the kernel.
@@ -212,6 +214,7 @@ type blockVariables struct {
 	Shapes      *ebpf.Variable `ebpf:"shapes"`
 	Strict      *ebpf.Variable `ebpf:"strict"`
 	Terminals   *ebpf.Variable `ebpf:"terminals"`
+	Windows     *ebpf.Variable `ebpf:"windows"`
 }
 
 // blockPrograms contains all programs after they have been loaded into the kernel.

@@ -75,6 +75,8 @@ type Options struct {
 	// Rescans puts events into the ring that say what to search again, of Kind
 	// Mapped, Unmapped (these two by LSM only) and Unsearched. Only with Refuse.
 	Rescans bool
+	// Windows has every find bring the bytes around it: Event.Window.
+	Windows bool
 	// MaxBytes of one call that are searched; what is beyond is counted as
 	// oversize. 0: 1 MiB. A write is searched with preemption off, at 1 to 3
 	// bytes per nanosecond.
@@ -153,6 +155,12 @@ type Event struct {
 	Cgroup     uint64
 	Call       uint64 // the finds of one call of a thread have it in common; a later call's are greater
 	At         time.Time
+	// User is the uid of a process that has no other user's rights (none by set-user-ID, capabilities, groups); -1: it has.
+	User int
+	// Window is what was searched around the needle, with Options.Windows: of this call at most 4 KiB, and of what came before
+	// in the stream what the needle began in. WindowAt is where in the call's bytes it begins.
+	Window   []byte
+	WindowAt int64
 }
 
 // The channels that are not among guard's shared words.

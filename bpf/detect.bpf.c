@@ -32,6 +32,7 @@ const enum shape *unused_shape __attribute__((unused));
 const enum channel *unused_channel __attribute__((unused));
 const enum kind *unused_kind __attribute__((unused));
 const struct event *unused_event __attribute__((unused));
+const struct hit *unused_hit __attribute__((unused));
 const struct counters *unused_counters __attribute__((unused));
 
 struct {

@@ -67,11 +67,22 @@ type detectEvent struct {
 	Channel    uint32
 	Kind       uint32
 	PeerPid    uint32
+	Uid        uint32
+	Unused     uint32
 	PeerFamily uint16
 	PeerPort   uint16
 	Peer       [16]uint8
 	Comm       [16]uint8
 	Name       [64]uint8
+}
+
+type detectHit struct {
+	_          structs.HostLayout
+	Event      detectEvent
+	WindowAt   int64
+	WindowFrom uint32
+	WindowUpto uint32
+	Window     [4224]uint8
 }
 
 type detectKind uint32
@@ -205,9 +216,11 @@ const (
 	detectVarUnusedChannel     = "unused_channel"
 	detectVarUnusedCounters    = "unused_counters"
 	detectVarUnusedEvent       = "unused_event"
+	detectVarUnusedHit         = "unused_hit"
 	detectVarUnusedKind        = "unused_kind"
 	detectVarUnusedShape       = "unused_shape"
 	detectVarUnusedTable       = "unused_table"
+	detectVarWindows           = "windows"
 )
 
 // loadDetect returns the embedded CollectionSpec for detect.
@@ -284,9 +297,11 @@ type detectVariableSpecs struct {
 	UnusedChannel  *ebpf.VariableSpec `ebpf:"unused_channel"`
 	UnusedCounters *ebpf.VariableSpec `ebpf:"unused_counters"`
 	UnusedEvent    *ebpf.VariableSpec `ebpf:"unused_event"`
+	UnusedHit      *ebpf.VariableSpec `ebpf:"unused_hit"`
 	UnusedKind     *ebpf.VariableSpec `ebpf:"unused_kind"`
 	UnusedShape    *ebpf.VariableSpec `ebpf:"unused_shape"`
 	UnusedTable    *ebpf.VariableSpec `ebpf:"unused_table"`
+	Windows        *ebpf.VariableSpec `ebpf:"windows"`
 }
 
 // detectObjects contains all objects after they have been loaded into the kernel.
@@ -343,9 +358,11 @@ type detectVariables struct {
 	UnusedChannel  *ebpf.Variable `ebpf:"unused_channel"`
 	UnusedCounters *ebpf.Variable `ebpf:"unused_counters"`
 	UnusedEvent    *ebpf.Variable `ebpf:"unused_event"`
+	UnusedHit      *ebpf.Variable `ebpf:"unused_hit"`
 	UnusedKind     *ebpf.Variable `ebpf:"unused_kind"`
 	UnusedShape    *ebpf.Variable `ebpf:"unused_shape"`
 	UnusedTable    *ebpf.Variable `ebpf:"unused_table"`
+	Windows        *ebpf.Variable `ebpf:"windows"`
 }
 
 // detectPrograms contains all programs after they have been loaded into the kernel.

@@ -183,20 +183,41 @@ func write(m *ebpf.Map, t *detectTable, needles int) error {
 // which events carry. On an error the old ones stay. After Close or Stop it
 // returns os.ErrClosed.
 func (d *Detector) SetNeedles(needles []Needle) (generation uint64, err error) {
+	generation, _, err = d.set(len(needles), func(generation uint64) (*detectTable, []int, error) {
+		t, err := newTable(needles, generation)
+		return t, nil, err
+	})
+	return generation, err
+}
+
+// SetHashed is SetNeedles with needles of others', which they hashed under key. left are the places in hashed of those for
+// which there is no room. ErrTooMany may be the key's fault.
+func (d *Detector) SetHashed(key HashKey, needles []Needle, hashed []HashedNeedle) (generation uint64, left []int, err error) {
+	for _, h := range hashed {
+		if err := h.Check(); err != nil {
+			return 0, nil, fmt.Errorf("bpf: %w", err)
+		}
+	}
+	return d.set(len(needles)+len(hashed), func(generation uint64) (*detectTable, []int, error) {
+		return newTableOf(key, needles, hashed, generation)
+	})
+}
+
+func (d *Detector) set(n int, make func(generation uint64) (*detectTable, []int, error)) (uint64, []int, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.stopped {
-		return 0, os.ErrClosed
+		return 0, nil, os.ErrClosed
 	}
-	t, err := newTable(needles, d.generation+1)
+	t, left, err := make(d.generation + 1)
+	if err == nil {
+		err = d.install(t, min(n, MaxNeedles))
+	}
 	if err != nil {
-		return 0, fmt.Errorf("bpf: %w", err)
-	}
-	if err := d.install(t, len(needles)); err != nil {
-		return 0, fmt.Errorf("bpf: %w", err)
+		return 0, nil, fmt.Errorf("bpf: %w", err)
 	}
 	d.generation++
-	return d.generation, nil
+	return d.generation, left, nil
 }
 
 // Read waits for the next event. After Close it returns os.ErrClosed; after

@@ -113,6 +113,13 @@
 // TLSReport.Uncovered; QUIC is not noticed. A probed file must be replaced and not
 // written over: the kernel puts probes by offset.
 //
+// # Needles of others
+//
+// SetHashed takes needles that somebody else hashed (HashKey.Hash), so that they can be looked for without being known here.
+// They get what room those that are known leave. With Options.Windows a find brings the bytes around it, and always
+// the uid of a process that has no other user's rights: whoever hashed a needle may be told of finds in such processes, and of
+// no others, or it would be a way to ask what others write.
+//
 // # Pieces
 //
 // What the kernel cannot search for, such as credentials of which only the form is known, takes the
@@ -129,7 +136,7 @@
 // needs no clang. `go generate` needs clang 14 or newer and libbpf's headers.
 package bpf
 
-//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -tags "linux && (amd64 || arm64)" -target bpfel -type event -type counters -type table -type shape -type channel -type kind detect detect.bpf.c -- -O2 -g -Wall -Werror -Wno-missing-declarations -mcpu=v3
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -tags "linux && (amd64 || arm64)" -target bpfel -type event -type hit -type counters -type table -type shape -type channel -type kind detect detect.bpf.c -- -O2 -g -Wall -Werror -Wno-missing-declarations -mcpu=v3
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -tags "linux && (amd64 || arm64)" -target bpfel -no-global-types block block.bpf.c -- -O2 -g -Wall -Werror -Wno-missing-declarations -mcpu=v3
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -tags "linux && (amd64 || arm64)" -target bpfel -no-global-types fallback fallback.bpf.c -- -O2 -g -Wall -Werror -Wno-missing-declarations -mcpu=v3
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -tags "linux && (amd64 || arm64)" -target bpfel -type news -type news_kind -type fileid tls tls.bpf.c -- -O2 -g -Wall -Werror -Wno-missing-declarations -mcpu=v3

@@ -7,17 +7,21 @@ import (
 	"encoding/binary"
 	"fmt"
 	"guard"
+	"math"
 	"net/netip"
 	"os"
 	"strconv"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
 func (d *Detector) decode(raw []byte) (Event, error) {
 	var e detectEvent
-	if n, err := binary.Decode(raw, binary.LittleEndian, &e); err != nil || n != len(raw) {
+	n, err := binary.Decode(raw, binary.LittleEndian, &e)
+	windowed := len(raw) == int(unsafe.Sizeof(detectHit{}))
+	if err != nil || n != len(raw) && !windowed {
 		return Event{}, fmt.Errorf("bpf: an event of %d bytes does not fit the program that was built in", len(raw))
 	}
 	text := func(b []byte) string {
@@ -30,6 +34,19 @@ func (d *Detector) decode(raw []byte) (Event, error) {
 		Syscall: d.names[e.Syscall], Channel: channelName(e.Channel),
 		Device: uint64(e.Device), Inode: e.Inode, Cgroup: e.Cgroup, Call: e.Time, At: wall(e.Time),
 		ExeDevice: uint64(e.ExeDevice), ExeInode: e.ExeInode, Name: text(e.Name[:]), PeerPID: int(e.PeerPid),
+	}
+	if ev.User = int(e.Uid); e.Uid == math.MaxUint32 {
+		ev.User = -1
+	}
+	if windowed {
+		rest := raw[n:]
+		at, window := int64(binary.LittleEndian.Uint64(rest)), rest[16:]
+		from, upto := int64(binary.LittleEndian.Uint32(rest[8:])), int64(binary.LittleEndian.Uint32(rest[12:]))
+		// What came before this call may be another process's: of that only the needle itself.
+		from = max(from, min(segment, ev.Offset-at))
+		if upto = min(upto, int64(len(window))); from <= upto {
+			ev.Window, ev.WindowAt = bytes.Clone(window[from:upto]), at+from
+		}
 	}
 	switch detectKind(e.Kind) {
 	case detectKindKIND_REFUSED:

@@ -52,6 +52,7 @@ const (
 	fallbackVarShapes                 = "shapes"
 	fallbackVarStrict                 = "strict"
 	fallbackVarTerminals              = "terminals"
+	fallbackVarWindows                = "windows"
 )
 
 // loadFallback returns the embedded CollectionSpec for fallback.
@@ -144,6 +145,7 @@ type fallbackVariableSpecs struct {
 	Shapes      *ebpf.VariableSpec `ebpf:"shapes"`
 	Strict      *ebpf.VariableSpec `ebpf:"strict"`
 	Terminals   *ebpf.VariableSpec `ebpf:"terminals"`
+	Windows     *ebpf.VariableSpec `ebpf:"windows"`
 }
 
 // fallbackObjects contains all objects after they have been loaded into the kernel.
@@ -204,6 +206,7 @@ type fallbackVariables struct {
 	Shapes      *ebpf.Variable `ebpf:"shapes"`
 	Strict      *ebpf.Variable `ebpf:"strict"`
 	Terminals   *ebpf.Variable `ebpf:"terminals"`
+	Windows     *ebpf.Variable `ebpf:"windows"`
 }
 
 // fallbackPrograms contains all programs after they have been loaded into the kernel.

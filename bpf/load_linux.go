@@ -116,6 +116,11 @@ func (o Options) configure(spec *ebpf.CollectionSpec, d *Detector) error {
 			return err
 		}
 	}
+	if o.Windows {
+		if err := spec.Variables["windows"].Set(uint32(1)); err != nil {
+			return err
+		}
+	}
 	if o.RingBytes != 0 {
 		spec.Maps["events"].MaxEntries = uint32(o.RingBytes)
 	}

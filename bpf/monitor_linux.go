@@ -128,6 +128,9 @@ func (m *Monitor) load(o MonitorOptions) error {
 	if o.All {
 		vars["scope_all"] = uint32(os.Getpid())
 	}
+	if o.Windows {
+		vars["windows"] = uint32(1)
+	}
 	for name, v := range vars {
 		if err := spec.Variables[name].Set(v); err != nil {
 			return err
@@ -221,7 +224,7 @@ func (m *Monitor) Own(e Event) bool {
 }
 
 // Runs says that an event's process runs the file at path.
-func (m *Monitor) Runs(e Event, path string) bool {
+func Runs(e Event, path string) bool {
 	var st unix.Stat_t
 	return e.ExeInode != 0 && unix.Stat(path, &st) == nil && idOf(&st) == fileID{e.ExeDevice, e.ExeInode}
 }

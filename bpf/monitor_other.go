@@ -23,7 +23,7 @@ func OpenMonitor(o MonitorOptions) (*Monitor, error) {
 func (*Monitor) Own(Event) bool { return false }
 
 // Runs returns false.
-func (*Monitor) Runs(Event, string) bool { return false }
+func Runs(Event, string) bool { return false }
 
 // Kin knows nobody.
 func (*Monitor) Kin(int) (int, bool) { return 0, false }

@@ -54,6 +54,11 @@ func (*Detector) Via() string { return "" }
 // SetNeedles returns os.ErrClosed.
 func (*Detector) SetNeedles([]Needle) (uint64, error) { return 0, os.ErrClosed }
 
+// SetHashed returns os.ErrClosed.
+func (*Detector) SetHashed(HashKey, []Needle, []HashedNeedle) (uint64, []int, error) {
+	return 0, nil, os.ErrClosed
+}
+
 // Read returns os.ErrClosed.
 func (*Detector) Read() (Event, error) { return Event{}, os.ErrClosed }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"time"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
@@ -85,7 +86,7 @@ func openPieces(o Options) (_ *Pieces, err error) {
 }
 
 // headerBytes are those of a piece before its bytes.
-const headerBytes = 200
+const headerBytes = int(unsafe.Offsetof(shipPiece{}.Bytes))
 
 // SetDeadline has a Read that finds nothing until t return os.ErrDeadlineExceeded.
 func (p *Pieces) SetDeadline(t time.Time) { p.d.ring.SetDeadline(t) }

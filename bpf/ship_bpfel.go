@@ -51,6 +51,8 @@ type shipPiece struct {
 		Channel    uint32
 		Kind       uint32
 		PeerPid    uint32
+		Uid        uint32
+		Unused     uint32
 		PeerFamily uint16
 		PeerPort   uint16
 		Peer       [16]uint8
@@ -121,6 +123,8 @@ type shipSmallPiece struct {
 		Channel    uint32
 		Kind       uint32
 		PeerPid    uint32
+		Uid        uint32
+		Unused     uint32
 		PeerFamily uint16
 		PeerPort   uint16
 		Peer       [16]uint8
@@ -169,6 +173,7 @@ const (
 	shipVarShapes            = "shapes"
 	shipVarUnusedPiece       = "unused_piece"
 	shipVarUnusedSmallPiece  = "unused_small_piece"
+	shipVarWindows           = "windows"
 )
 
 // loadShip returns the embedded CollectionSpec for ship.
@@ -246,6 +251,7 @@ type shipVariableSpecs struct {
 	Shapes           *ebpf.VariableSpec `ebpf:"shapes"`
 	UnusedPiece      *ebpf.VariableSpec `ebpf:"unused_piece"`
 	UnusedSmallPiece *ebpf.VariableSpec `ebpf:"unused_small_piece"`
+	Windows          *ebpf.VariableSpec `ebpf:"windows"`
 }
 
 // shipObjects contains all objects after they have been loaded into the kernel.
@@ -304,6 +310,7 @@ type shipVariables struct {
 	Shapes           *ebpf.Variable `ebpf:"shapes"`
 	UnusedPiece      *ebpf.Variable `ebpf:"unused_piece"`
 	UnusedSmallPiece *ebpf.Variable `ebpf:"unused_small_piece"`
+	Windows          *ebpf.Variable `ebpf:"windows"`
 }
 
 // shipPrograms contains all programs after they have been loaded into the kernel.

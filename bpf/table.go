@@ -3,57 +3,76 @@
 package bpf
 
 import (
-	"crypto/rand"
-	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/bits"
 	"unsafe"
 )
 
-// The numbers of headers/match.h that the generated types do not carry.
+// Of the generated type.
 const (
-	window  = MinNeedle
-	stride  = 8
-	segment = 128
-	probes  = 128
-	slots   = len(detectTable{}.Slots)
-	words   = len(detectTable{}.Bitmap)
+	slots = len(detectTable{}.Slots)
+	words = len(detectTable{}.Bitmap)
 )
 
 // newTable builds what the kernel searches with: see doc.go. Keys are new for
 // every table.
 func newTable(needles []Needle, generation uint64) (*detectTable, error) {
+	// Chance alone can fill one neighbourhood of the table; another key
+	// moves everything.
+	var err error
+	for range 16 {
+		var t *detectTable
+		if t, _, err = newTableOf(NewHashKey(), needles, nil, generation); err == nil || !errors.Is(err, errFull) {
+			return t, err
+		}
+	}
+	return nil, err
+}
+
+// errFull: with another key it may go better. It is ErrTooMany.
+var errFull = fmt.Errorf("%w that end in the same bytes", ErrTooMany)
+
+// newTableOf has a table of known needles, and of such as others hashed under the same key: those get what room
+// is left. left are the places in hashed of which there was none for.
+func newTableOf(key HashKey, needles []Needle, hashed []HashedNeedle, generation uint64) (_ *detectTable, left []int, err error) {
 	if len(needles) > MaxNeedles {
-		return nil, fmt.Errorf("%w: %d of at most %d", ErrTooMany, len(needles), MaxNeedles)
+		return nil, nil, fmt.Errorf("%w: %d of at most %d", ErrTooMany, len(needles), MaxNeedles)
 	}
 	shortest := FastNeedle
 	for i, n := range needles {
 		l := n.Bytes.Len()
 		if l < MinNeedle {
-			return nil, fmt.Errorf("needle %d of ID %d: %w: %d bytes of at least %d", i, n.ID, ErrTooShort, l, MinNeedle)
+			return nil, nil, fmt.Errorf("needle %d of ID %d: %w: %d bytes of at least %d", i, n.ID, ErrTooShort, l, MinNeedle)
 		}
 		shortest = min(shortest, l)
 	}
-	t := &detectTable{Generation: generation}
+	t := &detectTable{Generation: generation, Key: key}
 	// The stride is the greatest power of two at which a window of the shortest lies
 	// whole within it wherever it is.
 	for stride>>t.Passes > shortest-window+1 {
 		t.Passes++
 	}
-	windows := len(needles) * stride
+	windows := min(len(needles)+len(hashed), MaxNeedles) * stride
 	// Two bits of 64 per window: 1 in 500 other windows has both set.
 	t.BitmapShift = 64 - 12 - log2(windows, 1<<6, words)
 	t.SlotShift = 32 - log2(windows*4, 1<<14, slots)
-	// Chance alone can fill one neighbourhood of the table; another key
-	// moves everything.
-	var err error
-	for range 16 {
-		if err = t.fill(needles); err == nil {
-			return t, nil
-		}
-		*t = detectTable{Generation: generation, Passes: t.Passes, BitmapShift: t.BitmapShift, SlotShift: t.SlotShift}
+	if err := t.fill(needles); err != nil {
+		return nil, nil, err
 	}
-	return nil, err
+	n := len(needles)
+	for i, h := range hashed {
+		if n == MaxNeedles || !t.add(n+1, h, stride) {
+			left = append(left, i)
+			// What there is of it finds nothing without an entry of its own; the next one takes that.
+			if n+1 < len(t.Entries) {
+				t.entry(n+1, HashedNeedle{})
+			}
+			continue
+		}
+		n++
+	}
+	return t, left, nil
 }
 
 // used are the parts of the table that hold something, as bytes, by their offsets; the others are zero. Most of a table
@@ -77,42 +96,37 @@ func (t *detectTable) used(needles int) map[int64][]byte {
 }
 
 func (t *detectTable) fill(needles []Needle) error {
-	var key [32]byte
-	rand.Read(key[:]) // never fails: crypto/rand's promise
-	for i := range t.Key {
-		t.Key[i] = binary.LittleEndian.Uint64(key[i*8:])
-	}
-	t.Key[1] |= 1
-	t.Key[3] |= 1
 	for i, n := range needles {
-		b := n.Bytes.Reveal()
-		e := &t.Entries[i+1] // 0 says that a slot is free
-		upto := segmentEnd(b)
-		seg := b[max(0, upto-segment):upto]
-		e.Sum = t.segmentSum(seg)
-		e.Id = n.ID
-		e.Len = uint32(len(b))
-		e.Upto = uint32(upto)
-		e.Segment = uint32(len(seg))
 		places := stride
-		if len(b) < FastNeedle {
+		if n.Bytes.Len() < FastNeedle {
 			places >>= t.Passes
 		}
-		for place := range places {
-			at := len(seg) - window - place
-			if !t.insert(binary.LittleEndian.Uint64(seg[at:]), uint32((i+1)<<3|place)) {
-				return fmt.Errorf("needle %d of ID %d: %w that end in the same bytes", i, n.ID, ErrTooMany)
-			}
+		if !t.add(i+1, HashKey(t.Key).hash(n, places), places) {
+			return fmt.Errorf("needle %d of ID %d: %w", i, n.ID, errFull)
 		}
 	}
 	return nil
 }
 
-// insert is false if the kernel would not look far enough to find the window.
-func (t *detectTable) insert(w uint64, entry uint32) bool {
-	bit := t.windowHash(w) >> t.BitmapShift
+// add is false if the kernel would not look far enough to find one of its windows.
+func (t *detectTable) add(entry int, h HashedNeedle, places int) bool {
+	t.entry(entry, h)
+	for place := range places {
+		if !t.insert(h.Bits[place], h.Tags[place], uint32(entry<<3|place)) {
+			return false
+		}
+	}
+	return true
+}
+
+func (t *detectTable) entry(i int, h HashedNeedle) {
+	e := &t.Entries[i]
+	e.Sum, e.Id, e.Len, e.Upto, e.Segment = h.Sum, h.ID, h.Length, h.Upto, h.Segment
+}
+
+func (t *detectTable) insert(bits, tag, entry uint32) bool {
+	bit := bits >> (t.BitmapShift - 36)
 	t.Bitmap[bit>>12] |= 1<<(bit&63) | 1<<(bit>>6&63)
-	tag := t.windowTag(w)
 	first := int(tag >> t.SlotShift)
 	for i := range probes {
 		s := &t.Slots[(first+i)&(slots-1)]
@@ -124,47 +138,7 @@ func (t *detectTable) insert(w uint64, entry uint32) bool {
 	return false
 }
 
-// The three hashes are those of headers/match.h and detect.bpf.c.
-
-func (t *detectTable) windowHash(w uint64) uint64 { return (w ^ t.Key[0]) * t.Key[1] }
-
-func (t *detectTable) windowTag(w uint64) uint32 {
-	h := (w ^ t.Key[2]) * t.Key[3]
-	h ^= h >> 29
-	return uint32(h * t.Key[1] >> 32)
-}
-
-func (t *detectTable) segmentSum(seg []byte) uint64 {
-	h := t.Key[2] + uint64(len(seg))
-	for i := 0; i+8 <= len(seg); i += 8 {
-		h = (h ^ binary.LittleEndian.Uint64(seg[i:])) * t.Key[3]
-		h ^= h >> 29
-	}
-	h = (h ^ binary.LittleEndian.Uint64(seg[len(seg)-8:])) * t.Key[1]
-	return h ^ h>>32
-}
-
-// segmentEnd chooses which bytes of a needle longer than a segment are
-// searched for: those before the place with the most different bytes in its
-// last 15, so that no PEM file's "-----END PRIVATE KEY-----" is what is looked
-// for in every write. Nearer to the end wins a draw.
-func segmentEnd(b []byte) int {
-	best, most := len(b), 0
-	for end := len(b); end >= segment && end > len(b)-segment; end-- {
-		var seen [256]bool
-		n := 0
-		for _, c := range b[end-FastNeedle : end] {
-			if !seen[c] {
-				seen[c] = true
-				n++
-			}
-		}
-		if n > most {
-			best, most = end, n
-		}
-	}
-	return best
-}
+func (t *detectTable) windowHash(w uint64) uint64 { return (*HashKey)(&t.Key).windowHash(w) }
 
 // log2 of the power of two that is not below n, within bounds that are powers
 // of two themselves.

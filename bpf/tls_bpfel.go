@@ -151,6 +151,7 @@ const (
 	tlsVarUnusedFileid      = "unused_fileid"
 	tlsVarUnusedNews        = "unused_news"
 	tlsVarUnusedNewsKind    = "unused_news_kind"
+	tlsVarWindows           = "windows"
 )
 
 // loadTls returns the embedded CollectionSpec for tls.
@@ -242,6 +243,7 @@ type tlsVariableSpecs struct {
 	UnusedFileid   *ebpf.VariableSpec `ebpf:"unused_fileid"`
 	UnusedNews     *ebpf.VariableSpec `ebpf:"unused_news"`
 	UnusedNewsKind *ebpf.VariableSpec `ebpf:"unused_news_kind"`
+	Windows        *ebpf.VariableSpec `ebpf:"windows"`
 }
 
 // tlsObjects contains all objects after they have been loaded into the kernel.
@@ -311,6 +313,7 @@ type tlsVariables struct {
 	UnusedFileid   *ebpf.Variable `ebpf:"unused_fileid"`
 	UnusedNews     *ebpf.Variable `ebpf:"unused_news"`
 	UnusedNewsKind *ebpf.Variable `ebpf:"unused_news_kind"`
+	Windows        *ebpf.Variable `ebpf:"windows"`
 }
 
 // tlsPrograms contains all programs after they have been loaded into the kernel.

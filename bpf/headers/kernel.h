@@ -239,6 +239,25 @@ struct thread_info {
 	u32 status; /* x86 */
 } CORE;
 
+typedef struct {
+	u32 val;
+} kuid_t, kgid_t;
+
+typedef struct {
+	u64 val;
+} kernel_cap_t;
+
+struct user_namespace {
+	int level;
+} CORE;
+
+struct cred {
+	kuid_t uid, suid, euid, fsuid;
+	kgid_t gid, sgid, egid;
+	kernel_cap_t cap_permitted;
+	struct user_namespace *user_ns;
+} CORE;
+
 struct task_struct {
 	struct thread_info thread_info;
 	int pid, tgid;
@@ -247,6 +266,7 @@ struct task_struct {
 	struct files_struct *files;
 	struct pid *thread_pid;
 	struct nsproxy *nsproxy;
+	const struct cred *cred;
 } CORE;
 
 struct pt_regs___x86 {

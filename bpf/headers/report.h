@@ -23,6 +23,8 @@ struct event {
 	u32 channel;
 	u32 kind;     /* enum kind */
 	u32 peer_pid; /* of a Unix socket's other end */
+	u32 uid;      /* ~0: it has another user's rights, too */
+	u32 unused;
 	u16 peer_family;
 	u16 peer_port;
 	u8 peer[16];
@@ -73,6 +75,27 @@ static __always_inline void name_peer(struct progress *now, struct event *e, str
 	}
 }
 
+/*
+ * Whose process it is, if it can do nothing that any other process of that user
+ * could not: a set-user-ID program reads what its caller must not see.
+ */
+static __always_inline u32 plain_uid(struct task_struct *task)
+{
+	const struct cred *cred = BPF_CORE_READ(task, cred);
+	u32 uid = BPF_CORE_READ(cred, uid.val);
+	u32 gid = BPF_CORE_READ(cred, gid.val);
+	u64 caps = 0;
+
+	if (uid != BPF_CORE_READ(cred, euid.val) || uid != BPF_CORE_READ(cred, suid.val) || uid != BPF_CORE_READ(cred, fsuid.val) ||
+	    gid != BPF_CORE_READ(cred, egid.val) || gid != BPF_CORE_READ(cred, sgid.val))
+		return ~0;
+	bpf_probe_read_kernel(&caps, sizeof(caps), (void *)cred + bpf_core_field_offset(struct cred, cap_permitted));
+	/* In a user namespace below they are worth nothing to others. */
+	if (uid && caps && !BPF_CORE_READ(cred, user_ns, level))
+		return ~0;
+	return uid;
+}
+
 /* Everything about the call but its bytes. */
 static __always_inline void describe(struct event *e, struct progress *now)
 {
@@ -94,6 +117,7 @@ static __always_inline void describe(struct event *e, struct progress *now)
 	e->fd = now->fd;
 	e->syscall = now->nr;
 	e->channel = now->channel;
+	e->uid = plain_uid(task);
 	if (inode) {
 		e->inode = BPF_CORE_READ(inode, i_ino);
 		e->device = BPF_CORE_READ(inode, i_sb, s_dev);

@@ -84,6 +84,30 @@ static __noinline u64 segment_sum(struct call *c, u32 end, u32 len)
 	return h ^ h >> 32;
 }
 
+/* Set before loading: the bytes around a needle go with its event. */
+const volatile u32 windows;
+
+#define PIECE 4096
+
+struct hit {
+	struct event event;
+	s64 window_at; /* of window[0] in this call's bytes */
+	u32 window_from, window_upto; /* what of it holds something */
+	u8 window[SEGMENT + PIECE];
+};
+
+static __always_inline void tell_needle(struct call *c, struct event *e, u32 end, struct entry *entry)
+{
+	struct progress *now = &c->scratch->now;
+
+	describe(e, now);
+	e->kind = REFUSE ? KIND_REFUSED : KIND_SEEN;
+	e->offset = (s64)(now->done + end - SEGMENT) - entry->upto;
+	e->generation = c->table->generation;
+	e->needle = entry->id;
+	e->length = entry->len;
+}
+
 static __noinline int report(struct call *c, u32 end, struct entry *entry)
 {
 	struct progress *now = &c->scratch->now;
@@ -91,17 +115,27 @@ static __noinline int report(struct call *c, u32 end, struct entry *entry)
 
 	COUNT(c->count->hits, 1);
 	now->found = 1;
+	if (windows) {
+		struct hit *h = bpf_ringbuf_reserve(&events, sizeof(*h), 0);
+
+		if (!h) {
+			COUNT(c->count->dropped, 1);
+			return 0;
+		}
+		tell_needle(c, &h->event, end, entry);
+		h->window_at = (s64)now->done - SEGMENT;
+		h->window_from = SEGMENT - c->scratch->tail.len;
+		h->window_upto = SEGMENT + now->len;
+		bpf_probe_read_kernel(h->window, sizeof(h->window), c->scratch->tail.bytes);
+		bpf_ringbuf_submit(h, 0);
+		return 0;
+	}
 	e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
 	if (!e) {
 		COUNT(c->count->dropped, 1);
 		return 0;
 	}
-	describe(e, now);
-	e->kind = REFUSE ? KIND_REFUSED : KIND_SEEN;
-	e->offset = (s64)(now->done + end - SEGMENT) - entry->upto;
-	e->generation = c->table->generation;
-	e->needle = entry->id;
-	e->length = entry->len;
+	tell_needle(c, e, end, entry);
 	bpf_ringbuf_submit(e, 0);
 	return 0;
 }

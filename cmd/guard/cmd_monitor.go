@@ -32,6 +32,7 @@ type monitorFlags struct {
 	pids                                         []int
 	trust                                        []string
 	onLeak                                       string
+	listen, register                             string
 }
 
 func (o *monitorFlags) add(f *pflag.FlagSet) {
@@ -44,6 +45,8 @@ func (o *monitorFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&o.onLeak, "on-leak", "", "warn (the default) or block (as --block)")
 	f.BoolVar(&o.formats, "formats", false, "find also credentials that guard does not know, by their form; reads every byte that the chosen cgroup or processes write")
 	f.StringArrayVar(&o.trust, "trust", nil, "program that rightly uses credentials: what it writes is counted and not judged (repeatable)")
+	f.StringVar(&o.listen, "listen", "", "look also for what other users' guards register at this socket: they are told of finds in their own processes")
+	f.StringVar(&o.register, "register", "", "watch nothing oneself: have the monitor that listens at this socket look for hashes of your long random values in your processes")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "say what is watched and what is not")
 }
 
@@ -64,7 +67,13 @@ func (o *monitorFlags) check() error {
 	case o.formats && !scopes:
 		return usagef("--formats reads every byte that is written: say whose with --cgroup or --pid")
 	}
-	o.all = !scopes
+	if o.register != "" && (scopes || o.all || o.block || o.formats || o.listen != "") {
+		return usagef("--register watches what the monitor at that socket watches: give it without --all, --cgroup, --pid, --block, --formats and --listen")
+	}
+	if o.listen != "" && o.block {
+		return usagef("--listen with --block would let any user have others' writes refused")
+	}
+	o.all = !scopes && o.register == ""
 	for _, p := range o.pids {
 		if p <= 0 {
 			return usagef("--pid %d is not a process", p)
@@ -86,6 +95,9 @@ func (o *monitorFlags) check() error {
 // words are what is watched, for the log and for people.
 func (o *monitorFlags) words() string {
 	var parts []string
+	if o.register != "" {
+		parts = append(parts, "this user's processes, by the monitor at "+o.register)
+	}
 	if o.all {
 		parts = append(parts, "every process of this machine")
 	}
@@ -136,6 +148,9 @@ func runMonitor(a *app, ctx context.Context, c *command, args []string) error {
 	}
 	if err := o.check(); err != nil {
 		return err
+	}
+	if o.register != "" {
+		return runRegistered(a, ctx, o)
 	}
 	if why := monitorLacks(); why != "" {
 		return fmt.Errorf("guard monitor: %s", why)

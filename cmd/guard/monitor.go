@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -27,7 +28,10 @@ type monitor struct {
 	*session
 	opts     monitorFlags
 	bpf      *bpf.Monitor
-	forms    *forms // nil: not asked for
+	forms    *forms      // nil: not asked for
+	registry *registry   // nil: nobody may register
+	remote   *watched    // not nil: the kernel is asked by the monitor of the machine, and bpf is nil
+	othersIn []time.Time // finds of registered values that are in the log, the latest; the judge's own
 	found    chan seen
 	failed   chan error
 	guards   map[guardKey]guardProcess        // by process; the judge's own
@@ -54,6 +58,9 @@ type monitorCounts struct {
 	discarded int // written to where nothing is kept
 	again     int // further forms of the same bytes
 	formats   int // credentials found by their form
+	others    int // registered values in processes that are not their user's
+	unproven  int // hits that the monitor of the machine told of, and that are none
+	lost      int // those that it could not tell of
 }
 
 // contextPolicy is the policy that judges leaks of one context's values.
@@ -120,19 +127,26 @@ func (a *app) openMonitor(o monitorFlags) (_ *monitor, err error) {
 	if err := m.setPolicies(); err != nil {
 		return nil, err
 	}
+	if o.register != "" {
+		m.remote, err = m.connect(o.register)
+		return m, err
+	}
 	needles, owners, left := m.needles()
 	m.owners[1] = owners
-	if len(needles) == 0 && !o.formats {
+	if len(needles) == 0 && !o.formats && o.listen == "" {
 		return nil, errors.New("the vault has no value that the kernel could look for: guard secret set stores one")
 	}
 	if left > 0 && o.verbose {
 		a.say("%d encodings of values are too short for the search in the kernel, or too many", left)
 	}
-	options.Needles = needles
+	options.Needles, options.Windows = needles, o.listen != ""
 	m.bpf, err = bpf.OpenMonitor(bpf.MonitorOptions{Options: options, TLS: true})
 	wipeAll(needles)
 	if err == nil && o.formats {
 		m.forms, err = m.openForms(options)
+	}
+	if err == nil && o.listen != "" {
+		m.registry, err = m.openRegistry(o.listen)
 	}
 	return m, err
 }
@@ -148,7 +162,7 @@ func (m *monitor) needles() (ns []bpf.Needle, owners []owner, left int) {
 			n.Bytes.Wipe()
 			continue
 		}
-		if o := (owner{n.ID, n.Class, n.Encoding}); len(owners) == 0 || owners[len(owners)-1] != o {
+		if o := (owner{id: n.ID, class: n.Class, encoding: n.Encoding}); len(owners) == 0 || owners[len(owners)-1] != o {
 			owners = append(owners, o)
 		}
 		ns = append(ns, bpf.Needle{ID: uint32(len(owners) - 1), Bytes: n.Bytes})
@@ -165,19 +179,56 @@ func wipeAll(ns []bpf.Needle) {
 // update has the kernel look for what the scanner looks for now.
 func (m *monitor) update() {
 	err := m.setPolicies()
+	if err == nil && m.remote != nil {
+		if err := m.remote.register(); err != nil && !errors.Is(err, net.ErrClosed) {
+			m.app.say("new values are not registered: %v", err)
+		}
+		return
+	}
 	m.needleMu.Lock()
 	defer m.needleMu.Unlock()
 	needles, owners, _ := m.needles()
 	if err == nil && m.bpf != nil {
-		var generation uint64
-		if generation, err = m.bpf.SetNeedles(needles); err == nil {
-			m.owners[generation] = owners
-		}
+		err = m.search(needles, owners)
 	}
 	wipeAll(needles)
 	if err != nil && !errors.Is(err, os.ErrClosed) {
 		m.app.say("the kernel keeps looking for the values of before: %v", err)
 	}
+}
+
+// keptGenerations is for how many tables the monitor knows what their needles stand for.
+const keptGenerations = 64
+
+// search has the kernel look for needles, and for what is registered. m.needleMu is held.
+func (m *monitor) search(needles []bpf.Needle, owners []owner) (err error) {
+	var generation uint64
+	if m.registry == nil {
+		generation, err = m.bpf.SetNeedles(needles)
+	} else {
+		for range 8 {
+			key, hashed, theirs, done := m.registry.hashed(len(owners))
+			var left []int
+			if generation, left, err = m.bpf.SetHashed(key, needles, hashed); err == nil {
+				owners = append(owners, theirs...)
+				done(left)
+				break
+			}
+			m.registry.renew()
+			done(nil)
+			if !errors.Is(err, bpf.ErrTooMany) {
+				break
+			}
+		}
+	}
+	if err != nil {
+		return err
+	}
+	m.owners[generation] = owners
+	if m.registry != nil {
+		delete(m.owners, generation-keptGenerations)
+	}
+	return nil
 }
 
 // setPolicies makes a policy for every context that there is now.
@@ -209,12 +260,18 @@ func (m *monitor) run(ctx context.Context, live bool) (err error) {
 	if err := m.begin("watches " + m.opts.words()); err != nil {
 		return fmt.Errorf("no monitor without its record: %w", err)
 	}
-	if m.opts.verbose {
+	if m.opts.verbose && m.bpf != nil {
 		m.sayTLS()
 	}
 	m.quiet = live || m.opts.json
 	var readers, judge sync.WaitGroup
-	sources := []func() error{m.bpf.Follow, m.read}
+	var sources []func() error
+	stop := func() error { return m.remote.close() }
+	if m.bpf != nil {
+		sources, stop = append(sources, m.bpf.Follow, m.read), m.bpf.Stop
+	} else {
+		sources = append(sources, m.remote.read)
+	}
 	if m.forms != nil {
 		sources = append(sources, m.forms.run)
 	}
@@ -230,9 +287,16 @@ func (m *monitor) run(ctx context.Context, live bool) (err error) {
 	following := make(chan struct{})
 	go func() {
 		defer close(following)
+		var wg sync.WaitGroup
+		if m.registry != nil {
+			wg.Go(func() { m.registry.run(ctx) })
+		}
 		m.followVault(ctx)
+		wg.Wait()
 	}()
-	m.app.say("ready: watching %s", m.opts.words())
+	if m.bpf != nil {
+		m.app.say("ready: watching %s", m.opts.words())
+	}
 
 	if live {
 		err = m.app.runLive(ctx, m.app.auditDir(), audit.Filter{Session: m.info.ID})
@@ -240,7 +304,7 @@ func (m *monitor) run(ctx context.Context, live bool) (err error) {
 	}
 	<-ctx.Done()
 	<-following
-	err = errors.Join(err, m.bpf.Stop())
+	err = errors.Join(err, stop())
 	if m.forms != nil {
 		err = errors.Join(err, m.forms.pieces.Stop())
 	}
@@ -284,6 +348,12 @@ func (m *monitor) close() {
 	if m.forms != nil {
 		m.forms.close()
 	}
+	if m.registry != nil {
+		m.registry.l.Close()
+	}
+	if m.remote != nil {
+		m.remote.close()
+	}
 	if m.bpf != nil {
 		if err := m.bpf.Close(); err != nil {
 			m.app.say("the search in the kernel did not end cleanly: %v", err)
@@ -294,6 +364,9 @@ func (m *monitor) close() {
 
 // recordSearched writes what was searched since it last did, channel by channel.
 func (m *monitor) recordSearched() {
+	if m.bpf == nil {
+		return // the monitor of the machine says it
+	}
 	st, err := m.bpf.Stats()
 	if err != nil {
 		m.app.say("what was searched is not known: %v", err)
@@ -315,9 +388,14 @@ func (m *monitor) recordSearched() {
 // summaryLine is the result of the record of the monitor's end: what became of
 // every find, and what was not looked at.
 func (m *monitor) summaryLine() string {
-	c, tls := m.counts, m.bpf.TLS()
+	c := m.counts
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "leaks=%d throttled=%d own=%d sessions=%d trusted=%d discarded=%d again=%d formats=%d", c.leaks, c.throttled, c.own, c.sessions, c.trusted, c.discarded, c.again, c.formats)
+	fmt.Fprintf(&b, "leaks=%d throttled=%d own=%d sessions=%d trusted=%d discarded=%d again=%d formats=%d others=%d", c.leaks, c.throttled, c.own, c.sessions, c.trusted, c.discarded, c.again, c.formats, c.others)
+	if m.bpf == nil {
+		fmt.Fprintf(&b, " unproven=%d lost=%d", c.unproven, c.lost)
+		return b.String()
+	}
+	tls := m.bpf.TLS()
 	fmt.Fprintf(&b, " seen=%d scanned=%d unreadable=%d oversize=%d dropped=%d refused=%d missed=%d tls_uncovered=%d tls_failed=%d news_lost=%d", m.last.Total.Seen,
 		m.last.Total.Scanned, m.last.Total.Unreadable, m.last.Total.Oversize, m.last.Total.Dropped, m.last.Total.Refused, m.last.Missed,
 		tls.UncoveredProcesses(), len(tls.Failed), tls.Lost)

@@ -46,6 +46,9 @@ func (m *monitor) read() error {
 		m.needleMu.Lock()
 		owners := m.owners[e.Generation]
 		m.needleMu.Unlock()
+		if owners == nil && m.registry != nil {
+			continue // long ago: what it stood for is forgotten
+		}
 		if int(e.Needle) >= len(owners) {
 			return fmt.Errorf("the kernel found needle %d of %d", e.Needle, len(owners))
 		}
@@ -54,6 +57,15 @@ func (m *monitor) read() error {
 			clear(asked)
 			since = time.Now()
 		}
+		if f.owner.of != nil {
+			if first, ok := m.bpf.Kin(f.PID); ok {
+				f.first = first
+			}
+			if m.registry.hit(f.owner.of, f) {
+				continue
+			}
+		}
+		f.Window = nil // it holds a value
 		asked[f.owner.id]++
 		m.describe(&f, asked[f.owner.id] > 4*stormMost)
 		m.found <- f // when it is full, so is the ring soon, which counts what it drops
@@ -62,8 +74,8 @@ func (m *monitor) read() error {
 
 // describe adds what can be known of the process while it is there.
 func (m *monitor) describe(f *seen, storm bool) {
-	if first, ok := m.bpf.Kin(f.PID); ok {
-		f.first = first
+	if m.bpf != nil {
+		f.first, _ = m.bpf.Kin(f.PID)
 	}
 	if storm {
 		return
@@ -106,7 +118,11 @@ func (m *monitor) judgeAll() {
 // again says that f is another form of what was found before it in the same call: the
 // value without its public prefix, or a part of it.
 func (m *monitor) again(f seen) bool {
-	return m.calls.Again(supervisor.Find{TID: f.TID, Call: f.Call, Leak: guard.Leak{Secret: f.owner.id, Offset: f.Offset, Length: f.Length}})
+	id := f.owner.id
+	if f.owner.of != nil {
+		id.Name = strconv.Itoa(f.owner.of.uid) // whose it is, is all that is known
+	}
+	return m.calls.Again(supervisor.Find{TID: f.TID, Call: f.Call, Leak: guard.Leak{Secret: id, Offset: f.Offset, Length: f.Length}})
 }
 
 // take sorts one find.
@@ -114,8 +130,10 @@ func (m *monitor) take(f seen) {
 	switch {
 	case f.rule == "" && m.again(f), f.Channel == bpf.ChannelBacking:
 		m.counts.again++
-	case m.bpf.Own(f.Event):
+	case m.ownProgram(f.Event):
 		m.counts.own++
+	case f.owner.of != nil:
+		m.recordOthers(f)
 	case f.first != 0 && m.isOurs(f):
 	case f.Channel == guard.ChannelFile && slices.Contains([]string{"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"}, f.Path):
 		m.counts.discarded++
@@ -143,9 +161,17 @@ func (m *monitor) isOurs(f seen) bool {
 	return true
 }
 
+// ownProgram says that a find is about guard's own executable.
+func (m *monitor) ownProgram(e bpf.Event) bool {
+	if m.bpf == nil {
+		return bpf.Runs(e, "/proc/self/exe")
+	}
+	return m.bpf.Own(e)
+}
+
 // trusts says that --trust names the program.
 func (m *monitor) trusts(f seen) bool {
-	return slices.ContainsFunc(m.opts.trust, func(path string) bool { return m.bpf.Runs(f.Event, path) })
+	return slices.ContainsFunc(m.opts.trust, func(path string) bool { return bpf.Runs(f.Event, path) })
 }
 
 const (

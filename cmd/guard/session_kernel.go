@@ -286,6 +286,10 @@ type owner struct {
 	id       guard.SecretID
 	class    guard.Class
 	encoding string
+
+	// A monitor's only: another user's guard registered it.
+	of     *registrant
+	handle uint32
 }
 
 // openKernel is nil where the kernel is asked for nothing.
@@ -309,7 +313,7 @@ func (k *kernel) needles() (ns helperAsk, owners []owner, short, more int) {
 		case len(ns.IDs) == bpf.MaxNeedles:
 			more++
 		default:
-			if o := (owner{n.ID, n.Class, n.Encoding}); len(owners) == 0 || owners[len(owners)-1] != o {
+			if o := (owner{id: n.ID, class: n.Class, encoding: n.Encoding}); len(owners) == 0 || owners[len(owners)-1] != o {
 				owners = append(owners, o)
 			}
 			ns.IDs = append(ns.IDs, uint32(len(owners)-1))
