@@ -22,8 +22,7 @@ type sender struct {
 	weave   broker.Weave
 	filters [streams]guard.Filter
 	held    [streams]int
-	run     []byte // bytes of one stream, not yet given to its filter
-	stream  int
+	run     [streams][]byte // not yet given to the filter
 
 	head [5]byte
 	n    int // bytes of head seen
@@ -90,16 +89,18 @@ func forward(up io.Writer, client io.Reader, open func() guard.Filter, mint mint
 
 func (s *sender) send(p []byte) (d guard.Decision, err error) {
 	d.Action = guard.Pass
-	for len(p) > 0 && err == nil {
+	for len(p) > 0 {
 		if s.n < len(s.head) {
 			n := copy(s.head[s.n:], p)
 			s.n += n
-			if d, err = s.take(rest, p[:n]); err != nil {
-				return d, err
-			}
 			p = p[n:]
 			if s.n < len(s.head) {
 				break
+			}
+			if s.head[0] == 'd' {
+				s.weave.Raw(s.head[:]) // a length; the data around it is one stream
+			} else {
+				s.take(rest, s.head[:])
 			}
 			size := int64(binary.BigEndian.Uint32(s.head[1:]))
 			if size < 4 || size > 1<<30+64 {
@@ -124,10 +125,10 @@ func (s *sender) send(p []byte) (d guard.Decision, err error) {
 			if s.head[0] == 'd' {
 				to = copied
 			}
-			d, err = s.take(to, p[:n])
+			s.take(to, p[:n])
 			p = p[n:]
 		}
-		if s.left > 0 || err != nil {
+		if s.left > 0 {
 			continue
 		}
 		s.n = 0
@@ -142,13 +143,10 @@ func (s *sender) send(p []byte) (d guard.Decision, err error) {
 			s.minting = false
 		}
 	}
-	if err != nil {
-		return d, err
-	}
 	if s.n == 0 {
 		return s.step(guard.Pause)
 	}
-	return s.flush()
+	return s.step(guard.More)
 }
 
 // roles looks at a piece of a Query or Parse message.
@@ -175,42 +173,26 @@ func (s *sender) roles(p []byte) bool {
 	return false
 }
 
-// take collects bytes of one stream, so that small messages are judged together.
-func (s *sender) take(stream int, p []byte) (guard.Decision, error) {
-	if len(p) == 0 {
-		return guard.Decision{Action: guard.Pass}, nil
-	}
-	if stream != s.stream {
-		if d, err := s.flush(); err != nil {
-			return d, err
-		}
-		s.stream = stream
-	}
-	s.run = append(s.run, p...)
-	return guard.Decision{Action: guard.Pass}, nil
+// take collects bytes of a stream, so that small messages are judged together.
+func (s *sender) take(stream int, p []byte) {
+	s.weave.Payload(stream, uint64(len(p)), nil)
+	s.run[stream] = append(s.run[stream], p...)
 }
 
-func (s *sender) flush() (guard.Decision, error) { return s.put(guard.More) }
-
-// put gives what was collected to its filter.
-func (s *sender) put(step guard.Step) (guard.Decision, error) {
-	if len(s.run) == 0 {
-		return guard.Decision{Action: guard.Pass}, nil
-	}
-	p := s.run
-	s.run = s.run[:0]
-	s.weave.Payload(s.stream, uint64(len(p)), nil)
-	return s.filter(s.stream, p, step)
-}
-
-// step tells the filters of a pause, where they hold something, or of the end.
+// step gives the filters what was collected, and tells those of a pause that hold
+// something, or all of the end.
 func (s *sender) step(step guard.Step) (guard.Decision, error) {
-	told := len(s.run) > 0 // one call where one is enough
-	if d, err := s.put(min(step, guard.Pause)); err != nil {
-		return d, err
-	}
 	for i := range s.filters {
-		if s.held[i] > 0 && !(told && i == s.stream) || step == guard.End {
+		p := s.run[i]
+		if s.run[i] = p[:0]; cap(p) > 2*largeBuffer {
+			s.run[i] = nil
+		}
+		if len(p) > 0 {
+			if d, err := s.filter(i, p, min(step, guard.Pause)); err != nil {
+				return d, err
+			}
+		}
+		if step == guard.End || step == guard.Pause && len(p) == 0 && s.held[i] > 0 {
 			if d, err := s.filter(i, nil, step); err != nil {
 				return d, err
 			}
