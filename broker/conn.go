@@ -60,7 +60,8 @@ func Process(c net.Conn) (pid int, exe string) {
 // PeekConn is a connection whose next bytes can be looked at.
 type PeekConn struct {
 	net.Conn
-	r *bufio.Reader
+	r    *bufio.Reader // nil: nothing was looked at that was not read
+	keep bool          // r has more in it than Conn
 }
 
 // Peekable wraps c, once.
@@ -68,13 +69,13 @@ func Peekable(c net.Conn) *PeekConn {
 	if p, ok := c.(*PeekConn); ok {
 		return p
 	}
-	return &PeekConn{Conn: c, r: bufio.NewReaderSize(c, 4096)}
+	return &PeekConn{Conn: c}
 }
 
 // Preload wraps c and puts buffered, which was read from c already, in front.
 func Preload(c net.Conn, buffered []byte) *PeekConn {
 	b := append([]byte(nil), buffered...)
-	return &PeekConn{Conn: c, r: bufio.NewReaderSize(io.MultiReader(&onceReader{b}, c), 4096)}
+	return &PeekConn{Conn: c, r: bufio.NewReaderSize(io.MultiReader(&onceReader{b}, c), 4096), keep: true}
 }
 
 type onceReader struct{ b []byte }
@@ -88,7 +89,17 @@ func (o *onceReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func (p *PeekConn) Read(b []byte) (int, error) { return p.r.Read(b) }
+// Read gives what was looked at first. Then the buffer goes: most connections are
+// looked at once, and idle for long.
+func (p *PeekConn) Read(b []byte) (int, error) {
+	if p.r != nil && !p.keep && p.r.Buffered() == 0 {
+		p.r = nil
+	}
+	if p.r == nil {
+		return p.Conn.Read(b)
+	}
+	return p.r.Read(b)
+}
 
 // NetConn returns the wrapped connection.
 func (p *PeekConn) NetConn() net.Conn { return p.Conn }
@@ -100,6 +111,9 @@ func (p *PeekConn) Peek(n int, wait time.Duration) ([]byte, error) {
 	if wait > 0 {
 		p.SetReadDeadline(time.Now().Add(wait))
 		defer p.SetReadDeadline(time.Time{})
+	}
+	if p.r == nil {
+		p.r = bufio.NewReaderSize(p.Conn, 4096)
 	}
 	b, err := p.r.Peek(1)
 	if err != nil {
