@@ -11,14 +11,17 @@ import (
 // is not here is denied under every scope.
 var covers = map[string][]string{
 	"use":         nil, // every action of actions but token:mint
-	"read":        {"read", "http:read", "repo:read", "db:read", "s3:get", "s3:list"},
-	"write":       {"read", "write", "http:read", "http:write", "repo:read", "repo:push", "db:read", "db:write", "db:query", "s3:get", "s3:list", "s3:put", "s3:delete"},
+	"read":        {"read", "http:read", "repo:read", "db:read", "mail:read", "s3:get", "s3:list"},
+	"write":       {"read", "write", "http:read", "http:write", "repo:read", "repo:push", "db:read", "db:write", "db:query", "mail:read", "mail:write", "mail:send", "s3:get", "s3:list", "s3:put", "s3:delete"},
 	"repo:read":   {"repo:read"},
 	"repo:push":   {"repo:read", "repo:push"},
 	"http:read":   {"http:read"},
 	"http:write":  {"http:write"},
 	"db:read":     {"db:read"},
 	"db:write":    {"db:write", "db:query", "db:read"},
+	"mail:send":   {"mail:send"},
+	"mail:read":   {"mail:read"},
+	"mail:write":  {"mail:read", "mail:write"},
 	"s3:read":     {"s3:get", "s3:list"},
 	"s3:write":    {"s3:get", "s3:list", "s3:put", "s3:delete"},
 	"s3:get":      {"s3:get"},
@@ -34,13 +37,15 @@ var covers = map[string][]string{
 	"ssh:sign":    {"ssh:sign"},
 }
 
-const verbs = "read, write, repo:read, repo:push, http:read, http:write, db:read, db:write, db:query, s3:read, s3:write, s3:get, s3:list, s3:put, s3:delete, aws:use, token:login, token:mint, exec:run, ssh:connect, ssh:sign or use (anything but token:mint)"
+const verbs = "read, write, repo:read, repo:push, http:read, http:write, db:read, db:write, db:query, mail:send, mail:read, mail:write, s3:read, s3:write, s3:get, s3:list, s3:put, s3:delete, aws:use, token:login, token:mint, exec:run, ssh:connect, ssh:sign or use (anything but token:mint)"
 
 // actions are the actions that a Use may have.
 var actions = map[string]bool{
 	"read": true, "write": true, "use": true,
 	"http:read": true, "http:write": true, "repo:read": true, "repo:push": true,
 	"db:read": true, "db:write": true, "db:query": true,
+	"mail:send": true, // its resource is the recipient
+	"mail:read": true, "mail:write": true,
 	"s3:get": true, "s3:list": true, "s3:put": true, "s3:delete": true, // their resource is BUCKET/KEY
 	"aws:use":     true, // its resource is SERVICE/Operation
 	"exec:run":    true, // a command that the user listed: its resource is the name in that list

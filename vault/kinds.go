@@ -132,6 +132,12 @@ func Kinds() []Kind {
 			Schemes: []string{"mysql", "mariadb"}, URLEnv: "DATABASE_URL", Port: "3306"},
 		{Name: "redis", Title: "Redis password or URL", Env: "REDISCLI_AUTH", In: frame,
 			Schemes: []string{"redis", "rediss"}, URLEnv: "REDIS_URL", Port: "6379"},
+		{Name: "mongodb", Title: "MongoDB password or URL", Env: "MONGODB_PASSWORD", In: frame,
+			Schemes: []string{"mongodb"}, URLEnv: "MONGODB_URI", Port: "27017"},
+		{Name: "smtp", Title: "password or token for sending mail (SMTP)", Env: "SMTP_PASSWORD", In: frame,
+			Schemes: []string{"smtp"}, URLEnv: "SMTP_URL", Port: "587"},
+		{Name: "imap", Title: "password or token for reading mail (IMAP)", Env: "IMAP_PASSWORD", In: frame,
+			Schemes: []string{"imap", "imaps"}, URLEnv: "IMAP_URL", Port: "993"},
 		// Private keys sign in guard's agent and are never sent: like those of AWS they are in no header.
 		{Name: kindSSHKey, Title: "SSH private key (ssh-agent in sessions)"},
 		{Name: kindSSHCA, Title: "SSH certificate authority for users (short-lived certificates in sessions)"},

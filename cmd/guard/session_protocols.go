@@ -25,6 +25,8 @@ func (s *session) protocols(line *broker.Line, egress *broker.Egress, roots *x50
 		{"postgres", 5432, s.pg.Serve},
 		{"mysql", 3306, s.mysqlHandler(line, egress, roots).Serve},
 		{"redis", 6379, s.redisHandler(line, egress, roots).Serve},
+		{"smtp", 587, s.mailHandler(line, egress, roots).SMTP},
+		{"imap", 993, s.mailHandler(line, egress, roots).IMAP},
 	}
 }
 
