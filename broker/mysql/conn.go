@@ -46,6 +46,7 @@ type conn struct {
 	caps     uint32
 	hide     rename
 	filter   guard.Filter
+	scrub    guard.Filter // of answers
 	long     long
 	prepared map[uint32]string // class, by statement
 	did      tally

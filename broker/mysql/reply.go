@@ -10,9 +10,8 @@ import (
 // mean, so that it knows where the answer ends, what is an error, and what is a
 // server's wish for a file.
 type relay struct {
-	s     *conn
-	scrub guard.Filter
-	buf   []byte
+	s   *conn
+	buf []byte
 }
 
 // flushAt is how many bytes of an answer are collected before they are written.
@@ -129,8 +128,8 @@ func (r *relay) clean(msg []byte) error {
 	if r.s.h.Scrub == nil || len(msg) == 0 {
 		return nil
 	}
-	if r.scrub == nil {
-		if r.scrub = r.s.h.Scrub([]guard.SecretID{r.s.cred.ID()}); r.scrub == nil {
+	if r.s.scrub == nil {
+		if r.s.scrub = r.s.h.Scrub([]guard.SecretID{r.s.cred.ID()}); r.s.scrub == nil {
 			return errStopped
 		}
 	}
@@ -140,14 +139,14 @@ func (r *relay) clean(msg []byte) error {
 		if i == 1 {
 			step = guard.End
 		}
-		out, d := r.scrub(in, step)
+		out, d := r.s.scrub(in, step)
 		if d.Action.Stops() || got+len(out) > len(msg)+1 {
 			return errStopped
 		}
 		copy(msg[min(got, len(msg)):], out)
 		if got += len(out); got == len(msg)+1 {
 			if i == 1 {
-				r.scrub = nil
+				r.s.scrub = nil // it has ended
 			}
 			return nil
 		}
