@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"slices"
@@ -27,6 +29,7 @@ type registry struct {
 	mu    sync.Mutex // guards what follows
 	key   bpf.HashKey
 	epoch uint64
+	seq   uint64
 	all   map[*registrant]bool
 }
 
@@ -43,6 +46,7 @@ const (
 // registrant is a user's guard.
 type registrant struct {
 	uid  int
+	seq  uint64 // who came first has first place in the table
 	conn *net.UnixConn
 	out  chan watchSays
 
@@ -129,6 +133,8 @@ func (r *registry) add(ctx context.Context, g *registrant) error {
 		return errors.New("too many guards are registered")
 	}
 	r.all[g] = true
+	r.seq++
+	g.seq = r.seq
 	key := r.key
 	g.out <- watchSays{Key: &key, Epoch: r.epoch}
 	return nil
@@ -227,7 +233,7 @@ func (r *registry) hashed(first int) (key bpf.HashKey, list []bpf.HashedNeedle, 
 	defer r.mu.Unlock()
 	waiting := map[*registrant]chan struct{}{}
 	counts := map[*registrant]int{}
-	for g := range r.all {
+	for _, g := range slices.SortedFunc(maps.Keys(r.all), func(a, b *registrant) int { return cmp.Compare(a.seq, b.seq) }) {
 		for _, n := range g.needles {
 			owners = append(owners, owner{of: g, handle: n.ID})
 			n.ID = uint32(first + len(list))
