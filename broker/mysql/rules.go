@@ -52,30 +52,36 @@ func judge(sql []byte, system, readOnly bool) verdict {
 		if i > 0 && plain {
 			break
 		}
-		stmts, clear := statements(sql, way.single, way.double)
-		if i == 0 {
-			v.class = classOf(stmts)
-		}
-		if !clear && v.write == "" {
+		l := read(sql, way.single, way.double)
+		all, few := l.readings()
+		if !l.clear || !few || l.cut && readOnly {
 			v.write = "guard cannot tell what it does: it has comments with code, or a NUL, that servers read in different ways"
+			v.mint = v.mint || !l.clear || !few // it may
 		}
-		for _, s := range stmts {
-			v.mint = v.mint || mints(s, system, 0)
-			if i == 0 {
-				v.minted = append(v.minted, passwords(s)...)
+		for n, stmts := range all {
+			if i == 0 && n == 0 {
+				v.class = classOf(stmts)
 			}
-			v.charset = v.charset || setsCharset(s)
-			if i == 0 || len(v.use) == 0 {
-				v.use = append(v.use, uses(s)...)
-			}
-			if k, ok := kills(s); ok {
-				v.kills = true
-				if v.kill = (kill{}); len(stmts) == 1 && clear {
-					v.kill = k
+			for _, s := range stmts {
+				v.mint = v.mint || mints(s, system, 0)
+				if i == 0 && n == 0 {
+					v.minted = append(v.minted, passwords(s)...)
 				}
-			}
-			if readOnly && v.write == "" {
-				v.write = writes(s)
+				v.charset = v.charset || setsCharset(s)
+				for _, db := range uses(s) {
+					if !slices.Contains(v.use, db) {
+						v.use = append(v.use, db)
+					}
+				}
+				if k, ok := kills(s); ok {
+					v.kills = true
+					if v.kill = (kill{}); len(stmts) == 1 && l.codes == 0 {
+						v.kill = k
+					}
+				}
+				if readOnly && v.write == "" {
+					v.write = writes(s)
+				}
 			}
 		}
 	}
@@ -283,7 +289,7 @@ func setsCharset(s []token) bool {
 func uses(s []token) []string {
 	var out []string
 	for i, t := range s {
-		if t.is("use") && (i == 0 || s[i-1].code != t.code) && (at(s, i+1).kind == word || at(s, i+1).kind == quoted || at(s, i+1).kind == double) {
+		if t.is("use") && i == 0 && (at(s, i+1).kind == word || at(s, i+1).kind == quoted || at(s, i+1).kind == double) {
 			out = append(out, s[i+1].text)
 		}
 	}

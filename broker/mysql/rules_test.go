@@ -30,6 +30,7 @@ func TestReadOnlyStatements(t *testing.T) {
 		"SELECT * FROM t INTO DUMPFILE '/tmp/x'": false, "SELECT LOAD_FILE('/etc/passwd')": false, "SELECT `load_file`('/etc/passwd')": false, "SELECT load_file /* */ ('/etc/passwd')": false,
 		"SELECT sys_exec('id')": false, "SELECT GET_LOCK('x', 1)": false, "SELECT RELEASE_LOCK('x')": false, "SELECT NEXTVAL(s)": false, "SELECT NEXT VALUE FOR s": false, "SELECT SETVAL(s, 9)": false, "SELECT SLEEP(1000)": false,
 		"SELECT * FROM t FOR UPDATE": false, "SELECT * FROM t FOR SHARE": false, "SELECT * FROM t LOCK IN SHARE MODE": false, "SELECT mydb.f()": false,
+		"SELECT load_file /*!99999 + */ ('/etc/passwd')": false, "SELECT sys_exec/*!50700 + */('id')": false, "/*!99999 SELECT 1; */ DELETE FROM t": false, "SELECT 1 FOR /*!99999 x */ UPDATE": false, "/*!40000 SELECT 1 */; /*!99999 SELECT */ DO 1": false,
 		"DO 1": false, "CALL p()": false, "LOAD DATA INFILE '/x' INTO TABLE t": false, "HANDLER t OPEN": false, "LOCK TABLES t WRITE": false, "FLUSH TABLES": false, "XA START 'x'": false,
 		"PREPARE s FROM 'DELETE FROM t'": false, "EXECUTE s": false, "EXECUTE IMMEDIATE 'DELETE FROM t'": false, "RESET QUERY CACHE": false, "INSTALL PLUGIN x SONAME 'y'": false, "SHUTDOWN": false, "BEGIN NOT ATOMIC DELETE FROM t; END": false,
 		"SET SESSION TRANSACTION READ WRITE": false, "SET TRANSACTION READ WRITE": false, "START TRANSACTION READ WRITE": false, "SET transaction_read_only=0": false, "SET tx_read_only = OFF": false, "SET @@session.tx_read_only=0": false, "SET @@tx_read_only=0": false, "SET SESSION tx_read_only=0": false,
@@ -51,10 +52,13 @@ func TestStatementsAboutAccounts(t *testing.T) {
 		"GRANT ALL ON *.* TO x IDENTIFIED BY 'y'": true, "GRANT SELECT ON a.b TO x": true, "SELECT 1; GRANT ALL ON *.* TO x": true, "BEGIN NOT ATOMIC CREATE USER x; END": true,
 		"CREATE PROCEDURE p() BEGIN SELECT 1; CREATE USER x; END": true, "CREATE EVENT e ON SCHEDULE EVERY 1 DAY DO CREATE USER x": true,
 		"PREPARE s FROM 'CREATE USER x'": true, "EXECUTE IMMEDIATE 'CREATE USER x'": true, "EXECUTE IMMEDIATE CONCAT('CREATE ', 'USER x')": true, "PREPARE s FROM @x": true, "PREPARE s FROM 'PREPARE u FROM ''CREATE USER x'''": true,
-		"PREPARE s FROM 'SELECT 1' 'x'":     true,
+		"PREPARE s FROM 'SELECT 1' 'x'":    true,
+		"CREATE /*!99999 foo */ USER evil": true, "CREATE /*!99999 ; */ USER evil": true, "CREATE /*!50700 foo */ USER evil": true, "CREATE /*M!100100 foo */ USER evil": true, "CREATE /*!99999 ' */ USER evil /* ' */": true,
+		"/*!40000 CREATE */ /*!99999 foo */ USER evil": true, "CREATE /*!500001 foo */ USER evil": true, "GRANT /*!99999 OPTION */ ALL ON *.* TO x": true, "SET /*!99999 x=1, */ PASSWORD = 'x'": true,
 		"INSERT INTO mysql.user VALUES (1)": true, "UPDATE `mysql`.`global_priv` SET Priv = '{}'": true, "UPDATE mysql . user SET authentication_string = 'x'": true, "DELETE FROM global_priv": true,
 		"SELECT 'a\\'; CREATE USER x -- '": true, "SELECT \"a\\\"; CREATE USER x -- \"": true, "SET STATEMENT x=1 FOR CREATE USER y": true,
 
+		"/*!50003 CREATE*/ /*!50017 DEFINER=`a`@`b`*/ /*!50003 TRIGGER t BEFORE INSERT ON u FOR EACH ROW BEGIN SET NEW.user = 1; SET NEW.b = 2; END */": false,
 		"SELECT 'CREATE USER x'": false, "SELECT 1 # CREATE USER x": false, "SHOW CREATE USER x": false, "SHOW GRANTS": false, "CREATE TABLE user (password text)": false, "UPDATE app.user SET password = 'x'": false, "INSERT INTO user (name) VALUES ('grant')": false,
 		"PREPARE s FROM 'SELECT ?'": false, "EXECUTE s": false, "DEALLOCATE PREPARE s": false, "DROP USER x": false, "REVOKE ALL ON a.b FROM c": false, "SELECT * FROM mysql.user": false, "CREATE TABLE t (role int)": false, "SELECT CURRENT_USER()": false, "": false,
 	} {
@@ -91,7 +95,7 @@ func TestStatementsAboutAccounts(t *testing.T) {
 func TestCharsets(t *testing.T) {
 	for sql, bad := range map[string]bool{
 		"SET NAMES gbk": true, "set names 'sjis'": true, "SET CHARACTER SET big5": true, "SET CHARSET cp932": true, "SET character_set_client = gb18030": true, "SET @@session.character_set_client='gbk'": true, "SET @@character_set_client := gbk": true,
-		"SET character_set_client = CONCAT('g','bk')": true, "SET character_set_client = @x": true, "SET @saved_cs_client = 'gbk'": true, "SELECT 'gbk' INTO @saved_cs_client": true, "/*!40101 SET NAMES gbk */": true, "SET a=1, NAMES gbk": true,
+		"SET character_set_client = CONCAT('g','bk')": true, "SET character_set_client = @x": true, "SET character_set_client /*!99999 , */ = gbk": true, "SET NAMES /*!99999 utf8 */ gbk": true, "SET @saved_cs_client = 'gbk'": true, "SELECT 'gbk' INTO @saved_cs_client": true, "/*!40101 SET NAMES gbk */": true, "SET a=1, NAMES gbk": true,
 		"SET STATEMENT character_set_client=gbk FOR SELECT 1": true, "SET NAMES": true,
 		"SET NAMES utf8mb4": false, "SET NAMES 'latin1' COLLATE latin1_bin": false, "/*!40101 SET @saved_cs_client     = @@character_set_client */": false, "/*!40101 SET character_set_client = utf8 */": false, "/*!40101 SET character_set_client = @saved_cs_client */": false,
 		"/*!40101 SET @OLD_CHARACTER_SET_CLIENT=@@CHARACTER_SET_CLIENT */": false, "/*!40101 SET CHARACTER_SET_CLIENT=@OLD_CHARACTER_SET_CLIENT */": false, "SELECT 'SET NAMES gbk'": false, "CREATE TABLE t (a text) CHARACTER SET gbk": false,

@@ -2,14 +2,15 @@ package mysql
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 )
 
 // SQL is read as the server's scanner does (sql_lex.cc of MySQL and MariaDB). What
 // it makes of a text depends on settings and versions: whether a backslash escapes
 // in a string (NO_BACKSLASH_ESCAPES; in "..." also ANSI_QUOTES), and whether the
-// code in /*! */ runs. So a text is read in all the ways of strings, each of them
-// has to be harmless, and code in comments counts both as there and as not there.
+// code in /*! */ runs. So a text is read in all the ways of strings and, where it has
+// such code, as each version would, and every reading has to be harmless.
 
 // kinds of token
 const (
@@ -44,15 +45,80 @@ func (t token) sign(c string) bool { return t.kind == mark && t.text == c }
 // ways are the readings of backslashes: whether they escape in '...' and in "...".
 var ways = [...]struct{ single, double bool }{{true, true}, {false, false}, {true, false}}
 
-// statements reads sql in one way. clear says that it reads the same whatever
-// version of a server runs what /*! */ holds.
+// statements reads sql in one way of strings, with all code in comments. clear says
+// that comments and strings end where they end, whatever version of a server reads it.
 func statements(sql []byte, single, dbl bool) (out [][]token, clear bool) {
-	l := lexer{b: sql, single: single, double: dbl, clear: true}
+	l := read(sql, single, dbl)
+	return split(l.now, nil), l.clear
+}
+
+func read(sql []byte, single, dbl bool) *lexer {
+	l := &lexer{b: sql, single: single, double: dbl, clear: true}
 	l.run()
-	if len(l.now) > 0 {
-		l.out = append(l.out, l.now)
+	return l
+}
+
+// split makes statements of the tokens whose code is there.
+func split(tokens []token, there func(code int) bool) (out [][]token) {
+	var now []token
+	for _, t := range tokens {
+		switch {
+		case t.code > 0 && there != nil && !there(t.code):
+		case t.sign(";"):
+			if len(now) > 0 {
+				out, now = append(out, now), nil
+			}
+		default:
+			now = append(now, t)
+		}
 	}
-	return l.out, l.clear
+	if len(now) > 0 {
+		out = append(out, now)
+	}
+	return out
+}
+
+// maxReadings bounds the readings of one text.
+const maxReadings = 200
+
+// readings are what servers of all versions make of the text: with all code in
+// comments, with none, and for each version that it names with that of older ones,
+// as MySQL and as MariaDB decide it. ok: there were not too many.
+func (l *lexer) readings() (out [][][]token, ok bool) {
+	out = append(out, split(l.now, nil))
+	if l.codes == 0 {
+		return out, true
+	}
+	var limits []int
+	six := false
+	for _, c := range l.versions {
+		limits = append(limits, c.version, c.version/10)
+		six = six || c.version >= 100000
+	}
+	slices.Sort(limits)
+	limits = slices.Compact(limits)
+	if len(limits)*4 > maxReadings {
+		return nil, false
+	}
+	out = append(out, split(l.now, func(int) bool { return false }))
+	for _, limit := range limits {
+		for _, maria := range []bool{false, true} {
+			for _, five := range []bool{false, true} {
+				if five && !six {
+					continue // then all have five digits
+				}
+				out = append(out, split(l.now, func(code int) bool {
+					c := l.versions[code-1]
+					v := c.version
+					if five && v >= 100000 {
+						v /= 10 // the sixth digit is code
+					}
+					return v <= limit && (maria || !c.maria) && !(maria && !c.maria && v >= 50700 && v <= 99999)
+				}))
+			}
+		}
+	}
+	return out, true
 }
 
 type lexer struct {
@@ -60,9 +126,13 @@ type lexer struct {
 	i              int
 	single, double bool
 	code, codes    int
-	now            []token
-	out            [][]token
-	clear          bool
+	versions       []struct {
+		version int
+		maria   bool
+	}
+	now   []token
+	clear bool
+	cut   bool // a statement ends in code
 }
 
 func (l *lexer) add(kind byte, s string) { l.now = append(l.now, token{kind, s, l.code}) }
@@ -100,12 +170,9 @@ func (l *lexer) run() {
 		case c == '`':
 			l.str(quoted, false)
 		case c == ';':
-			// A statement that ends inside of a comment does so in some versions.
-			l.clear = l.clear && l.code == 0
+			l.cut = l.cut || l.code > 0
+			l.add(mark, ";")
 			l.i++
-			if len(l.now) > 0 {
-				l.out, l.now = append(l.out, l.now), nil
-			}
 		case c == 0:
 			l.clear = false
 			l.i++
@@ -127,15 +194,24 @@ func (l *lexer) comment() {
 		l.clear = false // comments in comments: versions differ
 	}
 	if j := from; l.at(j) == '!' || l.at(j) == 'M' && l.at(j+1) == '!' {
-		if l.b[j] == 'M' {
+		maria := l.b[j] == 'M'
+		if maria {
 			j++
 		}
 		j++
 		// A version has five or six digits; what follows is code.
-		for n := 0; n < 6 && l.at(j) >= '0' && l.at(j) <= '9'; n++ {
-			j++
+		n, version := 0, 0
+		for ; n < 6 && l.at(j+n) >= '0' && l.at(j+n) <= '9'; n++ {
+			version = version*10 + int(l.b[j+n]-'0')
 		}
-		l.i = j
+		if n < 5 {
+			version = 0 // it is none: code for all
+		}
+		l.versions = append(l.versions, struct {
+			version int
+			maria   bool
+		}{version, maria})
+		l.i = j + n
 		l.codes++
 		l.code = l.codes
 		return
