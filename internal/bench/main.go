@@ -66,7 +66,7 @@ func main() {
 				return
 			}
 			if len(os.Args) > 1 && os.Args[1] == "terminal" {
-				b.terminal(5)
+				b.terminal(3)
 				b.echo()
 				return
 			}

@@ -24,12 +24,13 @@ func (b *bench) terminal(rounds int) {
 	fmt.Printf("| on a terminal of 50 x 200, median of %d | bare | `script` | guard | guard to bare | guard to `script` | CPU seconds for 1 GB: `script` | guard |\n|---|---|---|---|---|---|---|---|\n", rounds)
 	for _, o := range []struct{ name, command string }{
 		{"`cat` of a colour log", "cat " + b.file("colour.log", 64<<20, colourLog)},
-		{"`yes | head -c 8M`", "yes | head -c 8M"},
+		{"8 MiB of `yes`", "yes | head -c 8M"},
 		{"`find /`", "find / -xdev -path /proc -prune -o -print 2>/dev/null | head -c 32M"},
 		{"a screen painted over and over", "cat " + b.file("frames", 16<<20, frames)},
 		{"the same, one part of it at a time", "cat " + b.file("parts", 4<<20, parts)},
 	} {
 		var runs [3][]passed
+		var idle [3]passed // what each costs with a program that says nothing
 		for range rounds {
 			for i, cmd := range []*exec.Cmd{
 				b.command(false, "sh", "-c", o.command),
@@ -38,10 +39,16 @@ func (b *bench) terminal(rounds int) {
 			} {
 				runs[i] = append(runs[i], b.passes(cmd))
 			}
+			for i, cmd := range []*exec.Cmd{1: b.command(false, "script", "-qec", "true", "/dev/null"), 2: b.command(false, b.guard, "run", "--", "true")} {
+				if cmd != nil {
+					p := b.passes(cmd)
+					idle[i].user, idle[i].sys = idle[i].user+p.user/time.Duration(rounds), idle[i].sys+p.sys/time.Duration(rounds)
+				}
+			}
 		}
 		fmt.Printf("| %s | %.1f MB/s | %.1f | %.1f | %.2f | %.2f | %s | %s |\n", o.name,
 			middle(runs[0], passed.rate), middle(runs[1], passed.rate), middle(runs[2], passed.rate),
-			ratio(runs[2], runs[0]), ratio(runs[2], runs[1]), costs(runs[1]), costs(runs[2]))
+			ratio(runs[2], runs[0]), ratio(runs[2], runs[1]), costs(runs[1], idle[1]), costs(runs[2], idle[2]))
 	}
 }
 
@@ -152,9 +159,9 @@ func ratio(a, b []passed) float64 {
 	return x[len(x)/2]
 }
 
-func costs(runs []passed) string {
+func costs(runs []passed, idle passed) string {
 	for1 := func(d func(passed) time.Duration) float64 {
-		return middle(runs, func(p passed) float64 { return d(p).Seconds() / (float64(p.bytes) / 1e9) })
+		return middle(runs, func(p passed) float64 { return max(0, d(p)-d(idle)).Seconds() / (float64(p.bytes) / 1e9) })
 	}
 	user, sys := for1(func(p passed) time.Duration { return p.user }), for1(func(p passed) time.Duration { return p.sys })
 	return fmt.Sprintf("%.1f (%.1f in the kernel)", user+sys, sys)
