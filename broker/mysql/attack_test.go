@@ -333,6 +333,16 @@ func TestReadOnlySession(t *testing.T) {
 			t.Errorf("recorded as %s", u.Action)
 		}
 	}
+	// What may make accounts may not undo that it only reads.
+	w.change(func() { w.allow = append(w.allow, "token:mint") })
+	for _, q := range []string{"SET SESSION TRANSACTION READ WRITE; CREATE USER evil", "CREATE USER evil; SET tx_read_only=0", "CREATE USER evil"} {
+		if got := c.ask(comQuery, q); got[0] != 0xff || !strings.Contains(string(got), "db:read") {
+			t.Errorf("%s: %q", q, got)
+		}
+	}
+	if got := variable(); got != "1" {
+		t.Errorf("tx_read_only %q", got)
+	}
 	// Were the rules not there, the server would say it.
 	s := &conn{h: w.h, host: "127.0.0.1", port: 3306, client: &client{caps: capBoth, collation: 45, user: "agent"}}
 	up, err := w.h.reach(context.Background(), s.host, s.port)

@@ -282,7 +282,7 @@ func (s *conn) sql(text []byte) (out []byte, v verdict, refusal *serverError) {
 	case v.charset:
 		s.refuse(s.use(s.action()), refused(ruleCharset, "a charset in which SQL cannot be read"))
 		return nil, v, charsetRefusal()
-	case s.readOnly && v.write != "" && !v.mint:
+	case s.readOnly && v.write != "" && (!v.mint || s.h.Decide(s.use("token:mint")).Allowed()):
 		return nil, v, s.deny(refused(ruleRead, "this session may only read (db:read): "+v.write, "ask the user to allow more: guard run --allow "+s.cred.Name+":db:query"))
 	}
 	for _, db := range v.use {
