@@ -27,6 +27,7 @@ func (s *session) protocols(line *broker.Line, egress *broker.Egress, roots *x50
 		{"redis", 6379, s.redisHandler(line, egress, roots).Serve},
 		{"smtp", 587, s.mailHandler(line, egress, roots).SMTP},
 		{"imap", 993, s.mailHandler(line, egress, roots).IMAP},
+		{"mongodb", 27017, s.mongoHandler(line, egress, roots).Serve},
 	}
 }
 
