@@ -210,7 +210,7 @@ func (s *Signer) chunks(r *Request, sig *signature, kind streaming, agent *signe
 			if kind.signed {
 				sign = newChain(by, real, seed)
 			}
-			out.Body = &rechunker{src: out.Body, kind: kind, chain: sign, found: found}
+			out.Body = &rechunker{src: out.Body, kind: kind, chain: sign, found: found, want: want}
 			return nil
 		}
 		if out.ContentLength != want {

@@ -362,7 +362,9 @@ type rechunker struct {
 	kind  streaming
 	chain *chain // nil: not signed
 	found *frames
+	want  int64 // of data; 0: not known
 
+	got  int64
 	out  []byte // to be given next
 	buf  []byte // a chunk that is being signed
 	left int64  // of a chunk that is not
@@ -388,6 +390,10 @@ func (r *rechunker) Read(p []byte) (int, error) {
 			}
 			n, err := r.src.Read(p)
 			r.left -= int64(n)
+			if r.err = r.count(n); r.err != nil {
+				r.left = 0
+				return 0, r.err
+			}
 			if r.left == 0 {
 				r.out = []byte("\r\n")
 			} else if err != nil {
@@ -408,6 +414,21 @@ func (r *rechunker) Read(p []byte) (int, error) {
 	}
 }
 
+// count adds n bytes that were read. The last ones do not go on before the end of the
+// body was found good: a server may take an upload for whole that has no end.
+func (r *rechunker) count(n int) error {
+	r.got += int64(n)
+	if n == 0 || r.want == 0 || r.got < r.want {
+		return nil
+	}
+	if _, err := io.ReadFull(r.src, r.peek[:]); err == nil {
+		return errLength
+	} else if err != io.EOF {
+		return err
+	}
+	return nil
+}
+
 // chunk starts the next one. A byte of it is read first: that makes the reader at the
 // other end find its size.
 func (r *rechunker) chunk() error {
@@ -424,7 +445,11 @@ func (r *rechunker) chunk() error {
 	}
 	size := strconv.FormatInt(n, 16)
 	if r.chain == nil {
-		r.out = append([]byte(size+"\r\n"), r.peek[0])
+		first := r.peek[0]
+		if err := r.count(1); err != nil {
+			return err
+		}
+		r.out = append([]byte(size+"\r\n"), first)
 		if r.left = n - 1; r.left == 0 {
 			r.out = append(r.out, "\r\n"...)
 		}
@@ -444,6 +469,9 @@ func (r *rechunker) chunk() error {
 	data[0] = r.peek[0]
 	if _, err := io.ReadFull(r.src, data[1:]); err != nil {
 		return short(err)
+	}
+	if err := r.count(int(n)); err != nil {
+		return err
 	}
 	sum := sha256.Sum256(data)
 	sig, err := r.chain.next(r.chain.chunk(hex.EncodeToString(sum[:])))

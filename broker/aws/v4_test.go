@@ -196,7 +196,7 @@ func TestChunksRoundTrip(t *testing.T) {
 				again := &rechunker{src: struct {
 					io.Reader
 					io.Closer
-				}{&steps{d, step}, d}, kind: kind, chain: newest(), found: found}
+				}{&steps{d, step}, d}, kind: kind, chain: newest(), found: found, want: int64(n)}
 				out, err := io.ReadAll(&steps{again, step})
 				if err != nil || len(out) != len(in) || !kind.ecdsa && !bytes.Equal(out, in) {
 					t.Fatalf("%s, %d bytes in steps of %d: %d bytes of %d, %v", name, n, step, len(out), len(in), err)
@@ -273,13 +273,16 @@ func TestChunksAttacked(t *testing.T) {
 		{"trailer without a signature", trailing[:strings.Index(trailing, "x-amz-trailer-signature")] + "\r\n", three, names, 3000},
 		{"a line after the trailer's signature", strings.TrimSuffix(trailing, "\r\n") + "x-amz-checksum-crc32:AAAAAA==\r\n\r\n", three, names, 3000},
 	} {
-		var chain *chain
+		var first, again *chain
 		if c.kind.signed {
-			chain = newChain(by, sig, "00")
+			first, again = newChain(by, sig, "00"), newChain(by, sig, "00")
 		}
 		found := &frames{}
-		d := newDechunker(io.NopCloser(strings.NewReader(c.body)), c.kind, chain, c.want, c.names, found)
-		got, err := io.ReadAll(&rechunker{src: d, kind: c.kind, chain: chain, found: found})
+		d := newDechunker(io.NopCloser(strings.NewReader(c.body)), c.kind, first, c.want, c.names, found)
+		got, err := io.ReadAll(&rechunker{src: d, kind: c.kind, chain: again, found: found, want: c.want})
+		if c.want == 3000 && bytes.Count(got, []byte("x")) >= 3000 {
+			t.Errorf("%s: all of the data went on", c.name)
+		}
 		if err == nil || strings.HasSuffix(string(got), "\r\n0") || bytes.Contains(got, []byte("\r\n0;chunk")) {
 			t.Errorf("%s: %v, %d bytes", c.name, err, len(got))
 		}

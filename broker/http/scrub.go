@@ -55,6 +55,7 @@ func partial(res *nethttp.Response) bool {
 // although it was asked not to is decoded.
 func (x *exchange) scrub(res *nethttp.Response) error {
 	res.Header.Del("Alt-Svc") // HTTP/3 has no way out
+	x.bare(res.Header)
 	err := x.capture(res)
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package http
 import (
 	nethttp "net/http"
 	"strconv"
+	"strings"
 
 	"guard"
 )
@@ -153,4 +154,24 @@ func (x *exchange) denied(r *refusal) (contentType string, body []byte, ok bool)
 		Rule: r.d.Rule, Reason: r.d.Reason, NextSteps: append([]string{}, r.d.NextSteps...), RequestID: x.id,
 	})
 	return contentType, body, true
+}
+
+// bare takes aws-chunked out of a reply's Content-Encoding: some servers keep what an
+// upload said, and their replies are in no chunks.
+func (x *exchange) bare(h nethttp.Header) {
+	if x.signing == nil {
+		return
+	}
+	var keep []string
+	for _, v := range h["Content-Encoding"] {
+		for c := range strings.SplitSeq(v, ",") {
+			if c = strings.TrimSpace(c); c != "" && !strings.EqualFold(c, "aws-chunked") {
+				keep = append(keep, c)
+			}
+		}
+	}
+	delete(h, "Content-Encoding")
+	if len(keep) > 0 {
+		h["Content-Encoding"] = []string{strings.Join(keep, ", ")}
+	}
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"guard"
@@ -27,27 +28,34 @@ type clouds struct {
 	once sync.Once
 	key  *aws.ServiceKey // nil: no service account is used
 	err  error
+	last atomic.Pointer[unswapped]
 }
+
+// unswapped is what swapped made of what.
+type unswapped struct{ from, to []guard.Credential }
 
 // signingKinds are kinds of credentials that sign, and are put in no request.
 var signingKinds = []string{aws.Kind, aws.GoogleKind}
 
 // swapped are the session's credentials for the swapping of placeholders: those that
-// sign have no position at all.
+// sign have no position at all. The same credentials give the same slice.
 func (s *session) swapped() []guard.Credential {
 	creds := s.credentials()
-	for i, c := range creds {
-		if slices.Contains(signingKinds, c.Kind) {
-			creds = slices.Clone(creds)
-			for j := i; j < len(creds); j++ {
-				if slices.Contains(signingKinds, creds[j].Kind) {
-					creds[j].In = []guard.Position{{Place: "none"}}
-				}
-			}
-			break
+	signs := func(c guard.Credential) bool { return slices.Contains(signingKinds, c.Kind) }
+	if !slices.ContainsFunc(creds, signs) {
+		return creds
+	}
+	if last := s.cloud.last.Load(); last != nil && len(last.from) == len(creds) && &last.from[0] == &creds[0] {
+		return last.to
+	}
+	to := slices.Clone(creds)
+	for i := range to {
+		if signs(to[i]) {
+			to[i].In = []guard.Position{{Place: "none"}}
 		}
 	}
-	return creds
+	s.cloud.last.Store(&unswapped{from: creds, to: to})
+	return to
 }
 
 // signing is broker/http's way to package broker/aws; close it when the broker has
