@@ -61,6 +61,7 @@ var only = map[string][]string{
 	"github.com/vishvananda/netlink": {"supervisor/sandbox"},
 	"github.com/miekg/dns":           {"broker/dns"},
 	"golang.org/x/mod":               {"audit"},
+	"filippo.io/age":                 {"vault"},
 	"golang.org/x/crypto":            {"vault", "rotate/postgres", "broker/ssh"},
 }
 
@@ -151,7 +152,7 @@ func TestRevealIsCalledInFewPlaces(t *testing.T) {
 
 var reveals = map[string]int{
 	"matcher":           4,
-	"vault":             8,
+	"vault":             12, // each unlocker's own: a recovery code, an age passphrase, a transit token
 	"broker":            2,
 	"broker/http":       4,
 	"broker/postgres":   2,
@@ -168,6 +169,6 @@ var reveals = map[string]int{
 	"rotate/rotatetest": 4,
 	"audit":             1,
 	"bpf":               1,
-	"cmd/guard":         6,
+	"cmd/guard":         7, // the last: a recovery code on the terminal
 	"supervisor":        2,
 }

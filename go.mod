@@ -26,7 +26,9 @@ require (
 
 require (
 	charm.land/bubbletea/v2 v2.0.2 // indirect
+	filippo.io/age v1.3.1
 	filippo.io/edwards25519 v1.1.0 // indirect
+	filippo.io/hpke v0.4.0 // indirect
 	github.com/aymanbagabas/go-osc52/v2 v2.0.1 // indirect
 	github.com/charmbracelet/bubbletea v1.3.10 // indirect
 	github.com/charmbracelet/colorprofile v0.4.2 // indirect

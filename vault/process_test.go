@@ -19,6 +19,9 @@ import (
 
 // A test may start its own binary again to be another process: see child.
 func TestMain(m *testing.M) {
+	if os.Getenv("GUARD_AGE_PLUGIN") != "" {
+		os.Exit(agePlugin())
+	}
 	if name := os.Getenv("VAULT_TEST_CHILD"); name != "" {
 		os.Exit(children(name))
 	}

@@ -304,6 +304,9 @@ func (v *Vault) refresh() error {
 	}
 	st.stamp = stamp
 	if err := st.openIndex(v.mk); err != nil {
+		if st.gen > v.st.gen {
+			return fmt.Errorf("read %s again: %w: %w", filepath.Join(v.dir, fileName), ErrRekeyed, err)
+		}
 		return fmt.Errorf("read %s again: %w", filepath.Join(v.dir, fileName), err)
 	}
 	v.ctx.reset()

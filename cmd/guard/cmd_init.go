@@ -9,14 +9,16 @@ import (
 )
 
 var initCommand = command{
-	name: "init", args: "[--unlock keyring|passphrase|keyfile]", short: "make the vault",
+	name: "init", args: "[--unlock keyring|passphrase|keyfile|age|systemd|transit]", short: "make the vault",
 	example: "guard init\nguard init --unlock keyfile --keyfile ~/.guard-key",
 	run:     runInit,
 }
 
 func runInit(a *app, ctx context.Context, c *command, args []string) error {
 	f := a.flags(c)
-	unlock := f.String("unlock", "", "how the vault is opened: keyring, passphrase or keyfile (default: keyring where one answers, else asks)")
+	unlock := f.String("unlock", "", "how the vault is opened: keyring, passphrase, keyfile, age, systemd or transit (default: keyring where one answers, else asks); guard vault add makes further ways")
+	var o slotFlags
+	o.add(f)
 	if err := parse(f, args); err != nil {
 		return err
 	}
@@ -57,8 +59,14 @@ func runInit(a *app, ctx context.Context, c *command, args []string) error {
 			return usagef("--unlock keyfile needs --keyfile PATH")
 		}
 		v, err = vault.Create(a.home(), u)
+	case "age", "systemd", "transit":
+		u, uerr := a.newUnlocker(*unlock, o)
+		if uerr != nil {
+			return uerr
+		}
+		v, err = vault.Create(a.home(), u)
 	default:
-		return usagef("--unlock %q: want keyring, passphrase or keyfile", *unlock)
+		return usagef("--unlock %q: want keyring, passphrase, keyfile, age, systemd or transit", *unlock)
 	}
 	if err != nil {
 		return err

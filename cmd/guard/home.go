@@ -47,33 +47,90 @@ func (a *app) userHome() string {
 	return h
 }
 
-type unlockFlags struct{ passphraseFile, keyfile string }
+type unlockFlags struct {
+	passphraseFile, keyfile string
+	age                     []string
+	recovery                bool
+}
+
+// explicit says that the user named how to open the vault.
+func (u unlockFlags) explicit(a *app) bool {
+	return u.recovery || u.passphraseFile != "" || u.keyfile != "" || len(u.age) > 0 ||
+		a.getenv("GUARD_PASSPHRASE_FILE") != "" || a.getenv("GUARD_KEYFILE") != "" || a.getenv("GUARD_AGE_IDENTITY") != ""
+}
+
+func (u unlockFlags) newPassphraseFile(a *app) string {
+	if u.passphraseFile != "" {
+		return u.passphraseFile
+	}
+	return a.getenv("GUARD_PASSPHRASE_FILE")
+}
 
 // unlockers are the ways to open the vault that this invocation offers, the
 // ones that ask nobody first.
 func (a *app) unlockers(create bool) ([]vault.Unlocker, error) {
-	pf, kf := a.unlock.passphraseFile, a.unlock.keyfile
-	if pf == "" && kf == "" {
-		pf, kf = a.getenv("GUARD_PASSPHRASE_FILE"), a.getenv("GUARD_KEYFILE")
-	}
-	var us []vault.Unlocker
-	if kf != "" {
-		us = append(us, vault.KeyFile{Path: kf, Create: create})
-	}
-	if pf != "" {
-		us = append(us, passphraseFile(pf))
-	}
-	if len(us) > 0 || create {
-		return us, nil
+	if create || a.unlock.explicit(a) {
+		return a.offers(nil)
 	}
 	slots, err := vault.Slots(a.home())
 	if err != nil {
 		return nil, err
 	}
-	if slices.Contains(slots, "keyring") {
+	return a.offers(slots)
+}
+
+// offers are what the user named or else, of the slots that there are, those that
+// ask nobody.
+func (a *app) offers(slots []string) (us []vault.Unlocker, err error) {
+	pf, kf := a.unlock.passphraseFile, a.unlock.keyfile
+	if pf == "" && kf == "" && len(a.unlock.age) == 0 && !a.unlock.recovery {
+		pf, kf = a.getenv("GUARD_PASSPHRASE_FILE"), a.getenv("GUARD_KEYFILE")
+	}
+	if kf != "" {
+		us = append(us, vault.KeyFile{Path: kf, Create: slots == nil})
+	}
+	if pf != "" {
+		us = append(us, passphraseFile(pf))
+	}
+	if age := a.age(); len(age.Identities) > 0 {
+		us = append(us, age)
+	}
+	if a.unlock.recovery {
+		us = append(us, a.recovery())
+	}
+	if len(us) > 0 {
+		return us, nil
+	}
+	has := func(kind string) bool {
+		return slices.ContainsFunc(slots, func(s string) bool { return s == kind || strings.HasPrefix(s, kind+"-") })
+	}
+	if has("systemd") && a.getenv("CREDENTIALS_DIRECTORY") != "" {
+		us = append(us, vault.SystemdCredential{Dir: a.getenv("CREDENTIALS_DIRECTORY")})
+	}
+	if has("keyring") {
 		us = append(us, vault.Keyring{})
 	}
+	if has("transit") && a.getenv("VAULT_ADDR") != "" {
+		if t, err := a.transit(); err == nil {
+			us = append(us, t)
+		} else {
+			a.say("%v", err)
+		}
+	}
 	return us, nil
+}
+
+// unlockFiles are files that open the vault, or help to: no session sees them. more
+// are further ones.
+func (a *app) unlockFiles(more ...string) []string {
+	out := append([]string{a.unlock.keyfile, a.unlock.passphraseFile, a.getenv("GUARD_KEYFILE"), a.getenv("GUARD_PASSPHRASE_FILE")}, more...)
+	out = append(out, a.unlock.age...)
+	out = append(out, filepath.SplitList(a.getenv("GUARD_AGE_IDENTITY"))...)
+	slots, err := vault.Slots(a.home())
+	if err == nil && slices.ContainsFunc(slots, func(s string) bool { return strings.HasPrefix(s, "transit") }) {
+		out = append(out, a.transitToken())
+	}
+	return out
 }
 
 func passphraseFile(path string) vault.Passphrase {
@@ -116,7 +173,7 @@ func (a *app) openVault() (*vault.Vault, error) {
 	if err != nil {
 		return nil, err
 	}
-	if a.unlock.keyfile == "" && a.unlock.passphraseFile == "" {
+	if u := a.unlock; u.keyfile == "" && u.passphraseFile == "" && len(u.age) == 0 && !u.recovery {
 		slots, err := vault.Slots(a.home())
 		if err != nil {
 			return nil, err

@@ -57,7 +57,7 @@ type command struct {
 
 func commands() []command {
 	return []command{
-		initCommand, secretCommand, runCommand, execCommand, monitorCommand, contextCommand, auditCommand, policyCommand, scanCommand,
+		initCommand, vaultCommand, secretCommand, runCommand, execCommand, monitorCommand, contextCommand, auditCommand, policyCommand, scanCommand,
 		rotateCommand, revokeCommand, incidentCommand, doctorCommand, statusCommand, versionCommand, completionCommand(),
 	}
 }
@@ -207,6 +207,8 @@ func (a *app) flags(c *command) *pflag.FlagSet {
 	}
 	f.StringVar(&a.unlock.passphraseFile, "passphrase-file", "", "read the vault's passphrase from this file")
 	f.StringVar(&a.unlock.keyfile, "keyfile", "", "open the vault with this key file")
+	f.StringArrayVar(&a.unlock.age, "age-identity", nil, "open the vault with an identity in this file, age's or an ssh key (repeatable)")
+	f.BoolVar(&a.unlock.recovery, "recovery", false, "ask for the recovery code to open the vault")
 	return f
 }
 

@@ -46,7 +46,7 @@ func (s *session) openFiles() error {
 			}
 			return s.app.getenv(k)
 		}))
-	for _, f := range []string{s.app.unlock.keyfile, s.app.unlock.passphraseFile, s.app.getenv("GUARD_KEYFILE"), s.app.getenv("GUARD_PASSPHRASE_FILE"), s.flags.events} {
+	for _, f := range s.app.unlockFiles(s.flags.events) {
 		if f == "" {
 			continue
 		}
