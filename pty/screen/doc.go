@@ -52,5 +52,7 @@
 //
 // Output that a program prints line after line, with colours, does not go through
 // the model at all: see plain.go. Everything else costs some microseconds a piece of
-// text, most of it for the search.
+// text, most of it for the search. What a row reads as is worked out once after
+// each change of it (read.go), and of a piece that is printed over older text only
+// what reads differently is looked at (segment.changed).
 package screen
