@@ -171,6 +171,12 @@ func (g *gate) first(b []byte, j int, broken bool) (c byte, end int, ok bool) {
 // that stands for out, over it to rest, what follows in the stream. Of tail it
 // needs lookBack bytes, if there are.
 func (g *gate) crosses(tail, out, rest []byte) bool {
+	yes, _ := g.look(tail, out, rest)
+	return yes
+}
+
+// look is crosses. far is how much of rest it looked at in vain.
+func (g *gate) look(tail, out, rest []byte) (yes bool, far int) {
 	before := false
 	if n := len(tail); n >= gram {
 		before = g.has(binary.LittleEndian.Uint32(tail[n-gram:]))
@@ -183,12 +189,12 @@ func (g *gate) crosses(tail, out, rest []byte) bool {
 			x, y = x<<8|uint32(first), x
 		}
 		if special[first] == 0 {
-			return before && g.joins(tail, first) || g.has(x) && g.has(y)
+			return before && g.joins(tail, first) || g.has(x) && g.has(y), 0
 		}
 	}
 	if len(out) <= 1 && !g.early {
-		if v := g.skims(tail, out, rest, before); v != more {
-			return v != no
+		if v, far := g.skims(tail, out, rest, before); v != more {
+			return v != no, far
 		}
 	}
 	return g.decodes(tail, out, rest, before)
@@ -204,7 +210,7 @@ const (
 
 // skims is crosses for what decodes to nothing that has to be decoded again: it
 // says more where there is something else.
-func (g *gate) skims(tail, out, rest []byte, before bool) verdict {
+func (g *gate) skims(tail, out, rest []byte, before bool) (verdict, int) {
 	var x uint64 // what comes out, without line breaks and blanks after them
 	n, i, broken := uint(0), 0, false
 	var c [utf8.UTFMax]byte
@@ -214,7 +220,7 @@ func (g *gate) skims(tail, out, rest []byte, before bool) verdict {
 	}
 	for begun, steps := false, 0; ; steps++ {
 		if steps == maxSkim {
-			return decoded // escapes that come to nothing, one after the other
+			return decoded, i // escapes that come to nothing, one after the other
 		}
 		if size > 0 {
 			if !begun {
@@ -225,7 +231,7 @@ func (g *gate) skims(tail, out, rest []byte, before bool) verdict {
 				broken = true
 			case broken && (d == ' ' || d == '\t'):
 			case isIntroducer(d) && (d != '\r' || i >= len(rest) || rest[i] != '\n'):
-				return more
+				return more, 0
 			case d != '\r':
 				broken = false
 				x |= uint64(d) << (8 * n)
@@ -233,13 +239,13 @@ func (g *gate) skims(tail, out, rest []byte, before bool) verdict {
 			}
 		}
 		if n == gram && !before && !g.has(uint32(x)) {
-			return no
+			return no, 0
 		}
 		if n > gram {
 			break
 		}
 		if i >= len(rest) {
-			return more
+			return more, 0
 		}
 		if !isIntroducer(rest[i]) {
 			c[0], size = rest[i], 1
@@ -251,16 +257,16 @@ func (g *gate) skims(tail, out, rest []byte, before bool) verdict {
 		case v == no:
 			c[0], size, l = rest[i], 1, 1
 		case v == more || v == erase || s > 1:
-			return more
+			return more, 0
 		default:
 			size = s
 		}
 		i += l
 	}
 	if before && (g.joins(tail, byte(x)) || g.joins(tail, first)) || g.has(uint32(x)) && g.has(uint32(x>>8)) {
-		return decoded
+		return decoded, 0
 	}
-	return no
+	return no, 0
 }
 
 // joins says whether a needle may have the last 3 bytes of tail and then c.
@@ -270,7 +276,7 @@ func (g *gate) joins(tail []byte, c byte) bool {
 
 // decodes is crosses where there is more to decode. It says yes where it cannot
 // tell.
-func (g *gate) decodes(tail, out, rest []byte, before bool) bool {
+func (g *gate) decodes(tail, out, rest []byte, before bool) (yes bool, far int) {
 	var room [96]byte
 	var c [utf8.UTFMax]byte
 	chars := append(room[:0], out...)
@@ -279,7 +285,7 @@ func (g *gate) decodes(tail, out, rest []byte, before bool) bool {
 	for _, want := range [...]int{8, 24, 80} {
 		for len(chars) < want {
 			if steps++; i >= len(rest) || steps == maxLook {
-				return true
+				return true, i
 			}
 			if !isIntroducer(rest[i]) {
 				chars = append(chars, rest[i])
@@ -288,7 +294,7 @@ func (g *gate) decodes(tail, out, rest []byte, before bool) bool {
 			}
 			switch v, n, size, _ := token(rest[i:], &c); v {
 			case more, erase:
-				return true
+				return true, 0
 			case no:
 				chars = append(chars, rest[i])
 				i++
@@ -300,10 +306,10 @@ func (g *gate) decodes(tail, out, rest []byte, before bool) bool {
 		switch v := g.judge(tail, chars, before); v {
 		case more:
 		default:
-			return v != no
+			return v != no, 0
 		}
 	}
-	return true
+	return true, i
 }
 
 // judge says no if no needle goes on with chars, at any level.

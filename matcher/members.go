@@ -2,7 +2,6 @@ package matcher
 
 import (
 	"compress/flate"
-	"compress/gzip"
 	"compress/zlib"
 	"encoding/binary"
 	"errors"
@@ -10,7 +9,6 @@ import (
 	"iter"
 
 	"github.com/andybalholm/brotli"
-	"github.com/klauspost/compress/zstd"
 )
 
 const (
@@ -85,13 +83,14 @@ type members struct {
 	where  [magicBytes]int64
 	small  int  // of zlib that were opened
 	told   bool // whether it begins in brotli
+	spares spares
 }
 
 func newMembers(depth int, as string) *members { return &members{depth: depth, as: as} }
 
 // begin opens what s.b[from:to] begins with.
 func (ms *members) begin(set *set, s *text, from, to int, hits []Hit) []Hit {
-	m := newMember(ms.depth, ms.as, s.raw(from), s.b[from:to])
+	m := newMember(&ms.spares, ms.depth, ms.as, s.raw(from), s.b[from:to])
 	ms.opened = append(ms.opened, m)
 	return ms.feed(set, s, from, to, hits)
 }
@@ -128,7 +127,7 @@ func (ms *members) write(set *set, prev, s *text, from, to int, c *classes, hits
 		if v := looksBrotli(head); v != more {
 			ms.told = true
 			if v == decoded {
-				hits = ms.open(newMember(ms.depth, ms.as, s.raw(from)-int64(len(ms.tail)), nil), set, 0, s, from, to, hits)
+				hits = ms.open(newMember(&ms.spares, ms.depth, ms.as, s.raw(from)-int64(len(ms.tail)), nil), set, 0, s, from, to, hits)
 			}
 		}
 	}
@@ -140,7 +139,7 @@ func (ms *members) write(set *set, prev, s *text, from, to int, c *classes, hits
 		var room [2 * magicBytes]byte
 		head := append(append(room[:0], ms.tail[k:]...), b[from:min(to, from+magicBytes)]...)
 		if isMagic(head) == decoded && len(ms.opened) < maxOpen {
-			hits = ms.open(newMember(ms.depth, ms.as, ms.where[k], head), set, k, s, from, to, hits)
+			hits = ms.open(newMember(&ms.spares, ms.depth, ms.as, ms.where[k], head), set, k, s, from, to, hits)
 		}
 	}
 	// All headers have one of these bytes in them.
@@ -164,10 +163,10 @@ func (ms *members) write(set *set, prev, s *text, from, to int, c *classes, hits
 		default:
 			continue
 		}
-		if at < from || isMagic(b[at:to]) != decoded || !plausible(b[at:to]) || len(ms.opened) >= maxOpen || !ms.mayOpen(b[at], s.raw(at)) {
+		if at < from || isMagic(b[at:to]) != decoded || !plausible(b[at:to]) || len(ms.opened) >= maxOpen || !ms.mayOpen(b[at], s.raw(at)) || ms.spares.nothing(b[at:to]) {
 			continue
 		}
-		hits = ms.open(newMember(ms.depth, ms.as, s.raw(at), b[at:to]), set, len(ms.tail), s, at, to, hits)
+		hits = ms.open(newMember(&ms.spares, ms.depth, ms.as, s.raw(at), b[at:to]), set, len(ms.tail), s, at, to, hits)
 	}
 	n := min(to-from, magicBytes-1)
 	old := ms.tail
@@ -278,7 +277,10 @@ func (ms *members) reset() {
 	ms.opened, ms.tail, ms.told = ms.opened[:0], ms.tail[:0], false
 }
 
-func (ms *members) wipe() { ms.reset() }
+func (ms *members) wipe() {
+	ms.reset()
+	ms.spares.drop()
+}
 
 // member is one that is open. Its decompressor runs as a coroutine: it goes on
 // where it stopped for want of bytes.
@@ -300,20 +302,29 @@ type member struct {
 var errStop = errors.New("stopped")
 
 // newMember opens what begins with head; nil: brotli.
-func newMember(depth int, as string, start int64, head []byte) *member {
+func newMember(sp *spares, depth int, as string, start int64, head []byte) *member {
 	m := &member{start: start, end: start}
 	kind := byte(0)
 	if len(head) > 0 {
 		kind = head[0]
 	}
-	m.name = map[byte]string{0: "br", 0x1f: "gzip", 'x': "zlib", 0x28: "zstd", 'P': "zip"}[kind]
+	switch m.name = "br"; kind {
+	case 0x1f:
+		m.name = "gzip"
+	case 'x':
+		m.name = "zlib"
+	case 0x28:
+		m.name = "zstd"
+	case 'P':
+		m.name = "zip"
+	}
 	m.out = newLane(max(depth-1, 0), under(as, m.name))
-	m.resume, m.stop = iter.Pull(func(yield func([]byte) bool) { m.run(kind, yield) })
+	m.resume, m.stop = iter.Pull(func(yield func([]byte) bool) { m.run(sp, kind, yield) })
 	return m
 }
 
 // run yields what comes out, and nil where more has to come in.
-func (m *member) run(kind byte, yield func([]byte) bool) {
+func (m *member) run(sp *spares, kind byte, yield func([]byte) bool) {
 	defer func() {
 		if recover() != nil { // a decompressor that cannot take what it got
 			m.eof = true
@@ -322,38 +333,46 @@ func (m *member) run(kind byte, yield func([]byte) bool) {
 	src := &feeder{m, yield}
 	var r io.Reader
 	var err error
+	var back func() // what is not in use any more; not after a panic
 	switch kind {
 	case 0x1f:
-		var z *gzip.Reader
-		if z, err = gzip.NewReader(src); err == nil {
+		z := sp.gzipReader()
+		back = func() { sp.gzip = append(sp.gzip, z) }
+		if err = z.Reset(src); err == nil {
 			z.Multistream(false)
 			r = z
 		}
 	case 'x':
-		r, err = zlib.NewReader(src)
+		z := sp.zlibReader()
+		back = func() { sp.zlib = append(sp.zlib, z) }
+		err = z.(zlib.Resetter).Reset(src, nil)
+		r = z
 	case 'P':
-		r, err = zipMember(src)
+		z := sp.flateReader()
+		back = func() { sp.flate = append(sp.flate, z) }
+		r, err = zipMember(src, z)
 	case 0x28:
 		m.frame = zstdFrame{on: true}
-		var z *zstd.Decoder
-		if z, err = zstd.NewReader(src, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(8<<20)); err == nil {
-			defer z.Close()
-			r = z
-		}
+		z := sp.zstdReader()
+		back = func() { sp.zstd = append(sp.zstd, z) }
+		err = z.Reset(src)
+		r = z
 	default:
+		back = func() {}
 		r = brotli.NewReader(src)
 	}
-	if err != nil {
-		return
-	}
-	buf := make([]byte, 4<<10)
-	defer clear(buf)
-	for {
-		n, err := r.Read(buf)
-		if n > 0 && !yield(buf[:n]) || err != nil {
-			return
+	if err == nil {
+		buf := sp.buf()
+		for {
+			n, err := r.Read(buf)
+			if n > 0 && !yield(buf[:n]) || err != nil {
+				break
+			}
 		}
+		clear(buf)
+		sp.bufs = append(sp.bufs, buf)
 	}
+	back()
 }
 
 // feeder hands a member's bytes to its decompressor, one by one where that asks
@@ -443,7 +462,7 @@ func (m *member) wipe() {
 }
 
 // zipMember reads the header of a member and returns what is in it.
-func zipMember(src *feeder) (io.Reader, error) {
+func zipMember(src *feeder, z io.ReadCloser) (io.Reader, error) {
 	var h [30]byte
 	if _, err := io.ReadFull(src, h[:]); err != nil {
 		return nil, err
@@ -458,7 +477,7 @@ func zipMember(src *feeder) (io.Reader, error) {
 	if method := binary.LittleEndian.Uint16(h[8:]); method != 8 {
 		return nil, errStop // stored: it is there as it is
 	}
-	return flate.NewReader(src), nil
+	return z, z.(flate.Resetter).Reset(src, nil)
 }
 
 // zstdFrame follows a frame to its end (RFC 8878, 3.1.1), which its decoder

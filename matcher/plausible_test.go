@@ -67,17 +67,62 @@ func BenchmarkBeginnings(b *testing.B) {
 	for name, p := range map[string]string{
 		"escape": "\x1b[", "zlib": "x\x9c", "zlib-fixed": "x\x9cK", "gzip": "\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03",
 		"zstd": "\x28\xb5\x2f\xfd", "backslash": "\\", "bracket": "[", "list": "49,", "base64": "QUFB", "osc": "\x1b]0;a",
+		"breaks": `\na`, "breaks-twice": `\\n`, "zip": "PK\x03\x04", "zstd-block": "\x28\xb5\x2f\xfd0", "gzip-quote": "\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\"", "bomb": "x\x9cK\t",
 	} {
 		text := bytes.Repeat([]byte(p), (1<<20)/len(p))
 		b.Run(name, func(b *testing.B) {
-			b.SetBytes(int64(len(text)))
-			for b.Loop() {
+			measure(b, len(text), func() {
 				s := m.Stream()
 				for i := 0; i < len(text); i += 64 << 10 {
 					s.Write(text[i:min(i+64<<10, len(text))])
 				}
 				s.Close()
-			}
+			})
 		})
+	}
+}
+
+// What comes out of whatever a compressor made is not left out, and what is left out
+// has nothing in it.
+func TestNothingIsLeftOut(t *testing.T) {
+	r := newRand(144)
+	var sp spares
+	defer sp.drop()
+	v := "tok-" + randString(r, alphabet, 20)
+	for range 200 {
+		text := randString(r, alphabet[:1+r.IntN(60)], r.IntN(400)) + v + randString(r, alphabet, r.IntN(100))
+		var z bytes.Buffer
+		w, err := zlib.NewWriterLevel(&z, r.IntN(12)-2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Write([]byte(text))
+		w.Close()
+		e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.EncoderLevel(1+r.IntN(4))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range []string{z.String(), gzipped(t, text), zipped(t, text), string(e.EncodeAll([]byte(text), nil))} {
+			for n := magicBytes; n <= len(p); n++ {
+				if isMagic([]byte(p[:n])) == decoded && sp.nothing([]byte(p[:n])) {
+					t.Fatalf("%d bytes of % x are left out", n, p)
+				}
+			}
+			if isMagic([]byte(p)) != decoded {
+				continue // "x^" and what is text
+			}
+			// What is broken at its end is searched up to there.
+			m := mustNew(t, val("v", v))
+			for _, end := range []string{"", "\xff\xff\xff\xff\xff"} {
+				if hits := m.Scan([]byte("> " + p + end + " <")); len(hits) == 0 {
+					t.Fatalf("% x: not found", p)
+				}
+			}
+		}
+	}
+	for _, bad := range []string{"\x28\xb5\x2f\xfd\x01\x07\x01\x00\x00\x00\x00\x00", "\x28\xb5\x2f\xfd\x00\xff\x01\x00\x00\x00", "\x28\xb5\x2f\xfd\x20\x08\x06\x00\x00\x00", "PK\x03\x04\x14\x00\x00\x00\x00\x00"} {
+		if !sp.nothing([]byte(bad)) {
+			t.Errorf("% x is opened", bad)
+		}
 	}
 }

@@ -300,9 +300,12 @@ func (w *window) again(set *set, hits []Hit) []Hit {
 	return hits
 }
 
-// trim keeps what may still become part of a match, and returns how many bytes
-// it dropped.
+// trim keeps what may still become part of a match, and as much again, so that little
+// is moved, and returns how many bytes it dropped.
 func (w *window) trim() int {
+	if len(w.b) <= 2*retain {
+		return 0
+	}
 	n := w.drop(retain)
 	w.scanned -= n
 	return n

@@ -35,6 +35,7 @@ type view struct {
 	fold    *fold // of what it decoded, without line breaks
 	next    *view // of what it decoded, decoded again
 	fed     int   // b[:fed] is with these two
+	blind   int64 // see crosses
 }
 
 // newView makes a view of a stream, and, with depth 2, the one of that one, in
@@ -260,7 +261,7 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 			n -= i
 		}
 		if v.lang == &escapeLang && (verdict == removed || verdict == decoded) && !pending(v.b[max(0, len(v.b)-lookBack):]) {
-			if extra, ok := settled(out[:size], b[i+n:to]); ok && !set.gate.crosses(v.b, out[:size], b[i+n:to]) {
+			if extra, ok := settled(out[:size], b[i+n:to]); ok && !v.crosses(set.gate, s, v.b, out[:size], i+n, to) {
 				if hits = v.flush(set, hits); v.calm() {
 					v.stop() // nothing goes on here
 					v.floor = s.end(i + n - 1)
@@ -456,7 +457,7 @@ func (v *view) closed(set *set, prev, s *text, i, j, to, looked int, verdict ver
 		}
 		have := int(min(lookBack, since-int64(depth)))
 		tail := s.b[i-depth-have : i-depth]
-		return end, !pending(s.b[i-min(i, depth+have):i]) && !set.gate.crosses(tail, nil, s.b[end:to])
+		return end, !pending(s.b[i-min(i, depth+have):i]) && !v.crosses(set.gate, s, tail, nil, end, to)
 	}
 	have := int(min(lookBack, since))
 	var room [2 * lookBack]byte
@@ -471,7 +472,22 @@ func (v *view) closed(set *set, prev, s *text, i, j, to, looked int, verdict ver
 		return i, false
 	}
 	extra, ok := settled(out, s.b[j:to])
-	return j + extra, ok && !set.gate.crosses(tail, out, s.b[j:to])
+	return j + extra, ok && !v.crosses(set.gate, s, tail, out, j, to)
+}
+
+// crosses asks the gate whether a needle may go on from tail and out to s.b[j:to]. Where
+// that was looked through before up to far ahead, and nothing told, it says yes at once
+// for the first half of it: else what tells nothing would be gone through once for each
+// escape in it.
+func (v *view) crosses(g *gate, s *text, tail, out []byte, j, to int) bool {
+	if v.blind > 0 && j < to && s.raw(j) < v.blind {
+		return true
+	}
+	yes, far := g.look(tail, out, s.b[j:to])
+	if v.blind = 0; yes && far > 2*lookBack {
+		v.blind = s.raw(j + far/2)
+	}
+	return yes
 }
 
 // settled says how many bytes of rest make an escape with out, which the escape
