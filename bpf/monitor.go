@@ -13,6 +13,10 @@ type MonitorOptions struct {
 	// detects, and refuses nothing.
 	TLS bool
 
+	// Guards is told, by Follow, of every guard that begins and is no other guard's child, and of its end. At is
+	// to be compared with Event.Call: what is found at or before the end was found while it ran. May be nil.
+	Guards func(pid int, ended bool, at uint64)
+
 	own string // for tests: guard's executable, if it is not this one
 }
 

@@ -46,6 +46,8 @@ type Monitor struct {
 	own   fileID // guard's executable
 	tls   bool
 
+	guards func(pid int, ended bool, at uint64)
+
 	mu        sync.Mutex // guards what follows
 	seen      map[fileID]bool
 	programs  map[fileID]string // names of executables
@@ -77,7 +79,7 @@ func OpenMonitor(o MonitorOptions) (_ *Monitor, err error) {
 		return nil, err
 	}
 	m := &Monitor{
-		Detector: d, own: idOf(&st), tls: o.TLS, seen: map[fileID]bool{}, programs: map[fileID]string{}, probes: map[fileID]*probe{},
+		Detector: d, own: idOf(&st), tls: o.TLS, guards: o.Guards, seen: map[fileID]bool{}, programs: map[fileID]string{}, probes: map[fileID]*probe{},
 		uncovered: map[string]int{}, failed: map[string]string{},
 	}
 	defer func() {

@@ -60,6 +60,8 @@ enum news_kind {
 	NEWS_EXEC,  /* a file is run that was not before */
 	NEWS_MAP,   /* a file is mapped to be run that was not before */
 	NEWS_HELLO, /* a process begins to speak TLS on a socket, for the first time */
+	NEWS_GUARD, /* guard begins, and is no other guard's child */
+	NEWS_GUARD_END,
 };
 
 struct news {
@@ -126,6 +128,21 @@ static __always_inline void tell_once(struct fileid *id, u32 kind, u32 tgid, s32
 	n->kind = kind;
 	n->tgid = tgid;
 	n->fd = fd;
+	bpf_ringbuf_submit(n, 0);
+}
+
+static __always_inline void tell_guard(u32 kind, u32 tgid)
+{
+	struct news *n = bpf_ringbuf_reserve(&told, sizeof(*n), 0);
+
+	if (!n) {
+		__sync_fetch_and_add(&news_lost, 1);
+		return;
+	}
+	__builtin_memset(n, 0, sizeof(*n));
+	n->time = bpf_ktime_get_ns();
+	n->kind = kind;
+	n->tgid = tgid;
 	bpf_ringbuf_submit(n, 0);
 }
 
@@ -387,8 +404,10 @@ int BPF_PROG(tell_exec, struct task_struct *task, int old, struct linux_binprm *
 	id.inode = BPF_CORE_READ(inode, i_ino);
 	id.device = BPF_CORE_READ(inode, i_sb, s_dev);
 	/* Who descends from a guard stays what he is. */
-	if (guard_inode && id.inode == guard_inode && id.device == guard_device && !bpf_map_lookup_elem(&kin, &tgid))
+	if (guard_inode && id.inode == guard_inode && id.device == guard_device && !bpf_map_lookup_elem(&kin, &tgid)) {
 		bpf_map_update_elem(&kin, &tgid, &tgid, BPF_ANY);
+		tell_guard(NEWS_GUARD, tgid);
+	}
 	tell_once(&id, NEWS_EXEC, tgid, -1);
 	return 0;
 }
@@ -405,5 +424,18 @@ int BPF_PROG(kin_newtask, struct task_struct *child, u64 flags)
 		bpf_map_update_elem(&kin, &born, first, BPF_ANY);
 	else
 		bpf_map_delete_elem(&kin, &born); /* the number was another's */
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(kin_exit, struct task_struct *task)
+{
+	u32 tgid = task->tgid, *first;
+
+	if (over || BPF_CORE_READ(task, signal, live.counter))
+		return 0;
+	first = bpf_map_lookup_elem(&kin, &tgid);
+	if (first && *first == tgid)
+		tell_guard(NEWS_GUARD_END, tgid);
 	return 0;
 }

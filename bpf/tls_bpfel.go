@@ -57,9 +57,11 @@ type tlsNews struct {
 type tlsNewsKind uint32
 
 const (
-	tlsNewsKindNEWS_EXEC  tlsNewsKind = 0
-	tlsNewsKindNEWS_MAP   tlsNewsKind = 1
-	tlsNewsKindNEWS_HELLO tlsNewsKind = 2
+	tlsNewsKindNEWS_EXEC      tlsNewsKind = 0
+	tlsNewsKindNEWS_MAP       tlsNewsKind = 1
+	tlsNewsKindNEWS_HELLO     tlsNewsKind = 2
+	tlsNewsKindNEWS_GUARD     tlsNewsKind = 3
+	tlsNewsKindNEWS_GUARD_END tlsNewsKind = 4
 )
 
 type tlsScratch struct {
@@ -127,6 +129,7 @@ const (
 	tlsMapTables            = "tables"
 	tlsMapTails             = "tails"
 	tlsMapTold              = "told"
+	tlsProgKinExit          = "kin_exit"
 	tlsProgKinNewtask       = "kin_newtask"
 	tlsProgSchedProcessExit = "sched_process_exit"
 	tlsProgTaskNewtask      = "task_newtask"
@@ -196,6 +199,7 @@ type tlsSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tlsProgramSpecs struct {
+	KinExit          *ebpf.ProgramSpec `ebpf:"kin_exit"`
 	KinNewtask       *ebpf.ProgramSpec `ebpf:"kin_newtask"`
 	SchedProcessExit *ebpf.ProgramSpec `ebpf:"sched_process_exit"`
 	TaskNewtask      *ebpf.ProgramSpec `ebpf:"task_newtask"`
@@ -320,6 +324,7 @@ type tlsVariables struct {
 //
 // It can be passed to loadTlsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tlsPrograms struct {
+	KinExit          *ebpf.Program `ebpf:"kin_exit"`
 	KinNewtask       *ebpf.Program `ebpf:"kin_newtask"`
 	SchedProcessExit *ebpf.Program `ebpf:"sched_process_exit"`
 	TaskNewtask      *ebpf.Program `ebpf:"task_newtask"`
@@ -334,6 +339,7 @@ type tlsPrograms struct {
 
 func (p *tlsPrograms) Close() error {
 	return _TlsClose(
+		p.KinExit,
 		p.KinNewtask,
 		p.SchedProcessExit,
 		p.TaskNewtask,

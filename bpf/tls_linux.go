@@ -283,6 +283,12 @@ func (m *Monitor) put(ex *link.Executable, s symbol) (links []link.Link, err err
 
 // news takes one piece of news.
 func (m *Monitor) news(n tlsNews) {
+	if k := tlsNewsKind(n.Kind); k == tlsNewsKindNEWS_GUARD || k == tlsNewsKindNEWS_GUARD_END {
+		if m.guards != nil {
+			m.guards(int(n.Tgid), k == tlsNewsKindNEWS_GUARD_END, n.Time)
+		}
+		return
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.stopped {

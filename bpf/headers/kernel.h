@@ -185,6 +185,22 @@ struct mm_struct {
 	struct file *exe_file;
 } CORE;
 
+/* The lowest bits of its flags say whether others of the same user may look into it. */
+struct mm_struct___word {
+	unsigned long flags;
+} CORE;
+
+typedef struct {
+	unsigned long __mm_flags[1];
+} mm_flags_t;
+
+struct mm_struct___bitmap { /* since 6.18 */
+	mm_flags_t flags;
+} CORE;
+
+#define MMF_DUMPABLE_MASK 3
+#define SUID_DUMP_USER 1
+
 struct linux_binprm {
 	struct file *file;
 } CORE;

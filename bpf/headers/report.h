@@ -84,10 +84,18 @@ static __always_inline u32 plain_uid(struct task_struct *task)
 	const struct cred *cred = BPF_CORE_READ(task, cred);
 	u32 uid = BPF_CORE_READ(cred, uid.val);
 	u32 gid = BPF_CORE_READ(cred, gid.val);
-	u64 caps = 0;
+	u64 caps = 0, flags = 0;
+	struct mm_struct *mm = BPF_CORE_READ(task, mm);
 
 	if (uid != BPF_CORE_READ(cred, euid.val) || uid != BPF_CORE_READ(cred, suid.val) || uid != BPF_CORE_READ(cred, fsuid.val) ||
 	    gid != BPF_CORE_READ(cred, egid.val) || gid != BPF_CORE_READ(cred, sgid.val))
+		return ~0;
+	/* Who asked not to be looked into (an agent of keys, guard itself). */
+	if (bpf_core_field_exists(((struct mm_struct___word *)0)->flags))
+		bpf_probe_read_kernel(&flags, sizeof(flags), (void *)mm + bpf_core_field_offset(struct mm_struct___word, flags));
+	else
+		bpf_probe_read_kernel(&flags, sizeof(flags), (void *)mm + bpf_core_field_offset(struct mm_struct___bitmap, flags));
+	if (!mm || (flags & MMF_DUMPABLE_MASK) != SUID_DUMP_USER)
 		return ~0;
 	bpf_probe_read_kernel(&caps, sizeof(caps), (void *)cred + bpf_core_field_offset(struct cred, cap_permitted));
 	/* In a user namespace below they are worth nothing to others. */

@@ -311,9 +311,9 @@ func agentTries(h *atHome, value string) {
 	}
 	// The path is whole only as long as the process has the file open.
 	for _, want := range []string{
-		`"credential":"tok"[^\n]*"channel":"file"[^\n]*"pid":[0-9]+[^\n]*"exe":"/usr/bin/writes"[^\n]*"method":"write","path":"[^"]*/proj/out","decision":"block","rule":"refused in the kernel","result":"contained"`,
+		`"credential":"tok"[^\n]*"channel":"file"[^\n]*"pid":[0-9]+[^\n]*"exe":"/usr/bin/writes"[^\n]*"method":"write","path":"[^"]*/proj/kept","decision":"block","rule":"refused in the kernel","result":"contained"`,
 		`"credential":"second"[^\n]*"path":"[^"]*is"`, `"version":2`,
-		`"method":"pwrite64","path":"[^"]*out"`, `"method":"writev"`,
+		`"method":"write","path":"[^"]*out"`, `"method":"pwrite64","path":"[^"]*out"`, `"method":"writev"`,
 		`"channel":"pipe"[^\n]*"method":"write"`, `"channel":"socket"[^\n]*"method":"sendmsg"`, `"channel":"socket"[^\n]*"method":"sendto"`,
 		`"channel":"exec"[^\n]*"method":"execve`, `"channel":"name"`, `"channel":"xattr"`, `"channel":"link"`,
 		`"encoding":"base64`, `"encoding":"hex"`,

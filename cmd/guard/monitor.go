@@ -43,6 +43,10 @@ type monitor struct {
 	started  time.Time
 	quiet    bool // finds are shown elsewhere
 
+	guardMu   sync.Mutex        // guards what follows
+	ran       map[int]*ranGuard // guards that began while this one watches, the last of each number
+	guardsEnd chan struct{}     // closed, and replaced, when one has ended
+
 	needleMu sync.Mutex // guards what follows, and needles while they change
 	owners   map[uint64][]owner
 	policies map[string]*policy.Policy
@@ -76,7 +80,7 @@ func (a *app) openMonitor(o monitorFlags) (_ *monitor, err error) {
 		switching: map[string]chan struct{}{}, kept: map[guard.SecretID][]rotate.Restore{}, prints: map[guard.SecretID]string{},
 	}
 	m := &monitor{
-		session: s, opts: o, found: make(chan seen, 1<<14), failed: make(chan error, 2), guards: map[guardKey]guardProcess{},
+		session: s, opts: o, found: make(chan seen, 1<<14), failed: make(chan error, 2), guards: map[guardKey]guardProcess{}, ran: map[int]*ranGuard{}, guardsEnd: make(chan struct{}),
 		storms: map[guard.SecretID]*storm{}, replaced: map[guard.SecretID][]replacement{}, owners: map[uint64][]owner{}, policies: map[string]*policy.Policy{},
 	}
 	defer func() {
@@ -140,7 +144,7 @@ func (a *app) openMonitor(o monitorFlags) (_ *monitor, err error) {
 		a.say("%d encodings of values are too short for the search in the kernel, or too many", left)
 	}
 	options.Needles, options.Windows = needles, o.listen != ""
-	m.bpf, err = bpf.OpenMonitor(bpf.MonitorOptions{Options: options, TLS: true})
+	m.bpf, err = bpf.OpenMonitor(bpf.MonitorOptions{Options: options, TLS: true, Guards: m.noteGuard})
 	wipeAll(needles)
 	if err == nil && o.formats {
 		m.forms, err = m.openForms(options)

@@ -147,7 +147,7 @@ func (m *monitor) take(f seen) {
 // isOurs says that a find of a process that descends from guard is not the monitor's, and
 // counts it.
 func (m *monitor) isOurs(f seen) bool {
-	g, ok := m.guard(f.first)
+	g, ok := m.guard(f.first, f.Call)
 	switch {
 	case !ok:
 		return false // its session is over: whoever is left is on its own

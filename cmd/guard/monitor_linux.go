@@ -14,20 +14,20 @@ func firstPIDNamespace() bool {
 	return unix.Stat("/proc/self/ns/pid", &st) == nil && st.Ino == first
 }
 
-// peerUID is whose process connected.
-func peerUID(c *net.UnixConn) (uid int, err error) {
+// peer is whose process connected, or listens.
+func peer(c *net.UnixConn) (uid, pid int, err error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	var cred *unix.Ucred
 	if cerr := raw.Control(func(fd uintptr) {
 		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 	}); cerr != nil {
-		return 0, cerr
+		return 0, 0, cerr
 	}
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	return int(cred.Uid), nil
+	return int(cred.Uid), int(cred.Pid), nil
 }

@@ -9,4 +9,4 @@ import (
 
 func firstPIDNamespace() bool { return false }
 
-func peerUID(*net.UnixConn) (int, error) { return 0, errors.ErrUnsupported }
+func peer(*net.UnixConn) (uid, pid int, err error) { return 0, 0, errors.ErrUnsupported }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 )
@@ -117,17 +118,82 @@ type guardProcess struct {
 	context string // of its session
 }
 
-// guard says what guard process pid does. It is false where that has ended.
-func (m *monitor) guard(pid int) (guardProcess, bool) {
+// ranGuard is a guard that began while the monitor watched, and what it did until it ended.
+type ranGuard struct {
+	guardProcess
+	ok  bool   // it was there to be looked at
+	end uint64 // CLOCK_MONOTONIC, ns; 0: not yet
+}
+
+// maxRan bounds how many are remembered; endWait is how long the news of an end may take that the kernel tells
+// before the process is gone.
+const (
+	maxRan  = 1 << 12
+	endWait = 200 * time.Millisecond
+)
+
+// noteGuard looks at a guard at once when it begins: a session may be over before its finds are judged.
+func (m *monitor) noteGuard(pid int, ended bool, at uint64) {
+	var r ranGuard
+	if !ended {
+		r.guardProcess, r.ok = m.readGuard(pid)
+	}
+	m.guardMu.Lock()
+	defer m.guardMu.Unlock()
+	switch {
+	case !ended:
+		if len(m.ran) >= maxRan {
+			clear(m.ran)
+		}
+		m.ran[pid] = &r
+	case m.ran[pid] != nil:
+		m.ran[pid].end = at
+		close(m.guardsEnd)
+		m.guardsEnd = make(chan struct{})
+	}
+}
+
+// endedGuard says what a guard did that is gone, if a call was made while it ran.
+func (m *monitor) endedGuard(pid int, call uint64) (guardProcess, bool) {
+	late := time.NewTimer(endWait)
+	defer late.Stop()
+	for {
+		m.guardMu.Lock()
+		r, news := m.ran[pid], m.guardsEnd
+		if r == nil || !r.ok {
+			m.guardMu.Unlock()
+			return guardProcess{}, false
+		}
+		g, end := r.guardProcess, r.end
+		m.guardMu.Unlock()
+		if end != 0 {
+			return g, call <= end
+		}
+		select {
+		case <-news:
+		case <-late.C:
+			m.guardMu.Lock()
+			r.ok = false // and nobody waits for it again
+			m.guardMu.Unlock()
+			return guardProcess{}, false
+		}
+	}
+}
+
+// guard says what guard process pid does, or did when a find's call was made. It is false where it had ended then.
+func (m *monitor) guard(pid int, call uint64) (guardProcess, bool) {
 	f := procStat(pid)
 	if len(f) < 20 || f[0] == "Z" {
-		return guardProcess{}, false
+		return m.endedGuard(pid, call)
 	}
 	key := guardKey{pid, f[19]}
 	if g, ok := m.guards[key]; ok {
 		return g, true
 	}
 	g, ok := m.readGuard(pid)
+	if !ok { // it ended just now
+		return m.endedGuard(pid, call)
+	}
 	if ok {
 		if len(m.guards) > 1<<10 {
 			clear(m.guards)

@@ -62,7 +62,7 @@ func (m *monitor) connect(path string) (*watched, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--register: no monitor listens at %s (sudo guard monitor --listen %s): %w", path, path, err)
 	}
-	if uid, err := peerUID(c); err != nil || uid != 0 {
+	if uid, _, err := peer(c); err != nil || uid != 0 {
 		c.Close()
 		return nil, fmt.Errorf("--register: who listens at %s is not root (user %d), and is told nothing: %w", path, uid, errors.Join(err, os.ErrPermission))
 	}

@@ -11,6 +11,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -233,18 +235,15 @@ func TestRegisteredWire(t *testing.T) {
 	}
 	os.WriteFile("registered", nil, 0o644)
 	testutil.WaitFor(t, "others have written it", func() bool { return fileExists("written") })
-	// What this process writes itself is told of: all that was before would have been.
-	f, err := os.Create("mine")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if _, err := f.Write(bytes.TrimSpace(value)); err != nil {
+	// What another process of this user's writes is told of: all that was before would have been.
+	mine := exec.Command("/bin/sh", "-c", `read v; echo "$v" >mine`)
+	mine.Stdin = bytes.NewReader(append(bytes.TrimSpace(value), '\n'))
+	if err := mine.Run(); err != nil {
 		t.Error(err)
 	}
 	s := held[0].says(t)
-	if s.Hit == nil || s.Hit.Event.PID != os.Getpid() || !bytes.Contains(s.Hit.Event.Window, bytes.TrimSpace(value)) {
-		t.Errorf("the first hit is not this process's own: %+v", s)
+	if s.Hit == nil || s.Hit.Event.PID != mine.Process.Pid || !bytes.Contains(s.Hit.Event.Window, bytes.TrimSpace(value)) {
+		t.Errorf("the first hit is not this user's own: %+v", s)
 	}
 	for _, r := range held {
 		r.Close()
@@ -332,6 +331,26 @@ os.write(os.open("suid", os.O_CREAT | os.O_WRONLY), v)`)
 		t.Fatalf("%v: %s", err, out)
 	}
 	testutil.WaitFor(t, "root's log has what that wrote", func() bool { return server.has("suid") })
+	// One of the user's that no other may look into.
+	closed := a.command("/usr/bin/python3", "-c", `
+import ctypes, os, sys
+v = sys.stdin.read().encode()
+ctypes.CDLL(None).prctl(4, 0, 0, 0, 0) # PR_SET_DUMPABLE
+os.write(os.open("undumpable", os.O_CREAT | os.O_WRONLY), v)`)
+	closed.Stdin = strings.NewReader(value)
+	if out, err := closed.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	testutil.WaitFor(t, "root's log has that, too", func() bool { return server.has(`undumpable"`) })
+	// What runs in a session may not ask.
+	said, err := root.guardCmd("run", "--no-rotate", "--boundary", "none", "--bpf", "off", "--", "/usr/bin/python3", "-c", `
+import socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.connect(sys.argv[1])
+print(s.recv(1000).decode())`, socket).CombinedOutput()
+	if err != nil || !strings.Contains(string(said), "a process of a session may not register") {
+		t.Errorf("a session's process: %v, %s", err, said)
+	}
 	a.write("last", value) // after it, all that was before is there
 	testutil.WaitFor(t, "the user's guard is told after it was attacked", func() bool { return client.has(`last"`) })
 	client.end()
@@ -343,7 +362,7 @@ os.write(os.open("suid", os.O_CREAT | os.O_WRONLY), v)`)
 			t.Errorf("the user's log has no %s\n%s", want, log)
 		}
 	}
-	for _, no := range []string{`roots"`, `suid"`, `mine"`} {
+	for _, no := range []string{`roots"`, `suid"`, `undumpable"`, `mine"`} {
 		if strings.Contains(log, no) {
 			t.Errorf("the user's log has %s", no)
 		}
@@ -360,6 +379,75 @@ os.write(os.open("suid", os.O_CREAT | os.O_WRONLY), v)`)
 				t.Error("a value was printed or logged")
 			}
 		}
+	}
+}
+
+// What a session wrote is that session's also where it was over before the monitor came to it; what its guard left behind is not.
+func TestMonitorLeavesShortSessions(t *testing.T) {
+	testutil.Leftovers(t)
+	helper := installHelper(t)
+	self, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := filepath.Join(filepath.Dir(helper), "guard")
+	if err := os.WriteFile(plain, self, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	root := newUser(t, 0, plain)
+	value := testutil.Canary(t)
+	root.guard("init")
+	root.set("tok", value)
+	monitor := root.start("guard: ready: watching every process", "monitor", "--json", "--no-rotate")
+	const sessions = 5
+	for range sessions {
+		c := root.guardCmd("run", "--no-rotate", "--bpf", "off", "--input", "allow", "--", "sh", "-c", `read v; echo "$v" >/tmp/short`)
+		c.Stdin = strings.NewReader(value + "\n")
+		if out, err := c.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	root.write("outside", value)
+	testutil.WaitFor(t, "what no session wrote is recorded", func() bool { return monitor.has(`outside"`) })
+	monitor.end()
+	if monitor.has(`short"`) {
+		t.Error("the monitor recorded what a session wrote")
+	}
+	m := regexp.MustCompile(`sessions=([0-9]+)`).FindStringSubmatch(monitor.out.String())
+	if m == nil {
+		t.Fatal("the monitor says nothing of sessions")
+	}
+	if n, err := strconv.Atoi(m[1]); err != nil || n < sessions {
+		t.Errorf("%s finds of %d sessions", m[1], sessions)
+	}
+}
+
+// A find is a session's if the call was made before its guard ended.
+func TestEndedGuard(t *testing.T) {
+	m := &monitor{ran: map[int]*ranGuard{}, guardsEnd: make(chan struct{})}
+	m.ran[7] = &ranGuard{ok: true, guardProcess: guardProcess{session: true, context: "c"}}
+	m.ran[8] = &ranGuard{}
+	done := make(chan bool)
+	go func() {
+		_, ok := m.endedGuard(7, 100) // waits for the news
+		done <- ok
+	}()
+	m.noteGuard(7, true, 200)
+	if !<-done {
+		t.Error("a call before the end is not the session's")
+	}
+	for _, c := range []struct {
+		pid  int
+		call uint64
+		want bool
+	}{{7, 200, true}, {7, 201, false}, {8, 100, false}, {9, 100, false}} {
+		if g, ok := m.endedGuard(c.pid, c.call); ok != c.want || ok && g.context != "c" {
+			t.Errorf("%d at %d: %v", c.pid, c.call, ok)
+		}
+	}
+	m.ran[10] = &ranGuard{ok: true}
+	if _, ok := m.endedGuard(10, 1); ok || m.ran[10].ok {
+		t.Error("who never ended is believed to have")
 	}
 }
 

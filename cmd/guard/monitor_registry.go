@@ -97,13 +97,19 @@ func (r *registry) run(ctx context.Context) {
 		if err != nil {
 			break
 		}
-		uid, err := peerUID(c)
+		uid, pid, err := peer(c)
 		if err != nil {
 			c.Close()
 			continue
 		}
 		g := &registrant{uid: uid, conn: c, out: make(chan watchSays, 256), since: time.Now()}
-		if err := r.add(ctx, g); err != nil {
+		// What runs in a session is its user's, and is not to ask what the rest of the user's processes write.
+		if first, ok := r.m.bpf.Kin(pid); ok && first != pid {
+			err = errors.New("a process of a session may not register")
+		} else {
+			err = r.add(ctx, g)
+		}
+		if err != nil {
 			_ = c.SetWriteDeadline(time.Now().Add(time.Second))
 			_ = json.NewEncoder(c).Encode(watchSays{Error: err.Error()})
 			c.Close()
@@ -314,7 +320,7 @@ func (g *registrant) write() {
 
 // hit tells the registrant of a find, if it is one in a process of its own user's. It is false where it is nobody's to know.
 func (r *registry) hit(g *registrant, f seen) bool {
-	if g.uid != f.User {
+	if g.uid != f.User || r.m.bpf.Own(f.Event) {
 		return false
 	}
 	r.mu.Lock()
