@@ -428,7 +428,7 @@ func (v *Vault) Values(context string) ([]guard.Value, error) {
 				case ver.State == Dead:
 					c = guard.Retired
 				}
-				both(id, c, p)
+				both(id, c, searched(e.Meta.Kind, p))
 			}
 			if e.Meta.Decoy {
 				continue // its placeholder is its value

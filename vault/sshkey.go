@@ -1,8 +1,10 @@
 package vault
 
 import (
+	"bytes"
 	"crypto/dsa"
 	"crypto/rsa"
+	"encoding/pem"
 	"errors"
 	"fmt"
 
@@ -44,4 +46,49 @@ func checkKind(name, kind string, plain []byte) error {
 		return bad("want RSA, ECDSA or Ed25519")
 	}
 	return nil
+}
+
+// searched is what of a value is looked for in output: of a private key the lines
+// without those that are public, which an agent prints rightly (ssh-add -L), and
+// which are the same text where they happen to begin at the same place.
+func searched(kind string, plain []byte) []byte {
+	if kind != kindSSHKey && kind != kindSSHCA {
+		return plain
+	}
+	block, _ := pem.Decode(plain)
+	key, err := ssh.ParseRawPrivateKey(plain)
+	if block == nil || err != nil {
+		return plain
+	}
+	signer, err := ssh.NewSignerFromKey(key)
+	if err != nil {
+		return plain
+	}
+	shown := signer.PublicKey().Marshal()
+	public := shown
+	if k, ok := key.(*rsa.PrivateKey); ok {
+		public = k.N.Bytes()
+	}
+	var out []byte
+	at, kept := 0, 0
+	for line := range bytes.Lines(plain) {
+		text := bytes.TrimSpace(line)
+		if len(text) == 0 || bytes.HasPrefix(text, []byte("-----")) {
+			out = append(out, line...)
+			continue
+		}
+		from, to := at, min(at+len(text)*3/4, len(block.Bytes))
+		at = to
+		if b := block.Bytes[from:to]; bytes.Contains(public, b) || bytes.Contains(shown, b) {
+			continue
+		}
+		out = append(out, line...)
+		kept++
+	}
+	clear(block.Bytes)
+	if kept == 0 {
+		return plain
+	}
+	clear(plain)
+	return out
 }

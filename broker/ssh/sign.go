@@ -203,7 +203,11 @@ func (c *conn) locate(u *guard.Use, key xssh.PublicKey, at *place) *guard.Decisi
 	if at != nil {
 		try = []place{*at} // it is that one and no other
 	} else {
-		try = append(c.a.wires.at(c.keyRaw), own(u.Credential)...)
+		seen := c.a.wires.at(c.keyRaw)
+		if len(seen) > 0 {
+			at = &seen[0]
+		}
+		try = append(seen, own(u.Credential)...)
 		try = append(try, hosts.names(key)...)
 	}
 	best, found := unknown, place{}
@@ -218,15 +222,17 @@ func (c *conn) locate(u *guard.Use, key xssh.PublicKey, at *place) *guard.Decisi
 			u.Host, u.Port = p.host, p.port
 			return nil
 		}
+		if v == changed && at != nil && p != *at {
+			continue // it is not there that the client is
+		}
 		if v > best {
 			best, found = v, p
 		}
 	}
-	if found.host != "" {
-		u.Host, u.Port = found.host, found.port
-	} else if len(try) > 0 && at != nil {
-		u.Host, u.Port = at.host, at.port
+	if found.host == "" && at != nil {
+		found = *at
 	}
+	u.Host, u.Port = found.host, found.port
 	switch best {
 	case known:
 		return nil // of another host: policy refuses it by its own rule

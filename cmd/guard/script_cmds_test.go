@@ -34,6 +34,7 @@ func scriptCommands() map[string]scriptCommand {
 		"registry": cmdRegistry, "registrysaw": cmdRegistrySaw, "registrygot": cmdRegistryGot, "cargo": cmdCargo,
 		"gitserver": cmdGitServer, "gitsaw": cmdGitSaw,
 		"clientserver": cmdClientServer, "clientsaw": cmdClientSaw, "s3server": cmdS3Server, "cloud": cmdCloud,
+		"sshkey": cmdSSHKey, "sshserver": cmdSSHServer, "keyfile": cmdKeyFile,
 		"pg": cmdPG, "pglogin": cmdPGLogin, "redisserver": cmdRedisServer, "mailserver": cmdMailServer, "mongoserver": cmdMongoServer, "rediscli": cmdRedisCLI,
 		"mysql": cmdMySQL, "mysqlsays": cmdMySQLSays,
 		"keyring": cmdKeyring, "echoserver": cmdEchoServer, "freeport": cmdFreePort,

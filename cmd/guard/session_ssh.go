@@ -123,14 +123,11 @@ func (s *session) sshAgent(line *broker.Line) *ssh.Agent {
 	}
 }
 
-// watchSSH lets the agent see the beginning of connections to hosts of its keys,
-// and lets what is encrypted go as it comes.
+// watchSSH lets the agent see the beginning of opaque connections, and lets what
+// SSH encrypts go as it comes.
 func (s *session) watchSSH(a *ssh.Agent) func(up net.Conn, f guard.Filter, host string, port int) (net.Conn, guard.Filter) {
 	return func(up net.Conn, f guard.Filter, host string, port int) (net.Conn, guard.Filter) {
-		if slices.ContainsFunc(s.sshKeys(), func(c guard.Credential) bool { return broker.MatchHost(c.Hosts, host, port) }) {
-			return a.Watch(up, host, port), ssh.Encrypted(f)
-		}
-		return up, f
+		return a.Watch(up, host, port), ssh.Encrypted(f)
 	}
 }
 
