@@ -50,7 +50,7 @@ func (r *bitRun) push(set *set, s *text, i, j int, hits []Hit) []Hit {
 	r.line += j - i
 	if !r.dozes(set) {
 		if r.asleep {
-			r.wake(0)
+			r.wake(0, r.virgin)
 		}
 		r.look.reset()
 		r.decode(s, i, j)
@@ -105,12 +105,18 @@ func (r *bitRun) forget() {
 // promise something.
 func (r *bitRun) glance(set *set) {
 	n := len(r.look.b)
+	if r.virgin { // it has 15 characters at least, which all lanes have a header in
+		if r.virgin = false; r.packed(r.look.b) {
+			r.wake(0, true)
+			return
+		}
+	}
 	for at, size := r.seen, 0; at < n; at += size {
 		if at, size = r.candidate(r.look.b, at); at == n {
 			break
 		}
 		if from := max(0, at-dozeBack); r.promises(set, r.look.b[from:min(n, at+size+dozeAhead)], false) {
-			r.wake(from)
+			r.wake(from, false)
 			return
 		}
 	}
@@ -120,11 +126,13 @@ func (r *bitRun) glance(set *set) {
 	r.forget()
 }
 
-// wake decodes what is kept from at on, and all that comes.
-func (r *bitRun) wake(at int) {
+// wake decodes what is kept from at on, and all that comes. fresh says that a run
+// begins there.
+func (r *bitRun) wake(at int, fresh bool) {
 	r.restart()
+	r.virgin = false
 	for _, l := range r.lanes {
-		l.fresh = false
+		l.fresh = fresh
 	}
 	for k := r.look.find(at); at < len(r.look.b); k++ {
 		end := len(r.look.b)

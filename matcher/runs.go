@@ -82,6 +82,7 @@ type bitRun struct {
 	lean   bool   // what it is made of was decoded
 	next   int64  // where in the stream what was decoded ends
 	asleep bool   // nothing is decoded; see doze.go
+	virgin bool   // nothing of it was looked at: something compressed may begin there
 	awake  int    // characters that were decoded since that was asked,
 	piece  int    // and after how many it is asked
 	look   text   // the last characters of the run, without line breaks
@@ -133,7 +134,7 @@ func (r *bitRun) write(set *set, prev, s *text, from, to int, m *classes, hits [
 			if from > 0 {
 				before, at = s, from
 			}
-			r.start()
+			r.start(set)
 			hits = r.push(set, before, at-r.pend, at, hits)
 		} else if end == to {
 			r.pend += end - from
@@ -149,7 +150,7 @@ func (r *bitRun) write(set *set, prev, s *text, from, to int, m *classes, hits [
 		switch r.state {
 		case foldIdle:
 			if i = r.seek(set, s, i, to, least, m); i < to {
-				r.start()
+				r.start(set)
 			}
 		case foldText:
 			end := r.extent(b, i, to, m)
@@ -255,10 +256,11 @@ func (r *bitRun) seek(set *set, s *text, i, to, least int, m *classes) int {
 	return to
 }
 
-func (r *bitRun) start() {
+func (r *bitRun) start(set *set) {
 	r.restart()
 	r.look.reset()
 	r.state, r.line, r.piece, r.seen = foldText, 0, dozeFirst, 0
+	r.asleep, r.virgin = r.dozes(set), true
 }
 
 // restart begins to decode with the next character.
@@ -475,7 +477,7 @@ func (r *bitRun) adopt(set *set, hits []Hit) []Hit {
 		return hits
 	}
 	if r.asleep {
-		r.wake(0)
+		r.wake(0, r.virgin)
 	}
 	for _, l := range r.lanes {
 		hits = l.adopt(set, hits)
