@@ -9,7 +9,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math/big"
 	"slices"
 	"strings"
 	"time"
@@ -104,7 +103,11 @@ func (a *Agent) public(cred guard.Credential) xssh.PublicKey {
 
 // parse reads a private key. wipe overwrites what of it can be reached.
 func parse(s guard.Secret) (signer xssh.Signer, wipe func(), err error) {
-	raw, err := xssh.ParseRawPrivateKey(s.Reveal())
+	text := s.Reveal()
+	var raw any
+	if raw, err = parseRSA(text); err != nil {
+		raw, err = xssh.ParseRawPrivateKey(text)
+	}
 	if err != nil {
 		return nil, nil, errors.New("not a private key that can be used") // the library's words may hold input
 	}
@@ -121,11 +124,7 @@ func parse(s guard.Secret) (signer xssh.Signer, wipe func(), err error) {
 		case *ecdsa.PrivateKey:
 			clear(k.D.Bits())
 		case *rsa.PrivateKey:
-			for _, n := range append([]*big.Int{k.D, k.Precomputed.Dp, k.Precomputed.Dq, k.Precomputed.Qinv}, k.Primes...) {
-				if n != nil {
-					clear(n.Bits())
-				}
-			}
+			wipeRSA(k)
 		}
 	}, nil
 }
