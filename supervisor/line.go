@@ -111,9 +111,13 @@ func (s *stream) filter(p []byte, step guard.Step) ([]byte, guard.Decision) {
 		hits = append(hits, s.matcher.Close()...)
 	}
 	end := s.released + int64(len(s.held))
-	paused := step == guard.Pause && s.mayGo(safe)
-	if step == guard.End || paused {
+	paused := step == guard.Pause
+	switch step {
+	case guard.End:
 		safe = end
+	case guard.Pause:
+		s.forget(safe)
+		safe = s.matcher.Pause()
 	}
 	// The strictest decision of this call is the one returned; pass if none.
 	worst := guard.Decision{Action: guard.Pass}

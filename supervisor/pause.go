@@ -1,24 +1,15 @@
 package supervisor
 
 import (
-	"slices"
-
 	"guard"
 )
 
-// mayGo says whether a pause lets go of what is held: if fewer than holdBack bytes
-// of a value's beginning are, together with those of it that earlier pauses let
-// go. On the terminal, sequences do not count: what a program draws ends with the
-// place and the look of its cursor, which would wait for the next key otherwise.
-func (s *stream) mayGo(safe int64) bool {
-	if s.origin.Channel != guard.ChannelTerminal {
-		return s.released+int64(len(s.held))-safe < holdBack
-	}
+// forget drops what of the gone bytes comes before safe: no hit begins there any
+// more.
+func (s *stream) forget(safe int64) {
 	if from := s.released - int64(len(s.gone)); from < safe {
 		s.gone = s.gone[:copy(s.gone, s.gone[min(safe-from, int64(len(s.gone))):])]
 	}
-	begun := append(slices.Clip(s.gone), s.held[max(0, safe-s.released):]...)
-	return displayed(begun) < holdBack
 }
 
 // partial says whether so much of a value that begins at start was let go that it

@@ -101,10 +101,6 @@ func (s *session) scrubMatcher(ids []guard.SecretID) (*matcher.Matcher, error) {
 	return m, nil
 }
 
-// holdBack is the leak line's: fewer bytes of a value than this may pass when a
-// reply pauses in the middle of it.
-const holdBack = 8
-
 // scrubber is the Filter of one reply.
 type scrubber struct {
 	st           *matcher.Stream
@@ -121,8 +117,11 @@ func (c *scrubber) filter(p []byte, step guard.Step) ([]byte, guard.Decision) {
 	if step == guard.End {
 		hits = append(hits, c.st.Close()...)
 	}
-	if end := c.released + int64(len(c.held)); step == guard.End || step == guard.Pause && end-safe < holdBack {
-		safe = end
+	switch step {
+	case guard.End:
+		safe = c.released + int64(len(c.held))
+	case guard.Pause:
+		safe = c.st.Pause()
 	}
 	for _, h := range hits {
 		from := max(h.Start, c.released)
