@@ -44,8 +44,8 @@ type Server struct {
 	Egress *Egress
 	Open   guard.OpenFilter
 	// Watch looks on at an opaque connection: what it returns is used in the place
-	// of up, and of the filter of what the client sends; optional.
-	Watch func(up net.Conn, f guard.Filter, host string, port int) (net.Conn, guard.Filter)
+	// of up; optional.
+	Watch func(up net.Conn, host string, port int) net.Conn
 	// Quiet is how long a client of a listed opaque port may say nothing before
 	// the server is given the first word; 300 ms where it is 0.
 	Quiet time.Duration
@@ -200,7 +200,7 @@ func (s *Server) opaque(ctx context.Context, c net.Conn, host string, port int) 
 	pid, exe := Process(c)
 	f := s.Open(guard.Origin{Channel: guard.ChannelSocket, Source: "broker", PID: pid, Exe: exe, Host: host, Port: port})
 	if s.Watch != nil {
-		up, f = s.Watch(up, f, host, port)
+		up = s.Watch(up, host, port)
 	}
 	Pipe(ctx, c, up, f)
 }

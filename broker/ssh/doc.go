@@ -58,7 +58,7 @@
 // # What does not hold
 //
 // What goes over the connection is encrypted between the client and the server, so
-// that guard cannot search it, and does not (Encrypted): a login is leave to do what the server allows this
+// that guard finds nothing in it: a login is leave to do what the server allows this
 // user. A client that forwards the agent without saying so (dropbear, OpenSSH before 8.9)
 // lets the remote side ask for git signatures and for logins of connections that are open
 // in this session, but for no login from there to elsewhere. A git signature is over a digest:

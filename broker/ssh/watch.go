@@ -8,7 +8,6 @@ import (
 
 	xssh "golang.org/x/crypto/ssh"
 
-	"guard"
 	"guard/broker"
 )
 
@@ -150,42 +149,6 @@ func (c *watched) Close() error {
 
 // CloseWrite ends the sending direction.
 func (c *watched) CloseWrite() error { return broker.CloseWrite(c.Conn) }
-
-// version is how a client begins; its line is 255 bytes at most.
-const version, maxVersion = "SSH-2.0-", 255
-
-// Encrypted judges a client's first line by f, and, if that is SSH's, lets the rest
-// go as it comes: there is nothing to find in it, and a packet that is held back since it
-// may be the beginning of something would never be answered.
-func Encrypted(f guard.Filter) guard.Filter {
-	var head []byte
-	decided, is := false, false
-	return func(p []byte, s guard.Step) ([]byte, guard.Decision) {
-		switch {
-		case decided && is:
-			return p, guard.Decision{Action: guard.Pass}
-		case decided:
-			return f(p, s)
-		}
-		head = append(head, p...)
-		n := min(len(head), len(version))
-		end := bytes.IndexByte(head[:min(len(head), maxVersion)], '\n')
-		switch {
-		case string(head[:n]) != version[:n] || s == guard.End || end < 0 && len(head) >= maxVersion:
-			decided = true
-			return f(head, s)
-		case end < 0 || n < len(version):
-			return nil, guard.Decision{Action: guard.Pass}
-		}
-		decided = true
-		line, d := f(head[:end+1], guard.End)
-		if d.Action.Stops() {
-			return line, d
-		}
-		is = true
-		return append(bytes.Clone(line), head[end+1:]...), d
-	}
-}
 
 // opening reads what a server sends before encryption begins (RFC 4253, sections
 // 4.2, 6 and 8): lines up to its version, then packets, of which one holds host key

@@ -84,7 +84,7 @@ func (s *session) serve(ctx context.Context, sb *sandbox.Sandbox, front net.List
 
 	keys := s.sshAgent(line)
 	if keys != nil {
-		server.Watch = s.watchSSH(keys)
+		server.Watch = keys.Watch
 	}
 
 	ctx, cancel := context.WithCancel(ctx)
@@ -166,7 +166,7 @@ func (c proxyConn) Dst() netip.AddrPort {
 func (c proxyConn) NetConn() net.Conn { return c.Conn }
 
 // serveHostPort connects the session to a service on the host's loopback.
-func (s *session) serveHostPort(ctx context.Context, l net.Listener, port int, watch func(up net.Conn, f guard.Filter, host string, port int) (net.Conn, guard.Filter)) error {
+func (s *session) serveHostPort(ctx context.Context, l net.Listener, port int, watch func(up net.Conn, host string, port int) net.Conn) error {
 	for _, host := range loopbackNames {
 		if h := s.handlers()[net.JoinHostPort(host, strconv.Itoa(port))]; h != nil {
 			return serveConns(ctx, l, func(ctx context.Context, c net.Conn) { h(ctx, c, host, port) })
@@ -181,7 +181,7 @@ func (s *session) serveHostPort(ctx context.Context, l net.Listener, port int, w
 		defer func() { up.Close() }()
 		f := s.line.Open(guard.Origin{Channel: guard.ChannelSocket, Source: "broker", Host: "localhost", Port: port})
 		if watch != nil {
-			up, f = watch(up, f, "localhost", port)
+			up = watch(up, "localhost", port)
 		}
 		_ = broker.Pipe(ctx, c, up, f)
 	})

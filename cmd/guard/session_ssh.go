@@ -123,14 +123,6 @@ func (s *session) sshAgent(line *broker.Line) *ssh.Agent {
 	}
 }
 
-// watchSSH lets the agent see the beginning of opaque connections, and lets what
-// SSH encrypts go as it comes.
-func (s *session) watchSSH(a *ssh.Agent) func(up net.Conn, f guard.Filter, host string, port int) (net.Conn, guard.Filter) {
-	return func(up net.Conn, f guard.Filter, host string, port int) (net.Conn, guard.Filter) {
-		return a.Watch(up, host, port), ssh.Encrypted(f)
-	}
-}
-
 // maxTold bounds the refusals that one session's user is told of by the line: the
 // log has all of them.
 const maxTold = 50
