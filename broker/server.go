@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -36,7 +37,8 @@ type Server struct {
 	// Synthetic says which addresses are synthetic: such an address without a
 	// name is refused. Optional.
 	Synthetic func(netip.Addr) bool
-	// Handlers are the credential-bound protocols, by "host:port".
+	// Handlers are the credential-bound protocols, by "host:port", in canonical form,
+	// or "*.suffix:port".
 	Handlers map[string]Handler
 	// HTTP serves TLS, HTTP and clients of the explicit proxy.
 	HTTP Handler
@@ -156,7 +158,7 @@ func (s *Server) serve(ctx context.Context, c net.Conn, listener net.Addr) {
 // calls it for its tunnels. It returns when the connection is done.
 func (s *Server) Dispatch(ctx context.Context, c net.Conn, host string, port int) {
 	host = CanonicalHost(host)
-	if h := s.Handlers[net.JoinHostPort(host, strconv.Itoa(port))]; h != nil {
+	if h := s.handler(host, strconv.Itoa(port)); h != nil {
 		h(ctx, c, host, port)
 		return
 	}
@@ -182,6 +184,20 @@ func (s *Server) Dispatch(ctx context.Context, c net.Conn, host string, port int
 	default:
 		s.opaque(ctx, p, host, port)
 	}
+}
+
+// handler finds what speaks for host: its own, or that of the longest suffix.
+func (s *Server) handler(host, port string) Handler {
+	h := s.Handlers[net.JoinHostPort(host, port)]
+	for rest := host; h == nil; {
+		i := strings.IndexByte(rest, '.')
+		if i < 0 {
+			return nil
+		}
+		rest = rest[i+1:]
+		h = s.Handlers["*."+rest+":"+port]
+	}
+	return h
 }
 
 func (s *Server) opaqueAllowed(host string, port int) bool {

@@ -45,18 +45,23 @@ func TestServerDispatches(t *testing.T) {
 			io.WriteString(c, what+" "+host+" "+exe)
 		}
 	}
-	name := netip.MustParseAddr("198.18.0.5")
+	name, below := netip.MustParseAddr("198.18.0.5"), netip.MustParseAddr("198.18.0.6")
 	s := &Server{
-		Name:      func(a netip.Addr) (string, bool) { return "DB.test", a == name },
+		Name: func(a netip.Addr) (string, bool) {
+			if a == below {
+				return "x.Db.test", true
+			}
+			return "DB.test", a == name
+		},
 		Synthetic: func(a netip.Addr) bool { return netip.MustParsePrefix("198.18.0.0/15").Contains(a) },
-		Handlers:  map[string]Handler{"db.test:5432": say("postgres")},
+		Handlers:  map[string]Handler{"db.test:5432": say("postgres"), "*.test:3306": say("mysql"), "*.db.test:3306": say("closer"), "*.x.db.test:3306": say("below")},
 		HTTP:      say("http"),
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	at := map[string]string{}
 	for what, dst := range map[string]netip.AddrPort{
-		"db": netip.AddrPortFrom(name, 5432), "web": netip.AddrPortFrom(name, 443), "unknown": netip.MustParseAddrPort("198.18.9.9:443"),
+		"db": netip.AddrPortFrom(name, 5432), "wild": netip.AddrPortFrom(name, 3306), "closer": netip.AddrPortFrom(below, 3306), "other": netip.AddrPortFrom(below, 5432), "web": netip.AddrPortFrom(name, 443), "unknown": netip.MustParseAddrPort("198.18.9.9:443"),
 		"ip": netip.MustParseAddrPort("[::ffff:93.184.216.34]:80"), "proxy": {},
 	} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -69,6 +74,9 @@ func TestServerDispatches(t *testing.T) {
 	go func() { done <- s.Serve(ctx) }()
 	for _, tt := range []struct{ to, send, want string }{
 		{"db", "", "postgres db.test /bin/agent"}, // nothing need be said first
+		{"wild", "", "mysql db.test /bin/agent"},
+		{"closer", "", "closer x.db.test /bin/agent"},
+		{"other", "GET / HTTP/1.1\r\n", "http x.db.test /bin/agent"},
 		{"web", "GET / HTTP/1.1\r\n", "http db.test /bin/agent"},
 		{"web", "\x16\x03\x01\x00\x05", "http db.test /bin/agent"},
 		{"web", "PRI * HTTP/2.0\r\n", "http db.test /bin/agent"},

@@ -16,7 +16,7 @@ var egressWidth = map[string]int{"list": 1, "ask": 2, "web": 3, "any": 4}
 var kindPorts = []struct {
 	kind string // prefix of guard.Credential.Kind
 	port int
-}{{"postgres", 5432}, {"mysql", 3306}, {"mariadb", 3306}, {"redis", 6379}, {"ssh", 22}}
+}{{"postgres", 5432}, {"mysql", 3306}, {"mariadb", 3306}, {"redis", 6379}, {"mongodb", 27017}, {"smtp", 587}, {"imap", 993}, {"ssh", 22}}
 
 // Egress decides whether a connection may be made to host:port: Pass or Block.
 // proto is "http" or "https" where the broker sees that it is one (and can
@@ -29,7 +29,9 @@ var kindPorts = []struct {
 //	any         everything public
 //
 // Private and loopback destinations are reached only by --allow-host, --host-port
-// or the exact HOST:PORT of an allowed credential.
+// or the exact HOST:PORT of an allowed credential; names of a private network also by
+// its *.SUFFIX there, such as *.internal. What such a name leads to is judged as well:
+// no loopback, no link-local address.
 func (p *Policy) Egress(host string, port int, proto string) guard.Decision {
 	id := guard.SecretID{}
 	h, ok := canonical(host)
@@ -77,7 +79,7 @@ func (p *Policy) userEgress(h string, port int, proto string) guard.Decision {
 }
 
 // Listed says whether the user named host:port: --allow-host, --host-port on the
-// loopback, or an allowed credential's exact HOST:PORT. Only there may a name
+// loopback, or an allowed credential's exact HOST:PORT or private *.SUFFIX. Only there may a name
 // lead to a private address, or to this machine.
 func (p *Policy) Listed(host string, port int) bool {
 	h, ok := canonical(host)
@@ -106,7 +108,8 @@ func (p *Policy) listed(h string, port int, proto string) string {
 }
 
 // credentialHost returns the rule by which h:port is a host of an allowed
-// credential, or "". exact wants the host and port as the credential has them.
+// credential, or "". exact wants the port as the credential has it, and the host too
+// where that is not a private network's suffix.
 func (p *Policy) credentialHost(h string, port int, proto string, exact bool) string {
 	rule := ""
 	for name, c := range p.creds {
@@ -114,7 +117,7 @@ func (p *Policy) credentialHost(h string, port int, proto string, exact bool) st
 			continue
 		}
 		for _, hp := range c.hosts {
-			if !hp.matches(h, port) || exact && (hp.wild || hp.port == 0 && kindPort(c.Kind) != port) {
+			if !hp.matches(h, port) || exact && (hp.wild && !privateSuffix(hp.host) || hp.port == 0 && kindPort(c.Kind) != port) {
 				continue
 			}
 			if hp.port == 0 && proto == "tcp" && kindPort(c.Kind) != port {

@@ -40,9 +40,10 @@ func parseHost(s string) (hostPattern, error) {
 		return p, errHost
 	}
 	if p.wild {
-		// "*.com" would be every company: a suffix has two labels at least.
-		if _, err := netip.ParseAddr(h); err == nil || !strings.Contains(h, ".") {
-			return p, errors.New("a *. pattern needs a suffix of two labels or more, such as *.example.com")
+		// "*.com" would be every company: a suffix has two labels at least, or is one
+		// under which nobody else can have a name.
+		if _, err := netip.ParseAddr(h); err == nil || !strings.Contains(h, ".") && !privateSuffix(h) {
+			return p, errors.New("a *. pattern needs a suffix of two labels or more, such as *.example.com, or a private network's: internal, local, lan, intranet, corp")
 		}
 		h = "." + h
 	}
@@ -153,12 +154,21 @@ func private(host string) (why string) {
 		}
 		return "a name of the local network"
 	}
-	for _, s := range []string{".localhost", ".local", ".internal", ".lan", ".home.arpa", ".intranet", ".corp"} {
-		if strings.HasSuffix(host, s) {
-			return "a name of the local network"
-		}
+	if strings.HasSuffix(host, ".localhost") || privateSuffix(host) {
+		return "a name of the local network"
 	}
 	return ""
+}
+
+// privateSuffix says whether names below a canonical one are a private network's: the
+// last label is delegated to nobody (ICANN's .internal; RFC 6762, section 3 and
+// appendix G), or it is home.arpa (RFC 8375). Names of this machine are not meant.
+func privateSuffix(host string) bool {
+	switch host[strings.LastIndexByte(host, '.')+1:] {
+	case "local", "internal", "lan", "intranet", "corp":
+		return true
+	}
+	return host == "home.arpa" || strings.HasSuffix(host, ".home.arpa")
 }
 
 func loopback(host string) bool {

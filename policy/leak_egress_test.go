@@ -153,7 +153,11 @@ func TestEgress(t *testing.T) {
 		{"any", "127.0.0.1", 5432, "tcp", "host of local-db", true},
 		{"any", "127.0.0.1", 5433, "tcp", "egress private", false},
 		{"any", "::ffff:127.0.0.1", 5432, "tcp", "host of local-db", true},
-		{"any", "x.corp.internal", 5432, "tcp", "egress private", false},
+		{"web", "x.corp.internal", 5432, "tcp", "host of local-db", true}, // a private network's suffix
+		{"any", "x.corp.internal", 5433, "tcp", "egress private", false},
+		{"any", "x.corp.internal", 80, "http", "egress private", false},
+		{"any", "corp.internal", 5432, "tcp", "egress private", false},
+		{"any", "y.internal", 5432, "tcp", "egress private", false},
 		{"any", "localhost", 3000, "http", "flag --host-port", true},
 		{"any", "[::1]", 3000, "http", "flag --host-port", true},
 		{"any", "localhost", 3001, "http", "egress private", false},
@@ -195,6 +199,70 @@ func TestListed(t *testing.T) {
 		if got := p.Listed(at[0].(string), at[1].(int)); got != want {
 			t.Errorf("%v: %v", at, got)
 		}
+	}
+}
+
+// TestPrivateSuffix: a wildcard over names that no registry gives out may have one
+// label, and lets a session reach them at its port; over any other name it may not.
+func TestPrivateSuffix(t *testing.T) {
+	for _, s := range []string{"*.internal", "*.local:22", "*.LAN", "*.corp.", "*.intranet", "*.home.arpa", "*.db.internal", "*.example.com"} {
+		if err := CheckHost(s); err != nil {
+			t.Errorf("%s: %v", s, err)
+		}
+	}
+	for _, s := range []string{"*", "*.", "*.com", "*.com:22", "*.dev", "*.arpa", "*.localhost", "*.notinternal", "*.1", "*.*.internal", "*.inter nal", "*..internal", "*.com."} {
+		if CheckHost(s) == nil {
+			t.Errorf("%s is taken", s)
+		}
+	}
+	with := func(kind string, hosts ...string) *Policy {
+		p, err := New(Options{Session: session, Egress: "web", Allow: grants(t, "key")}, []guard.Credential{{Name: "key", Context: session.Context, Kind: kind, Hosts: hosts}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	for _, c := range []struct {
+		kind, pattern, host string
+		port                int
+		proto               string
+		want                bool
+	}{
+		{"ssh-key", "*.internal", "git.internal", 22, "tcp", true},
+		{"ssh-key", "*.internal", "a.b.INTERNAL.", 22, "tcp", true},
+		{"ssh-key", "*.internal", "git.internal", 23, "tcp", false},
+		{"ssh-key", "*.internal", "internal", 22, "tcp", false},
+		{"ssh-key", "*.internal", "xinternal", 22, "tcp", false},
+		{"ssh-key", "*.internal", "git.internal.example.com", 22, "tcp", false},
+		{"ssh-key", "*.internal", "10.0.0.1", 22, "tcp", false},
+		{"ssh-key", "*.internal", "metadata.google.internal", 80, "http", false},
+		{"ssh-key", "*.internal:2222", "git.internal", 2222, "tcp", true},
+		{"ssh-key", "*.internal:2222", "git.internal", 22, "tcp", false},
+		{"ssh-key", "*.home.arpa", "nas.home.arpa", 22, "tcp", true},
+		{"ssh-key", "*.example.com", "git.example.com", 22, "tcp", true},
+		{"mongodb", "*.lan", "db.lan", 27017, "tcp", true},
+		{"smtp", "mail.lan", "mail.lan", 587, "tcp", true},
+		{"imap", "mail.lan", "mail.lan", 993, "tcp", true},
+		{"imap", "mail.lan", "mail.lan", 587, "tcp", false},
+		{"generic", "*.internal", "api.internal", 443, "https", false}, // no port is said
+		{"generic", "*.internal:443", "api.internal", 443, "https", true},
+	} {
+		p := with(c.kind, c.pattern)
+		d := p.Egress(c.host, c.port, c.proto)
+		if d.Allowed() != c.want {
+			t.Errorf("%s %s, %s:%d: %v by %q", c.kind, c.pattern, c.host, c.port, d.Action, d.Rule)
+		}
+		if private(strings.ToLower(strings.TrimSuffix(c.host, "."))) != "" && p.Listed(c.host, c.port) != c.want {
+			t.Errorf("%s %s, %s:%d: listed %v", c.kind, c.pattern, c.host, c.port, !c.want)
+		}
+	}
+	// A public name is reached, but may lead to no private address.
+	if with("ssh-key", "*.example.com").Listed("git.example.com", 22) {
+		t.Error("a public wildcard leads to private addresses")
+	}
+	p, err := New(Options{Session: session, Egress: "web", Allow: grants(t, "key"), Deny: []string{"key"}}, []guard.Credential{{Name: "key", Context: session.Context, Kind: "ssh-key", Hosts: []string{"*.internal"}}})
+	if err != nil || p.Egress("git.internal", 22, "tcp").Allowed() || p.Listed("git.internal", 22) {
+		t.Errorf("a denied credential's hosts are reached: %v", err)
 	}
 }
 

@@ -141,8 +141,8 @@ func check(c guard.Credential) error {
 		return fmt.Errorf("credential %q: %q is no name for an environment variable", c.Name, c.Env)
 	}
 	for _, h := range c.Hosts {
-		if !hostPattern.MatchString(h) || strings.HasPrefix(h, "*.") && !strings.Contains(h[2:], ".") {
-			return fmt.Errorf("credential %q: host %q: want HOST, HOST:PORT or *.EXAMPLE.COM", c.Name, h)
+		if !hostPattern.MatchString(h) || strings.HasPrefix(h, "*.") && !narrow(h[2:]) {
+			return fmt.Errorf("credential %q: host %q: want HOST, HOST:PORT, *.EXAMPLE.COM, or of a private network *.internal, *.local, *.lan, *.intranet or *.corp", c.Name, h)
 		}
 	}
 	for _, p := range c.In {
@@ -151,6 +151,14 @@ func check(c guard.Credential) error {
 		}
 	}
 	return nil
+}
+
+// narrow says whether a wildcard over suffix, which may have a port, leaves out other
+// people's names, as policy.CheckHost has it: two labels, or one that no registry gives out.
+func narrow(suffix string) bool {
+	name, _, _ := strings.Cut(suffix, ":")
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	return strings.Contains(name, ".") || slices.Contains([]string{"local", "internal", "lan", "intranet", "corp"}, name)
 }
 
 func cloneMeta(c guard.Credential) guard.Credential {

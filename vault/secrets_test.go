@@ -12,6 +12,15 @@ import (
 	"guard"
 )
 
+func TestSetWildcards(t *testing.T) {
+	v, _, _ := opened(t)
+	for _, h := range []string{"*.internal", "*.internal:22", "*.LAN.", "*.corp", "*.intranet", "*.local", "*.home.arpa", "*.example.com", "*.example.com:22"} {
+		if _, err := v.Set(guard.Credential{Name: "a", Hosts: []string{h}}, secret(canary)); err != nil {
+			t.Errorf("%s: %v", h, err)
+		}
+	}
+}
+
 func TestSetRefuses(t *testing.T) {
 	v, _, _ := opened(t)
 	gen := v.Generation()
@@ -20,6 +29,7 @@ func TestSetRefuses(t *testing.T) {
 		{}, {Name: "UPPER"}, {Name: "a/b"}, {Name: "../x"}, {Name: ".a"}, {Name: "a b"}, {Name: strings.Repeat("a", 65)}, {Name: "a\x00"}, {Name: "ä"},
 		{Name: "a", Context: "a/b/c"}, {Name: "a", Context: "/a"}, {Name: "a", Context: "a/"}, {Name: "a", Context: "a b"}, {Name: "a", Context: "../x"},
 		{Name: "a", Kind: "nope"}, {Name: "a", Env: "A=B"}, {Name: "a", Env: "1A"}, {Name: "a", Hosts: []string{"*"}}, {Name: "a", Hosts: []string{"*.com"}},
+		{Name: "a", Hosts: []string{"*.com."}}, {Name: "a", Hosts: []string{"*.com:22"}}, {Name: "a", Hosts: []string{"*.localhost"}}, {Name: "a", Hosts: []string{"*.arpa"}}, {Name: "a", Hosts: []string{"*.xinternal"}},
 		{Name: "a", Hosts: []string{"https://x.com"}}, {Name: "a", Hosts: []string{"x.com/y"}}, {Name: "a", Hosts: []string{""}}, {Name: "a", Hosts: []string{"a b"}},
 		{Name: "a", In: []guard.Position{{Place: "body"}}}, {Name: "a", In: []guard.Position{{Place: "header"}}},
 	} {

@@ -41,7 +41,7 @@ func (s *session) handlers() map[string]broker.Handler {
 			}
 			for _, h := range c.Hosts {
 				host, port := splitHostPort(h, p.port)
-				hs[net.JoinHostPort(host, strconv.Itoa(port))] = p.serve
+				hs[net.JoinHostPort(broker.CanonicalHost(host), strconv.Itoa(port))] = p.serve
 			}
 		}
 	}
