@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/zalando/go-keyring"
@@ -70,8 +71,41 @@ func (k Keyring) Unlock(vault string, _ []byte) (guard.Secret, error) {
 	return guard.NewSecret(b), nil
 }
 
+// generations is the service of the items that Keep makes.
+const generations = keyringService + " generation"
+
+// Keep remembers how far a vault is, beside its key: whoever puts an older file
+// back does not get at it without the user's session.
+func (k Keyring) Keep(vault string, generation uint64) error {
+	if kept, err := k.Kept(vault); err == nil && kept >= generation {
+		return nil
+	}
+	_, err := k.call(func() (string, error) {
+		return "", keyring.Set(generations, vault, strconv.FormatUint(generation, 10))
+	})
+	return err
+}
+
+// Kept is what Keep remembered; 0: nothing.
+func (k Keyring) Kept(vault string) (uint64, error) {
+	text, err := k.call(func() (string, error) { return keyring.Get(generations, vault) })
+	if errors.Is(err, ErrNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("the keychain's item for this vault's generation is not one of guard's: %w", ErrWrongKey)
+	}
+	return n, nil
+}
+
 // Forget removes the key from the keychain. That there was none is no error.
 func (k Keyring) Forget(vault string) error {
+	// What Keep remembered may not be there.
+	_, _ = k.call(func() (string, error) { return "", keyring.Delete(generations, vault) })
 	_, err := k.call(func() (string, error) { return "", keyring.Delete(keyringService, vault) })
 	if errors.Is(err, ErrNotFound) {
 		return nil

@@ -279,6 +279,20 @@ func (v *Vault) Generation() uint64 {
 	return v.st.gen
 }
 
+// Advance makes the vault's generation at least to, for who takes an older file on
+// purpose.
+func (v *Vault) Advance(to uint64) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.update(func(next *state) error {
+		if next.gen >= to {
+			return errUnchanged
+		}
+		next.gen = to - 1 // update adds one
+		return nil
+	})
+}
+
 // refresh takes in the file if it is not the one that v knows. Caller holds mu.
 func (v *Vault) refresh() error {
 	if v.closed {

@@ -18,7 +18,7 @@ import (
 )
 
 var vaultCommand = command{
-	name: "vault", args: "ls | add SLOT | rm SLOT | rekey | backup FILE | verify FILE | restore FILE", short: "ways to open the vault, its master key, backups",
+	name: "vault", args: "ls | add SLOT | rm SLOT | rekey | backup FILE | verify FILE | restore FILE | accept", short: "ways to open the vault, its master key, backups",
 	example: "guard vault add recovery\nguard vault add age --recipient age1...\nguard vault rekey --drop keyfile\nguard vault backup /media/stick/guard.gv1",
 	run:     runVault,
 }
@@ -51,7 +51,7 @@ func runVault(a *app, ctx context.Context, c *command, args []string) error {
 	if err := parse(f, args); err != nil {
 		return err
 	}
-	want := map[string]int{"ls": 1, "rekey": 1, "add": 2, "rm": 2, "backup": 2, "verify": 2, "restore": 2}
+	want := map[string]int{"ls": 1, "rekey": 1, "add": 2, "rm": 2, "backup": 2, "verify": 2, "restore": 2, "accept": 1}
 	verb := f.Arg(0)
 	if n, ok := want[verb]; !ok || f.NArg() != n {
 		return usagef("vault wants %s", c.args)
@@ -63,12 +63,15 @@ func runVault(a *app, ctx context.Context, c *command, args []string) error {
 	case "verify", "restore":
 		return a.vaultRestore(o, verb == "restore", f.Arg(1))
 	}
+	a.acceptOld = verb == "accept"
 	v, err := a.openVault()
 	if err != nil {
 		return err
 	}
 	defer v.Close()
 	switch verb {
+	case "accept":
+		return a.vaultAccept(v)
 	case "ls":
 		return a.vaultSlots(v, o)
 	case "add":
@@ -109,6 +112,28 @@ func runVault(a *app, ctx context.Context, c *command, args []string) error {
 		return nil
 	}
 	return a.vaultRekey(v, o)
+}
+
+// vaultAccept takes a vault that is older than what was seen, on the user's word: its
+// generation goes above all that is remembered.
+func (a *app) vaultAccept(v *vault.Vault) error {
+	seen, err := a.seen(v)
+	if err != nil {
+		return err
+	}
+	was := v.Generation()
+	if was >= seen {
+		a.say("the vault is not older than what was seen: there is nothing to accept")
+		return nil
+	}
+	if err := v.Advance(seen + 1); err != nil {
+		return err
+	}
+	if err := a.note(v, audit.Record{Type: "vault.accept", Result: fmt.Sprintf("generation %d, after %d", was, seen)}); err != nil {
+		return err
+	}
+	a.say("accepted. Values that were replaced since may be in it: guard rotate --due finishes what is open, guard secret ls shows versions")
+	return nil
 }
 
 func (a *app) vaultSlots(v *vault.Vault, o slotFlags) error {
@@ -346,6 +371,11 @@ func (a *app) vaultRestore(o slotFlags, restore bool, path string) error {
 			return err
 		}
 		defer v.Close()
+		if seen, err := a.seen(v); err != nil {
+			return err
+		} else if err := v.Advance(seen + 1); err != nil {
+			return err
+		}
 		if err := a.note(v, audit.Record{Type: "vault.restore", Path: path, Result: fmt.Sprintf("generation %d", c.Generation)}); err != nil {
 			return err
 		}

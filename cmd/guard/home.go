@@ -182,7 +182,28 @@ func (a *app) openVault() (*vault.Vault, error) {
 			us = append(us, askPassphrase)
 		}
 	}
-	return vault.Open(a.home(), us...)
+	v, err := vault.Open(a.home(), us...)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.checkGeneration(v); err != nil {
+		v.Close()
+		return nil, err
+	}
+	return v, nil
+}
+
+// checkGeneration refuses a vault that was put back to an earlier state: it may
+// hold values that were replaced, and slots that were taken away.
+func (a *app) checkGeneration(v *vault.Vault) error {
+	seen, err := a.seen(v)
+	if err != nil {
+		a.say("the keychain does not say how far the vault is: %v", err)
+	}
+	if now := v.Generation(); now < seen && !a.acceptOld {
+		return fmt.Errorf("%w: generation %d, and %d was seen: %w", errOldVault, now, seen, vault.ErrRolledBack)
+	}
+	return nil
 }
 
 // head is how far the log had come: kept sealed outside the log's folder, so that
@@ -190,6 +211,8 @@ func (a *app) openVault() (*vault.Vault, error) {
 type head struct {
 	Size uint64 `json:"size"`
 	Root string `json:"root"`
+	// Vault is the vault's generation then: an older file that was put back is noticed.
+	Vault uint64 `json:"vault,omitempty"`
 }
 
 func (a *app) headPath() string { return filepath.Join(a.home(), "audit.head") }
@@ -198,6 +221,7 @@ func (a *app) headPath() string { return filepath.Join(a.home(), "audit.head") }
 func (a *app) keepHead(v *vault.Vault, log *audit.Log) error {
 	var h head
 	h.Size, h.Root = log.Head()
+	h.Vault = v.Generation()
 	b, err := json.Marshal(h)
 	if err != nil {
 		return err
@@ -206,8 +230,46 @@ func (a *app) keepHead(v *vault.Vault, log *audit.Log) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(a.headPath(), box)
+	if err := writeFile(a.headPath(), box); err != nil {
+		return err
+	}
+	return a.keepGeneration(v, h.Vault)
 }
+
+// keepGeneration has the keychain remember how far the vault is, where it opens it.
+func (a *app) keepGeneration(v *vault.Vault, generation uint64) error {
+	if !a.hasKeychain() {
+		return nil
+	}
+	if err := (vault.Keyring{}).Keep(v.ID(), generation); !errors.Is(err, vault.ErrNoKeyring) {
+		return err
+	}
+	return nil // another slot opened it, where no keychain answers
+}
+
+func (a *app) hasKeychain() bool {
+	slots, err := vault.Slots(a.home())
+	return err == nil && slices.Contains(slots, "keyring")
+}
+
+// seen is the highest generation of the vault that anything remembers: the log's
+// head, which lies beside it, and the keychain, which does not.
+func (a *app) seen(v *vault.Vault) (generation uint64, err error) {
+	if h, err := a.readHead(v); err == nil { // else guard audit verify has the words for it
+		generation = h.Vault
+	}
+	if a.hasKeychain() {
+		kept, err := vault.Keyring{}.Kept(v.ID())
+		if err != nil && !errors.Is(err, vault.ErrNoKeyring) {
+			return generation, err
+		}
+		generation = max(generation, kept)
+	}
+	return generation, nil
+}
+
+// errOldVault is the error of a vault file that was put back to an earlier state.
+var errOldVault = errors.New("the vault file is older than the one that was here")
 
 // readHead returns what keepHead remembered; zero if nothing was.
 func (a *app) readHead(v *vault.Vault) (h head, err error) {
@@ -244,6 +306,8 @@ func hint(err error) string {
 		return "this is inside of a session, where there is no vault on purpose: run guard outside of it"
 	case errors.Is(err, vault.ErrNoVault):
 		return "make a vault with: guard init"
+	case errors.Is(err, errOldVault):
+		return "put the newer file back, or, if you restored this one yourself, run: guard vault accept"
 	case errors.Is(err, vault.ErrWrongKey):
 		return "give --passphrase-file, --keyfile, or run where the keychain answers"
 	case errors.Is(err, vault.ErrNotFound):

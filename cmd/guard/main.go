@@ -43,6 +43,7 @@ type app struct {
 	stdin, stdout, stderr *os.File
 	getenv                func(string) string
 	unlock                unlockFlags
+	acceptOld             bool // the user takes a vault that is older than the last one
 }
 
 // command is one row of guard's table.
