@@ -1,5 +1,5 @@
 #!/bin/sh
-# Fetches npm packages that speak HTTP, WebSocket and server-sent events into
+# Fetches npm packages that speak HTTP, WebSocket, server-sent events and Redis into
 # .cache/clients, for tests of what they do in a session. Which versions, and their
 # checksums, is in internal/setup/clients. It never runs a package's own scripts.
 # Where the registry cannot be reached, or Node.js is older than 20, it says so, and
