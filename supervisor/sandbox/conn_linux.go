@@ -1,16 +1,12 @@
 package sandbox
 
 import (
-	"bytes"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"strconv"
-	"strings"
 	"sync"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -21,6 +17,11 @@ type Conn struct {
 	*net.TCPConn
 	dst netip.AddrPort
 	s   *session
+	at  time.Time // when it was accepted
+
+	once sync.Once // of the rest
+	pid  int
+	exe  string
 }
 
 // Dst is where the agent wanted to connect to.
@@ -42,7 +43,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		c.Close()
 		return nil, fmt.Errorf("accepted a %T", c)
 	}
-	return &Conn{t, originalDst(t), l.s}, nil
+	return &Conn{TCPConn: t, dst: originalDst(t), s: l.s, at: time.Now()}, nil
 }
 
 // originalDst is the destination before it was redirected, or the local
@@ -87,64 +88,22 @@ func addrPort(a net.Addr) netip.AddrPort {
 }
 
 // Process finds the process that holds the other end of c, in the caller's pid
-// namespace, and its executable as the agent sees it. It walks /proc: 0 and ""
-// if the process is gone, or let go of the connection.
+// namespace, and its executable as the agent sees it: 0 and "" if the process is gone,
+// or let go of the connection. Of several that hold it, it is the one that the others
+// descend from; of those that passed it on to each other, any that holds it. It is
+// looked up when it is asked for, once.
 func (c *Conn) Process() (pid int, exe string) {
-	inode := socketInode(c.s.agent, addrPort(c.RemoteAddr()))
-	if inode == "" {
-		return 0, ""
-	}
-	want := "socket:[" + inode + "]"
-	for _, pid := range descendants(c.s.pid) {
-		dir := "/proc/" + strconv.Itoa(pid)
-		names, err := os.ReadDir(dir + "/fd")
-		if err != nil {
-			continue
+	c.once.Do(func() {
+		server, client := addrPort(c.LocalAddr()), addrPort(c.RemoteAddr())
+		local, remote, ok := c.s.owners.diag.original(server, client)
+		if !ok || remote != c.dst {
+			local, remote = client, c.dst
 		}
-		for _, n := range names {
-			if to, err := os.Readlink(dir + "/fd/" + n.Name()); err == nil && to == want {
-				exe, _ := os.Readlink(dir + "/exe")
-				return pid, exe
-			}
+		if local.IsValid() && remote.IsValid() {
+			c.pid, c.exe = c.s.owners.find(c.s, local, remote, c.at)
 		}
-	}
-	return 0, ""
-}
-
-// socketInode looks up the TCP socket whose own address is local in the
-// network namespace of process pid.
-func socketInode(pid int, local netip.AddrPort) string {
-	if pid == 0 || !local.IsValid() {
-		return ""
-	}
-	forms := map[string]netip.Addr{"tcp6": netip.AddrFrom16(local.Addr().As16())}
-	if local.Addr().Is4() {
-		forms["tcp"] = local.Addr()
-	}
-	for file, addr := range forms {
-		b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/net/" + file)
-		if err != nil {
-			continue
-		}
-		want := procAddr(addr, local.Port())
-		for line := range bytes.Lines(b) {
-			f := bytes.Fields(line)
-			if len(f) > 9 && string(f[1]) == want && string(f[9]) != "0" {
-				return string(f[9])
-			}
-		}
-	}
-	return ""
-}
-
-// procAddr writes an address as /proc/net/tcp does: 32-bit words in the
-// processor's order, which is little endian on all that guard runs on.
-func procAddr(a netip.Addr, port uint16) string {
-	b := a.AsSlice()
-	for i := 0; i+4 <= len(b); i += 4 {
-		b[i], b[i+1], b[i+2], b[i+3] = b[i+3], b[i+2], b[i+1], b[i]
-	}
-	return strings.ToUpper(hex.EncodeToString(b)) + fmt.Sprintf(":%04X", port)
+	})
+	return c.pid, c.exe
 }
 
 // merged is several listeners as one.

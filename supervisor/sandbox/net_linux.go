@@ -76,6 +76,13 @@ func network(hostPorts []int) (*sockets, error) {
 		}
 		s.add(fmt.Sprintf("host:%d", p), fd)
 	}
+	// Without these, it takes longer to find who connects, and some are not found.
+	if fd, err := openDiag(); err == nil {
+		s.add(diagName, fd)
+	}
+	if fd, err := openNAT(); err == nil {
+		s.add(natName, fd)
+	}
 	if err := redirect(s.port); err != nil {
 		s.notes = append(s.notes, fmt.Sprintf("no nftables in the namespace (%v): TCP is caught on common ports only, others are refused", err))
 		for _, p := range wantedPorts {

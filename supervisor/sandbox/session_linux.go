@@ -17,13 +17,14 @@ import (
 
 // session is the caller's side of a running stage 1.
 type session struct {
-	tier  Tier
-	wire  *wire
-	proc  *os.Process
-	pid   int // of stage 1, in the caller's pid namespace
-	agent int // of the agent, likewise
-	words *os.File
-	lock  *os.File // of HomeUpper
+	tier   Tier
+	wire   *wire
+	proc   *os.Process
+	pid    int // of stage 1, in the caller's pid namespace
+	agent  int // of the agent, likewise
+	words  *os.File
+	lock   *os.File // of HomeUpper
+	owners owners   // of the agent's connections
 
 	closers []func() error
 	events  chan Event
@@ -52,12 +53,17 @@ func (sb *Sandbox) adopt(names []string, fds []int) error {
 		return fmt.Errorf("%d descriptors came for %d names", len(fds), len(names))
 	}
 	var tcp []net.Listener
+	sb.s.closers = append(sb.s.closers, sb.s.owners.diag.close)
 	for i, name := range names {
 		err := unix.SetNonblock(fds[i], true) // before NewFile, which looks at it
 		f := os.NewFile(uintptr(fds[i]), name)
 		if name == "pty" && err == nil {
 			sb.PTY = f
 			sb.s.closers = append(sb.s.closers, f.Close)
+			continue
+		}
+		if (name == diagName || name == natName) && err == nil {
+			sb.s.owners.diag.take(name, f)
 			continue
 		}
 		var l net.Listener
