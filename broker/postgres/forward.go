@@ -30,6 +30,9 @@ type sender struct {
 	sql  *roles
 	name bool // in the name that goes before a Parse message's query
 
+	scope *scope // nil: every statement may be sent
+	whole bool   // this message is judged as one before anything of it is sent
+
 	mint    minter
 	minting bool   // this message makes or changes a role, and may
 	text    []byte // of it, as far as maxText
@@ -57,8 +60,8 @@ const maxText = 64 << 10
 // message these are told of a pause: the client may wait for the answer. (What
 // they keep then is the end of COPY data, since every message that is answered
 // ends with bytes of the protocol's.)
-func forward(up io.Writer, client io.Reader, open func() guard.Filter, mint minter) (guard.Decision, error) {
-	s := &sender{weave: broker.Weave{Dst: up}, mint: mint}
+func forward(up io.Writer, client io.Reader, open func() guard.Filter, mint minter, scope *scope) (guard.Decision, error) {
+	s := &sender{weave: broker.Weave{Dst: up}, mint: mint, scope: scope}
 	for i := range s.filters {
 		if s.filters[i] = open(); s.filters[i] == nil {
 			return guard.Decision{Rule: "no filter"}, errStopped
@@ -97,21 +100,30 @@ func (s *sender) send(p []byte) (d guard.Decision, err error) {
 			if s.n < len(s.head) {
 				break
 			}
-			if s.head[0] == 'd' {
-				s.weave.Raw(s.head[:]) // a length; the data around it is one stream
-			} else {
-				s.take(rest, s.head[:])
-			}
+			t := s.head[0]
 			size := int64(binary.BigEndian.Uint32(s.head[1:]))
 			if size < 4 || size > 1<<30+64 {
 				return d, errFrame
 			}
+			if s.whole = s.scope != nil && (t == 'Q' || t == 'P' || t == 'F'); s.whole && size > maxStatement {
+				return s.scope.reads("guard reads statements of up to 16 MiB"), errStopped
+			}
+			switch {
+			case s.whole:
+			case t == 'd':
+				s.weave.Raw(s.head[:]) // a length; the data around it is one stream
+			default:
+				s.take(rest, s.head[:])
+			}
 			s.left, s.sql, s.text = int(size)-4, nil, s.text[:0]
-			if t := s.head[0]; t == 'Q' || t == 'P' {
+			if !s.whole && (t == 'Q' || t == 'P') {
 				s.sql, s.name = newRoles(), t == 'P'
 			}
+		} else if n := min(s.left, len(p)); s.whole {
+			s.left -= n
+			s.text = append(s.text, p[:n]...)
+			p = p[n:]
 		} else {
-			n := min(s.left, len(p))
 			s.left -= n
 			if s.head[0] == 'Q' || s.head[0] == 'P' {
 				s.text = append(s.text, p[:min(n, maxText-len(s.text))]...)
@@ -132,6 +144,14 @@ func (s *sender) send(p []byte) (d guard.Decision, err error) {
 			continue
 		}
 		s.n = 0
+		if s.whole {
+			head, payload := s.scope.message(s.head[0], s.text)
+			s.take(rest, head[:])
+			s.take(rest, payload)
+			if s.whole = false; cap(s.text) > largeBuffer {
+				s.text = nil
+			}
+		}
 		if s.minting {
 			// Judged first: the leak line knows the password from then on.
 			if d, err = s.step(guard.Pause); err != nil {

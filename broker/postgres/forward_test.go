@@ -51,7 +51,7 @@ func sent(size int, msgs ...pgproto3.FrontendMessage) (string, guard.Decision, e
 	}
 	c.c = append(c.c, b)
 	var out bytes.Buffer
-	d, err := forward(&out, c, search, minter{allow: func() (guard.Decision, bool) { return minted("appdb"), false }})
+	d, err := forward(&out, c, search, minter{allow: func() (guard.Decision, bool) { return minted("appdb"), false }}, nil)
 	return out.String(), d, err
 }
 

@@ -68,8 +68,9 @@ type Handler struct {
 	Credentials func() []guard.Credential
 	// Use is the use line: broker.Line.Use.
 	Use func(u guard.Use, send func(guard.Secret) (string, error)) (guard.Decision, error)
-	// Decide is policy's answer, without a record, to statements that make or
-	// change a role (token:mint): broker.Line.Decide. nil: they are refused.
+	// Decide is policy's answer, without a record: which of db:query and db:read a
+	// login is for, and whether statements may make or change a role (token:mint).
+	// broker.Line.Decide. nil: a login asks for db:query, and those are refused.
 	Decide func(u guard.Use) guard.Decision
 	// Minted stores a password that such a statement sets, before it is sent.
 	// role is "" where the statement does not say. nil: it is not kept.
@@ -153,7 +154,7 @@ func (h *Handler) Serve(ctx context.Context, c net.Conn, host string, port int) 
 		_ = say(c, refusal)
 		return
 	}
-	up, cred, refusal := h.login(ctx, raw, s, host, port)
+	up, cred, action, refusal := h.login(ctx, raw, s, host, port)
 	if refusal != nil {
 		_ = say(c, refusal)
 		return
@@ -179,13 +180,23 @@ func (h *Handler) Serve(ctx context.Context, c net.Conn, host string, port int) 
 			Host: host, Port: port, Path: "/" + s.params["database"], PID: pid, Exe: exe, At: time.Now(),
 		}
 	}
+	var only *scope
+	if action == "db:read" {
+		only = newScope(cred.Name, func(d guard.Decision) {
+			did.refuse()
+			if h.Refused != nil {
+				d.Secret = cred.ID()
+				h.Refused(use(action), d)
+			}
+		})
+	}
 	d := pump(c, up.Conn, func() guard.Filter {
 		return h.Open(guard.Origin{
 			Channel: guard.ChannelPostgres, Source: "broker", PID: pid, Exe: exe, Host: host, Port: port, Home: h.home(host, port),
 		})
-	}, h.minter(use, cred.Name), hide, &did)
+	}, h.minter(use, cred.Name), only, hide, &did)
 	if h.Ended != nil {
-		h.Ended(use("db:query"), did.String(), time.Since(begin))
+		h.Ended(use(action), did.String(), time.Since(begin))
 	}
 	if d.Rule == rolesRule && h.Refused != nil {
 		d.Secret = cred.ID()
@@ -343,7 +354,7 @@ func (h *Handler) home(host string, port int) []string {
 
 // pick finds the credential for a host: the only PostgreSQL one, or of several that
 // may be used the one whose login or name is the client's user.
-func (h *Handler) pick(host string, port int, user string) (guard.Credential, *pgproto3.ErrorResponse) {
+func (h *Handler) pick(host string, port int, user, db string) (guard.Credential, *pgproto3.ErrorResponse) {
 	var found, mine []guard.Credential
 	for _, c := range h.Credentials() {
 		if c.Kind == "postgres" && broker.MatchHost(c.Hosts, host, port) {
@@ -351,7 +362,7 @@ func (h *Handler) pick(host string, port int, user string) (guard.Credential, *p
 		}
 	}
 	may := slices.DeleteFunc(slices.Clone(found), func(c guard.Credential) bool {
-		return h.Decide == nil || !h.Decide(guard.Use{Session: h.Session, Credential: c, Channel: guard.ChannelPostgres, Action: "db:query", Host: host, Port: port, At: time.Now()}).Allowed()
+		return h.Decide == nil || h.may(guard.Use{Session: h.Session, Credential: c, Channel: guard.ChannelPostgres, Resource: db, Host: host, Port: port, At: time.Now()}) == ""
 	})
 	if len(may) > 0 {
 		found = may
@@ -374,6 +385,16 @@ func (h *Handler) pick(host string, port int, user string) (guard.Credential, *p
 		names = append(names, c.Name)
 	}
 	return guard.Credential{}, refuse("42501", fmt.Sprintf("several credentials are for %s:%d", host, port), "connect as one of these users: "+strings.Join(names, ", "))
+}
+
+// may says which of db:query and db:read a login is for; "": neither.
+func (h *Handler) may(u guard.Use) string {
+	for _, u.Action = range []string{"db:query", "db:read"} {
+		if h.Decide(u).Allowed() {
+			return u.Action
+		}
+	}
+	return ""
 }
 
 func (h *Handler) add(l *link) uint32 {

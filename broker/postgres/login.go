@@ -22,37 +22,47 @@ import (
 // login gets a credential through the use line and logs in upstream. If the
 // server says that the password is wrong, a rotation may be between the
 // issuer's change and the vault's: it asks for the credential again, twice.
-func (h *Handler) login(ctx context.Context, raw net.Conn, s *start, host string, port int) (*pgconn.HijackedConn, guard.Credential, *pgproto3.ErrorResponse) {
+func (h *Handler) login(ctx context.Context, raw net.Conn, s *start, host string, port int) (_ *pgconn.HijackedConn, _ guard.Credential, action string, _ *pgproto3.ErrorResponse) {
 	for try := 1; ; try++ {
-		cred, refusal := h.pick(host, port, s.params["user"])
+		cred, refusal := h.pick(host, port, s.params["user"], s.params["database"])
 		if refusal != nil {
-			return nil, cred, refusal
+			return nil, cred, "", refusal
 		}
 		pid, exe := broker.Process(raw)
 		use := guard.Use{
 			Session: h.Session, Credential: cred, Channel: guard.ChannelPostgres, Action: "db:query", Resource: s.params["database"],
 			Host: host, Port: port, Path: "/" + s.params["database"], PID: pid, Exe: exe, At: time.Now(),
 		}
+		if h.Decide != nil {
+			if a := h.may(use); a != "" {
+				use.Action = a
+			}
+		}
 		var up *pgconn.HijackedConn
 		var upErr error
 		d, err := h.Use(use, func(value guard.Secret) (string, error) {
-			up, upErr = h.connect(ctx, cred, value, s, host, port)
+			up, upErr = h.connect(ctx, cred, value, s, host, port, use.Action == "db:read")
 			return outcome(upErr), upErr
 		})
 		switch {
 		case err == nil && up != nil:
-			return up, cred, nil
+			return up, cred, use.Action, nil
 		case upErr == nil:
 			if up != nil { // the result could not be recorded
 				up.Conn.Close()
 			}
-			return nil, cred, denied(d)
+			return nil, cred, "", denied(d)
 		case code(upErr) == "28P01" && try < 3 && pause(ctx, 150*time.Millisecond):
 			continue
 		}
-		return nil, cred, failure(upErr, cred, s.params["user"], host, port)
+		return nil, cred, "", failure(upErr, cred, s.params["user"], host, port)
 	}
 }
+
+// refusedLogin is guard's own answer to a login, before anything was sent.
+type refusedLogin struct{ answer *pgproto3.ErrorResponse }
+
+func (refusedLogin) Error() string { return "refused" }
 
 func pause(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
@@ -85,7 +95,7 @@ func outcome(err error) string {
 
 // connect logs in. Nothing of the environment has a say: every setting that
 // pgconn might take from there is given.
-func (h *Handler) connect(ctx context.Context, cred guard.Credential, value guard.Secret, s *start, host string, port int) (*pgconn.HijackedConn, error) {
+func (h *Handler) connect(ctx context.Context, cred guard.Credential, value guard.Secret, s *start, host string, port int, readOnly bool) (*pgconn.HijackedConn, error) {
 	cfg, err := pgconn.ParseConfig("host=x port=5432 user=x password=x dbname=x sslmode=disable passfile=/dev/null connect_timeout=20 target_session_attrs=any channel_binding=prefer require_auth=''")
 	if err != nil {
 		return nil, errors.New("set up the connection: is PGSERVICE set?")
@@ -100,6 +110,11 @@ func (h *Handler) connect(ctx context.Context, cred guard.Credential, value guar
 	maps.DeleteFunc(cfg.RuntimeParams, func(k, _ string) bool {
 		return k == "user" || k == "database" || k == "replication" || strings.HasPrefix(k, "_pq_.")
 	})
+	if readOnly {
+		if e := narrow(cfg.RuntimeParams); e != nil {
+			return nil, refusedLogin{e}
+		}
+	}
 	cfg.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil }
 	cfg.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) { return h.Dial(ctx, host, port) }
 	plain := h.plain(host, port)
@@ -137,6 +152,12 @@ func (h *Handler) connect(ctx context.Context, cred guard.Credential, value guar
 	cfg.Password = ""
 	if err != nil {
 		return nil, err
+	}
+	if readOnly {
+		if err := confirm(ctx, pg); err != nil {
+			_ = pg.Close(ctx)
+			return nil, err
+		}
 	}
 	up, err := pg.Hijack()
 	if err != nil {
@@ -196,7 +217,7 @@ func denied(d guard.Decision) *pgproto3.ErrorResponse {
 
 // stopped is the refusal of what a client sent.
 func stopped(d guard.Decision) *pgproto3.ErrorResponse {
-	if d.Rule == rolesRule {
+	if d.Rule == rolesRule || d.Rule == readRule {
 		e := refuse("42501", d.Reason, strings.Join(d.NextSteps, "; "))
 		e.Detail = "layer: broker, rule: " + d.Rule
 		return e
@@ -218,7 +239,12 @@ func stopped(d guard.Decision) *pgproto3.ErrorResponse {
 func failure(err error, cred guard.Credential, user, host string, port int) *pgproto3.ErrorResponse {
 	var pe *pgconn.PgError
 	at := fmt.Sprintf("%s:%d", host, port)
+	var before refusedLogin
 	switch {
+	case errors.As(err, &before):
+		return before.answer
+	case errors.Is(err, errNotReadOnly):
+		return refuse("42501", "guard refused the login: the server at "+at+" did not make the session read-only", "db:read needs a server that takes default_transaction_read_only at the login, standard_conforming_strings on, and a client_encoding such as UTF8")
 	case errors.As(err, &pe) && strings.HasPrefix(pe.Code, "28"):
 		// Not 28P01: psql would ask the agent for a password.
 		e := refuse("28000", "the server at "+at+" refused guard's credential "+cred.Name, "the user can look at it: guard secret show "+cred.Name+"; it may have been rotated outside guard")

@@ -56,7 +56,7 @@ func TestAllowedRoleStatements(t *testing.T) {
 				}
 				c.c = append(c.c, b)
 				var out strings.Builder
-				_, err := forward(&out, c, search, mint)
+				_, err := forward(&out, c, search, mint, nil)
 				return out.String(), err
 			}
 			out, err := run("CREATE ROLE bob PASSWORD 'x'")

@@ -38,17 +38,21 @@ const (
 
 // world is a real server, and guard in front of it.
 type world struct {
-	srv  *rotatetest.Postgres
-	h    *Handler
-	port int
-	done func()
+	srv    *rotatetest.Postgres
+	h      *Handler
+	port   int
+	done   func()
+	decide func(guard.Use) guard.Decision
 
-	mu     sync.Mutex
-	creds  []guard.Credential
-	values map[int]string // by version
-	deny   bool
-	uses   []guard.Use
-	ends   []string
+	mu      sync.Mutex
+	creds   []guard.Credential
+	values  map[int]string // by version
+	deny    bool
+	allow   []string // actions; nil: all
+	refused []string
+	ended   []string
+	uses    []guard.Use
+	ends    []string
 }
 
 func must(tb testing.TB, err error) {
@@ -91,15 +95,16 @@ func newWorld(tb testing.TB, srv *rotatetest.Postgres, set ...func(*Handler)) *w
 	must(tb, err)
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(pem)
+	decide := func(u guard.Use) guard.Decision {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.deny || w.allow != nil && !slices.Contains(w.allow, u.Action) {
+			return guard.Decision{Action: guard.Block, Rule: "rule-seven", Reason: "not today", NextSteps: []string{"ask the user"}}
+		}
+		return guard.Decision{Action: guard.Pass}
+	}
 	line := &broker.Line{
-		Decide: func(guard.Use) guard.Decision {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			if w.deny {
-				return guard.Decision{Action: guard.Block, Rule: "rule-seven", Reason: "not today", NextSteps: []string{"ask the user"}}
-			}
-			return guard.Decision{Action: guard.Pass}
-		},
+		Decide: decide,
 		Record: func(u guard.Use, _ guard.Decision) (broker.Result, error) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -131,6 +136,7 @@ func newWorld(tb testing.TB, srv *rotatetest.Postgres, set ...func(*Handler)) *w
 		},
 		TLS: &tls.Config{RootCAs: roots},
 	}
+	w.decide = decide
 	for _, f := range set {
 		f(w.h)
 	}
@@ -594,7 +600,7 @@ func TestRenameAtEverySplit(t *testing.T) {
 	add(&pgproto3.ReadyForQuery{TxStatus: 'I'}, &pgproto3.ReadyForQuery{TxStatus: 'I'})
 	for cut := range len(stream) + 1 {
 		var out bytes.Buffer
-		between, _ := back(&out, &chunks{[][]byte{stream[:cut], stream[cut:]}}, hide, &tally{})
+		between, _ := back(&out, &chunks{[][]byte{stream[:cut], stream[cut:]}}, hide, &tally{}, nil)
 		if !between || !bytes.Equal(out.Bytes(), want) {
 			t.Fatalf("cut at %d: %q", cut, out.Bytes())
 		}

@@ -99,12 +99,12 @@ var (
 
 // pump moves bytes until one side ends or the filter stops, and returns the
 // decision that stopped it.
-func pump(client, up net.Conn, open func() guard.Filter, mint minter, hide rename, t *tally) (verdict guard.Decision) {
+func pump(client, up net.Conn, open func() guard.Filter, mint minter, scope *scope, hide rename, t *tally) (verdict guard.Decision) {
 	var wg sync.WaitGroup
 	verdict.Action = guard.Pass
 	halt := make(chan struct{}) // closed before up is, when the filter stopped
 	wg.Go(func() {
-		d, err := forward(up, client, open, mint)
+		d, err := forward(up, client, open, mint, scope)
 		if errors.Is(err, errStopped) {
 			verdict = d
 			close(halt)
@@ -113,7 +113,7 @@ func pump(client, up net.Conn, open func() guard.Filter, mint minter, hide renam
 	})
 	wg.Go(func() {
 		defer client.Close()
-		between, _ := back(client, up, hide, t)
+		between, _ := back(client, up, hide, t, scope)
 		select {
 		case <-halt:
 			// Into the middle of a server's message nothing can be said.
@@ -133,7 +133,10 @@ const maxRewrite = 1 << 20
 // back sends the server's messages to the client; errors, notices and the
 // session_authorization setting name the client's user. It says whether it
 // ended between two messages.
-func back(client io.Writer, up io.Reader, hide rename, t *tally) (between bool, err error) {
+//
+// In a scope, errors about what was refused become guard's, and a session whose settings are
+// not what the scope needs has ended.
+func back(client io.Writer, up io.Reader, hide rename, t *tally, scope *scope) (between bool, err error) {
 	buf := make([]byte, smallBuffer)
 	have := 0
 	left := 0 // of a message that is passed on as it comes
@@ -164,7 +167,7 @@ func back(client io.Writer, up io.Reader, hide rename, t *tally) (between bool, 
 				}
 				t.complete(buf[done+5 : done+int(size)])
 			}
-			if hide.idle() || kind != 'E' && kind != 'N' && kind != 'S' {
+			if hide.idle() && scope == nil || kind != 'E' && kind != 'N' && kind != 'S' {
 				t.error(kind)
 				left = int(size)
 				continue
@@ -180,11 +183,21 @@ func back(client io.Writer, up io.Reader, hide rename, t *tally) (between bool, 
 			}
 			t.error(kind)
 			msg := buf[done : done+int(size)]
-			if bytes.Contains(msg, []byte(hide.from)) {
+			var other []byte // to send instead
+			if scope != nil && kind == 'S' && scope.broken(msg) {
+				return false, errNotReadOnly
+			}
+			if scope != nil && kind == 'E' {
+				other = scope.replace(msg)
+			}
+			if other == nil && !hide.idle() && bytes.Contains(msg, []byte(hide.from)) {
+				other = hide.message(msg)
+			}
+			if other != nil {
 				if _, err := client.Write(buf[:done]); err != nil {
 					return false, err
 				}
-				if _, err := client.Write(hide.message(msg)); err != nil {
+				if _, err := client.Write(other); err != nil {
 					return false, err
 				}
 				copy(buf, buf[done+int(size):have])

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // tally counts what the server says that statements did, by their class: the first
@@ -14,6 +15,8 @@ import (
 type tally struct {
 	done   map[string]*effect
 	errors int
+	mu     sync.Mutex
+	denied int // by guard
 }
 
 type effect struct{ statements, rows int }
@@ -54,6 +57,13 @@ func (t *tally) error(kind byte) {
 	}
 }
 
+// refuse counts a statement that guard refused; another goroutine may call it.
+func (t *tally) refuse() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.denied++
+}
+
 // String says it in words for the log: "12 SELECT (340 rows), 1 error".
 func (t *tally) String() string {
 	var out []string
@@ -67,6 +77,11 @@ func (t *tally) String() string {
 	}
 	if t.errors > 0 {
 		out = append(out, fmt.Sprintf("%d errors", t.errors))
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.denied > 0 {
+		out = append(out, fmt.Sprintf("%d refused by guard", t.denied))
 	}
 	if len(out) == 0 {
 		return "no statement"

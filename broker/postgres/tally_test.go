@@ -29,7 +29,7 @@ func TestTally(t *testing.T) {
 		for _, hide := range []rename{{}, {from: "table", to: "chair"}} {
 			var out bytes.Buffer
 			var did tally
-			if _, err := back(&out, &cutReader{in, size}, hide, &did); err.Error() != "EOF" {
+			if _, err := back(&out, &cutReader{in, size}, hide, &did, nil); err.Error() != "EOF" {
 				t.Fatal(err)
 			}
 			if hide.idle() && !bytes.Equal(out.Bytes(), in) {
