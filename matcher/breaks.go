@@ -21,7 +21,7 @@ func nextBreak(g *gate, b []byte, i, to int, m *classes) int {
 	at := i
 	for at < to {
 		if m != nil {
-			if at = fastBreak(g, b, at, to, m); at == to {
+			if at = m.sift(g, b, classLine).after(m, at); at == to {
 				break
 			}
 		} else if n := bytes.IndexByte(b[at:to], '\n'); n >= 0 {
@@ -39,51 +39,6 @@ func nextBreak(g *gate, b []byte, i, to int, m *classes) int {
 		return to - 1
 	}
 	return to
-}
-
-// fastBreak is the index of the first LF in b[i:to] that mayBreak has to look at, or
-// to.
-func fastBreak(g *gate, b []byte, i, to int, m *classes) int {
-	k := (i - m.from) >> 6
-	if m.any[classLine] == 0 {
-		return to
-	}
-	x := m.w[k][classLine] >> ((i - m.from) & 63) << ((i - m.from) & 63)
-	for {
-		for x == 0 {
-			if k++; k >= len(m.w) {
-				return to
-			}
-			x = m.w[k][classLine]
-		}
-		at := m.from + k<<6 + bits.TrailingZeros64(x)
-		x &= x - 1
-		if at >= to {
-			return to
-		}
-		if at <= gram || at+24 > to {
-			return at
-		}
-		// The first byte after the blanks.
-		y := binary.LittleEndian.Uint64(b[at+1:])
-		z := nonZero(y^blanks8) & nonZero(y^tabs8)
-		next := at + 1 + bits.TrailingZeros64(z)>>3
-		if z == 0 {
-			for next+8 < to && (b[next] == ' ' || b[next] == '\t') {
-				next++
-			}
-			if next+8 >= to {
-				return at
-			}
-		}
-		from := at
-		if b[at-1] == '\r' {
-			from--
-		}
-		if g.goesOver(b, from, next, &brokenLang) && inLine(b[next]) {
-			return at // else it is an empty line, or no needle goes on
-		}
-	}
 }
 
 // goesOver says whether a needle may go on from b[:i] to b[j:], with nothing before it
@@ -110,60 +65,6 @@ func (g *gate) goesOver(b []byte, i, j int, l *lang) bool {
 	}
 	return g.has(tail>>24|y<<8) && g.has(y)
 }
-
-// nextNoise is the place of the first byte in b[i:to] of what shows nothing that a
-// needle may have in it, or of what may be that, or to.
-func nextNoise(g *gate, b []byte, i, to int, m *classes) int {
-	k := (i - m.from) >> 6
-	if m.any[classNoise] == 0 {
-		return to
-	}
-	x := m.w[k][classNoise] >> ((i - m.from) & 63) << ((i - m.from) & 63)
-	for {
-		for x == 0 {
-			if k++; k >= len(m.w) {
-				return to
-			}
-			x = m.w[k][classNoise]
-		}
-		at := m.from + k<<6 + bits.TrailingZeros64(x)
-		x &= x - 1
-		if at >= to {
-			return to
-		}
-		if at < gram || at+16 > to {
-			return at
-		}
-		c, next := b[at], b[at+1]
-		if c >= 0x80 && !hides(c, next) {
-			continue
-		}
-		if noise[next] {
-			return at // more than one
-		}
-		n := 1
-		if c >= 0x80 {
-			if n = 3; c == 0xc2 {
-				n = 2
-			}
-			if noise[b[at+n]] {
-				return at
-			}
-		}
-		if !g.goesOver(b, at, at+n, &hiddenLang) {
-			continue
-		}
-		return at
-	}
-}
-
-// noise are the bytes of classNoise that hiddenToken knows, and line breaks.
-var noise = func() (t [256]bool) {
-	for c := range t {
-		t[c] = hiddenLang.intro[c] || c == '\n' || c == '\r'
-	}
-	return t
-}()
 
 // nextQuote is the place of the first quote in b[i:to] where two pieces of a needle may
 // meet, or to.

@@ -11,35 +11,38 @@ type class uint8
 
 const (
 	classEscape  class = iota // % \ & ESC BS CR
-	classNoise                // control characters that show nothing, and lead bytes of characters that do not
+	classNoise                // control characters that show nothing
+	classLead                 // lead bytes of characters that show nothing, and of some others
 	classQuote                // " '
 	classEqual                // =
 	classDigit64              // base64, both alphabets, and [ ]
-	classMagic                // second bytes of headers of compressed data, and some others
+	classBlank                // blanks and control characters: what inLine denies
 	classNumber               // hex digits, x, blanks, line breaks, quotes, and , : ;
 	classHex                  // hex digits
 	classLine                 // LF
+	classHead                 // first bytes of headers of compressed data; in a classes, where the second ones follow
+	classSecond               // second bytes of them, and two more
 	classCount
 )
 
 // tables say for the low and for the high four bits of a byte in which
 // rectangles of the code table it is; a byte is in those that both have. There
-// are three sets of 8. want says which of them make a class.
+// are four sets of 8. want says which of them make a class.
 type tables struct {
-	half [6][16]byte // low and high of set 0, 1, 2
+	half [8][16]byte // low and high of set 0 to 3
 	low4 [16]byte    // 0x0f, for classifyAVX2
 	want [classCount][32]byte
 }
 
 // classSet is the set of rectangles that a class is made of.
-var classSet = [classCount]int{0, 0, 1, 1, 1, 1, 2, 2, 2}
+var classSet = [classCount]int{0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 3, 3}
 
 func newTables() *tables {
 	t := &tables{}
 	for i := range t.low4 {
 		t.low4[i] = 0x0f
 	}
-	bit := [3]int{}
+	bit := [4]int{}
 	add := func(c class, set int, high, low string) {
 		b := byte(1) << bit[set]
 		bit[set]++
@@ -65,15 +68,15 @@ func newTables() *tables {
 	add(classNoise, 0, "0", "01234567ef")
 	add(classNoise, 0, "1", "0123456789acdef")
 	add(classNoise, 0, "7", "f")
-	add(classNoise, 0, "ce", "2f")
+	add(classLead, 0, "ce", "2f")
 	add(classQuote, 1, "2", "27")
 	add(classEqual, 1, "3", "d")
 	add(classDigit64, 1, "3", "0123456789")
 	add(classDigit64, 1, "46", "123456789abcdef")
 	add(classDigit64, 1, "57", "0123456789a")
 	add(classDigit64, 1, "25", "bdf")
-	add(classMagic, 1, "5", "e")
-	add(classMagic, 1, "9df", "acd")
+	add(classBlank, 1, "01", "0123456789abcdef")
+	add(classBlank, 1, "2", "0")
 	add(classHex, 2, "3", "0123456789")
 	add(classHex, 2, "46", "123456")
 	add(classNumber, 2, "3", "ab")
@@ -81,6 +84,14 @@ func newTables() *tables {
 	add(classLine, 2, "0", "a")
 	add(classNumber, 2, "0", "9d")
 	add(classNumber, 2, "57", "8")
+	add(classHead, 3, "1", "f")
+	add(classHead, 3, "27", "8")
+	add(classHead, 3, "5", "0")
+	add(classSecond, 3, "48", "b")
+	add(classSecond, 3, "b", "5")
+	add(classSecond, 3, "0", "1")
+	add(classSecond, 3, "5", "e")
+	add(classSecond, 3, "9d", "ac")
 	return t
 }
 
@@ -93,7 +104,7 @@ func classifyGo(dst [][classCount]uint64, p []byte, t *tables) {
 		d := &dst[n]
 		*d = [classCount]uint64{}
 		for i, c := range p[64*n : 64*n+64] {
-			for set := range 3 {
+			for set := range 4 {
 				if x := t.half[2*set][c&15] & t.half[2*set+1][c>>4]; x != 0 {
 					for k := range d {
 						if classSet[k] == set && x&t.want[k][0] != 0 {
@@ -111,12 +122,19 @@ type classes struct {
 	from, to             int
 	w                    [][classCount]uint64 // a bit for each byte from b[from] on
 	any                  [classCount]uint64   // all elements of w, ored
-	found                [classCount]found
-	whole                bool     // runs are listed:
-	runs                 [][2]int // where in b those of classDigit64 begin and end
-	next64               int      // the one to look at first
-	planes               []planes // of the run from planesFrom to planesTo, and one that shows nothing
+	listed               bool
+	lists                [3]runList // of classDigit64, classNumber and classHex
+	planes               []planes   // of the run from planesFrom to planesTo, and one that shows nothing
 	planesFrom, planesTo int
+	sifted               [2]sifted // what is left of classNoise and classLine
+	room                 []uint16  // places of some bytes
+}
+
+// runList are runs of shortRun bytes or more of a class.
+type runList struct {
+	runs [][2]int // where in b they begin and end
+	next int      // the one to look at first
+	done int      // where the last one ends
 }
 
 // shortRun is how many bytes a run has that is looked for at all.
@@ -125,7 +143,11 @@ const shortRun = 15
 // of looks at b[from:to].
 func (m *classes) of(b []byte, from, to int) {
 	n := to - from
-	m.from, m.to, m.found, m.whole, m.planesTo = from, to, [classCount]found{}, false, -1
+	m.from, m.to, m.planesTo = from, to, -1
+	m.listed = false
+	for i := range m.sifted {
+		m.sifted[i].made = false
+	}
 	blocks := (n + 63) / 64
 	if cap(m.w) < blocks {
 		m.w = make([][classCount]uint64, blocks)
@@ -133,7 +155,7 @@ func (m *classes) of(b []byte, from, to int) {
 	m.w = m.w[:blocks]
 	classifyBlocks(m.w[:n/64], b[from:to], classTables)
 	if n%64 != 0 {
-		var rest [64]byte // blanks are in no class that anything begins with
+		var rest [64]byte // bars are in no class
 		for i := copy(rest[:], b[to-n%64:to]); i < len(rest); i++ {
 			rest[i] = '|'
 		}
@@ -141,29 +163,24 @@ func (m *classes) of(b []byte, from, to int) {
 		clear(rest[:])
 	}
 	m.any = [classCount]uint64{}
-	var full, digits, lists uint64
-	for k := range m.w {
+	second := uint64(0)
+	for k := len(m.w) - 1; k >= 0; k-- {
 		w := &m.w[k]
-		for c := range m.any {
-			m.any[c] |= w[c]
-		}
-		full |= whole(w[classDigit64])
-		lists |= whole(w[classNumber])
-		digits |= whole(w[classHex])
+		w[classHead] &= w[classSecond]>>1 | second<<63
+		second = w[classSecond]
+		m.any[classEscape] |= w[classEscape]
+		m.any[classNoise] |= w[classNoise]
+		m.any[classLead] |= w[classLead]
+		m.any[classQuote] |= w[classQuote]
+		m.any[classEqual] |= w[classEqual]
+		m.any[classDigit64] |= w[classDigit64]
+		m.any[classNumber] |= w[classNumber]
+		m.any[classHex] |= w[classHex]
+		m.any[classLine] |= w[classLine]
+		m.any[classHead] |= w[classHead]
 	}
-	if full == 0 {
-		m.found[classDigit64] = found{from, 1, to}
-	}
-	if lists == 0 {
-		m.found[classNumber] = found{from, 1, to}
-	}
-	if digits == 0 {
-		m.found[classHex] = found{from, 1, to}
-	}
+	m.any[classBlank], m.any[classSecond] = ^uint64(0), ^uint64(0) // nobody asks
 }
-
-// whole is not 0 if a byte of x has all bits set.
-func whole(x uint64) uint64 { return (^x - ones) & x & (0x80 * ones) }
 
 // next is the index of the first byte of class c in b[i:to], or to.
 func (m *classes) next(c class, i int) int {
@@ -180,6 +197,32 @@ func (m *classes) next(c class, i int) int {
 		x = m.w[k][c]
 	}
 	return m.from + k<<6 + bits.TrailingZeros64(x)
+}
+
+// nextOf is the index of the first byte in b[i:to] that an escape of l may begin with,
+// or to.
+func (m *classes) nextOf(b []byte, i, to int, l *lang) int {
+	k := (i - m.from) >> 6
+	if m.any[l.class] == 0 || k >= len(m.w) {
+		return to
+	}
+	x := m.w[k][l.class] >> ((i - m.from) & 63) << ((i - m.from) & 63)
+	for {
+		for x == 0 {
+			if k++; k >= len(m.w) {
+				return to
+			}
+			x = m.w[k][l.class]
+		}
+		at := m.from + k<<6 + bits.TrailingZeros64(x)
+		x &= x - 1
+		if at+1 >= to {
+			return min(at, to)
+		}
+		if l.opens(b[at], b[at+1]) {
+			return at
+		}
+	}
 }
 
 // end is the index of the first byte in b[i:to] that is not of class c, or to.
@@ -199,152 +242,97 @@ func (m *classes) end(c class, i int) int {
 	return min(m.to, m.from+k<<6+bits.TrailingZeros64(x))
 }
 
-// run is the index from which on at least n (15 or more) bytes in b[i:to] are of
-// class c, or to.
+// run is the index from which on at least n (15 or more) bytes in b[i:to] are of class c,
+// which is classDigit64, classNumber or classHex, or to.
 func (m *classes) run(c class, i, n int) int {
-	if c == classDigit64 {
-		return m.listed(i, n)
-	}
-	if f := &m.found[c]; f.n > 0 && f.n <= n && f.from <= i && i < f.at {
-		i = f.at // asked before
-	}
-	at := m.search(c, i, n)
-	m.found[c] = found{i, n, at}
-	return at
-}
-
-// listed is run for the class that several ask about: all its runs are listed once.
-func (m *classes) listed(i, n int) int {
-	if !m.whole {
-		m.whole = true
+	if !m.listed {
 		m.list()
-		m.next64 = 0
 	}
-	k := m.next64
-	if k > 0 && m.runs[k-1][1] > i { // who asks starts again
-		k, _ = slices.BinarySearchFunc(m.runs, i, func(r [2]int, i int) int { return cmp.Compare(r[1], i+1) })
+	l := &m.lists[0]
+	switch c {
+	case classNumber:
+		l = &m.lists[1]
+	case classHex:
+		l = &m.lists[2]
 	}
-	for ; k < len(m.runs); k++ {
-		if r := m.runs[k]; r[1]-max(r[0], i) >= n {
-			m.next64 = k
+	k := l.next
+	if k > 0 && l.runs[k-1][1] > i { // who asks starts again
+		k, _ = slices.BinarySearchFunc(l.runs, i, func(r [2]int, i int) int { return cmp.Compare(r[1], i+1) })
+	}
+	for ; k < len(l.runs); k++ {
+		if r := l.runs[k]; r[1]-max(r[0], i) >= n {
+			l.next = k
 			return max(r[0], i)
 		}
 	}
-	m.next64 = k
+	l.next = k
 	return m.to
 }
 
-// list finds all runs of shortRun bytes or more of classDigit64: where so many bits
-// are set in a row in a block and the one after it.
+// list finds all runs of shortRun bytes or more: where so many bits are set in a row in a
+// block and the one after it. Hex digits are of the other two classes as well.
 func (m *classes) list() {
-	m.runs = m.runs[:0]
-	if m.found[classDigit64].at == m.to {
-		return // there is none
+	m.listed = true
+	for i := range m.lists {
+		l := &m.lists[i]
+		l.next, l.runs, l.done = 0, l.runs[:0], m.from
 	}
-	done := m.from
+	digit, number := uint64(0), uint64(0) // of the next block
+	if len(m.w) > 0 {
+		digit, number = m.w[0][classDigit64], m.w[0][classNumber]
+	}
 	for k := range m.w {
-		x, next := m.w[k][classDigit64], uint64(0)
-		if whole(x) == 0 && x>>57 == 0 { // no 8 in a row, wherever; and none that may go on
+		x, y := digit, number
+		digit, number = 0, 0
+		if k+1 < len(m.w) {
+			digit, number = m.w[k+1][classDigit64], m.w[k+1][classNumber]
+		}
+		x, y = inRow(x, digit), inRow(y, number)
+		if x|y == 0 {
 			continue
 		}
-		if k+1 < len(m.w) {
-			next = m.w[k+1][classDigit64]
+		if x != 0 {
+			m.add(0, classDigit64, k, x)
 		}
-		y, z := x&(x>>1|next<<63), next&(next>>1)
-		y &= y>>2 | z<<62
-		z &= z >> 2
-		y &= y>>4 | z<<60
-		z &= z >> 4
-		y &= y>>7 | z<<57
-		for base := m.from + k<<6; y != 0; {
-			from := base + bits.TrailingZeros64(y)
-			if from < done {
-				if done-base >= 64 {
-					break
-				}
-				y = y >> (done - base) << (done - base)
-				continue
+		if y != 0 {
+			m.add(1, classNumber, k, y)
+		}
+		if x&y != 0 {
+			z := uint64(0)
+			if k+1 < len(m.w) {
+				z = m.w[k+1][classHex]
 			}
-			done = m.end(classDigit64, from)
-			m.runs = append(m.runs, [2]int{from, done})
+			if z = inRow(m.w[k][classHex], z); z != 0 {
+				m.add(2, classHex, k, z)
+			}
 		}
 	}
 }
 
-// found says that no run of n bytes begins in [from, at).
-type found struct{ from, n, at int }
-
-func (m *classes) search(c class, i, n int) int {
-	for k := (i - m.from) >> 6; k < len(m.w); k++ {
-		// So many bytes have 8 bits of x in them that lie in one byte, or in two that
-		// lie next to each other. (The lowest bit that is set is right, others may be
-		// too many; Warren, Hacker's Delight, 6-1.)
-		x := m.w[k][c]
-		t := whole(x)
-		if t == 0 {
-			continue
-		}
-		var next uint64
-		if k+1 < len(m.w) {
-			next = m.w[k+1][c]
-		}
-		var before uint64
-		if k > 0 {
-			before = m.w[k-1][c]
-		}
-		// Where 8 bytes in a row begin, in this and in the next block; then 15.
-		y := x & (x>>1 | next<<63)
-		z := next & (next >> 1)
-		y &= y>>2 | z<<62
-		z &= z >> 2
-		y &= y>>4 | z<<60
-		z &= z >> 4
-		y &= y>>7 | z<<57
-		// A run may have begun in the block before, with too few bytes there to be seen.
-		if y == 0 && x&(before>>63) == 0 {
-			continue
-		}
-		base := m.from + k<<6
-		for t != 0 {
-			at := bits.TrailingZeros64(t) &^ 7
-			t &= t - 1
-			if base+at+8 <= i || byte(x>>at) != 0xff {
-				continue
-			}
-			at = max(base+at, i)
-			from, end := m.begin(c, at, i), m.end(c, at)
-			if end-from >= n {
-				return from
-			}
-			if end >= base+64 {
-				break
-			}
-			t = t >> (end - base) << (end - base)
-		}
-	}
-	return m.to
+// inRow has those bits of x set with which shortRun that are set in a row begin, in x
+// and the block after it.
+func inRow(x, next uint64) uint64 {
+	x, next = x&(x>>1|next<<63), next&(next>>1)
+	x, next = x&(x>>2|next<<62), next&(next>>2)
+	x, next = x&(x>>4|next<<60), next&(next>>4)
+	return x & (x>>7 | next<<57)
 }
 
-// begin is where the bytes of class c before b[at], which is one, begin, not
-// before b[i].
-func (m *classes) begin(c class, at, i int) int {
-	for at > i {
-		k := at - m.from
-		low := k & 63
-		if low == 0 {
-			if m.w[k>>6-1][c]>>63 == 0 {
+// add lists runs that begin in block k, some where the bits of x are.
+func (m *classes) add(list int, c class, k int, x uint64) {
+	l := &m.lists[list]
+	for base := m.from + k<<6; x != 0; {
+		from := base + bits.TrailingZeros64(x)
+		if from < l.done {
+			if l.done-base >= 64 {
 				break
 			}
-			at--
+			x = x >> (l.done - base) << (l.done - base)
 			continue
 		}
-		n := bits.LeadingZeros64(^(m.w[k>>6][c] << (64 - low)))
-		at -= min(n, low)
-		if n < low {
-			break
-		}
+		l.done = m.end(c, from)
+		l.runs = append(l.runs, [2]int{from, l.done})
 	}
-	return max(at, i)
 }
 
 // count is how many bytes of b[i:j] are of class c.

@@ -19,6 +19,8 @@ type fold struct {
 	indent int   // blanks after the break so far
 	cut    marks // of the break so far
 	seam   int   // a hit that crosses a break begins before b[seam]
+
+	classes *classes // of the text that write is given; nil: not known
 }
 
 type foldState uint8
@@ -72,7 +74,12 @@ func (f *fold) write(set *set, prev, s *text, from, to int, hits []Hit) []Hit {
 	for i := from; i < len(p); {
 		switch c := p[i]; f.state {
 		case foldIdle:
-			if i = f.seek(p, i); i < len(p) {
+			if f.classes != nil {
+				i = f.leap(p, i)
+			} else {
+				i = f.seek(p, i)
+			}
+			if i < len(p) {
 				f.seed(set, prev, s, i)
 				if f.lean && f.held == 0 {
 					f.run = 0
@@ -197,6 +204,50 @@ func (f *fold) seek(p []byte, i int) int {
 		}
 	}
 	return i
+}
+
+// leap is seek where the classes of p[i:] are known, for a min of 32 or more.
+func (f *fold) leap(p []byte, i int) int {
+	m := f.classes
+	for at := i; ; f.run = 0 {
+		j := m.next(classBlank, at)
+		f.run += j - at
+		if j == len(p) || f.run >= f.min && (p[j] == '\r' || p[j] == '\n') {
+			return j
+		}
+		at = j + 1
+		// Where 32 that are no blanks begin.
+		k := (at - m.from) >> 6
+		if at == len(p) {
+			f.run = 0
+			return at
+		}
+		x := ^m.w[k][classBlank] >> ((at - m.from) & 63) << ((at - m.from) & 63)
+		for {
+			next := uint64(0)
+			if k+1 < len(m.w) {
+				next = ^m.w[k+1][classBlank]
+			}
+			y, z := x&(x>>1|next<<63), next&(next>>1)
+			y, z = y&(y>>2|z<<62), z&(z>>2)
+			y, z = y&(y>>4|z<<60), z&(z>>4)
+			y, z = y&(y>>8|z<<56), z&(z>>8)
+			if y &= y>>16 | z<<48; y != 0 {
+				at = m.from + k<<6 + bits.TrailingZeros64(y)
+				break
+			}
+			if k++; k == len(m.w) {
+				// The last ones may become so many.
+				i = len(p)
+				for i > at && inLine(p[i-1]) {
+					i--
+				}
+				f.run = len(p) - i
+				return len(p)
+			}
+			x = next
+		}
+	}
 }
 
 // end leaves the paragraph.

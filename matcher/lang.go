@@ -8,7 +8,7 @@ import (
 // lang is what a view takes for an escape.
 type lang struct {
 	kind   langKind
-	class  class     // has all bytes of intro
+	class  class     // has all bytes of intro, but for those of classLead and CR
 	intro  [256]bool // what escapes begin with
 	stands [256]bool // and those of them that may stand for something
 }

@@ -53,6 +53,7 @@ func (l *layers) write(set *set, prev, s *text, from, to int, hits []Hit) []Hit 
 
 func (l *layers) piece(set *set, prev, s *text, from, to int, hits []Hit) []Hit {
 	l.classes.of(s.b, from, to)
+	l.fold.classes = &l.classes
 	hits = l.fold.write(set, prev, s, from, to, hits)
 	for _, v := range l.views {
 		v.classes = &l.classes

@@ -142,28 +142,8 @@ func (ms *members) write(set *set, prev, s *text, from, to int, c *classes, hits
 			hits = ms.open(newMember(&ms.spares, ms.depth, ms.as, ms.where[k], head), set, k, s, from, to, hits)
 		}
 	}
-	// All headers have one of these bytes in them.
-	noise, magic := c.next(classNoise, from), c.next(classMagic, from)
-	for noise < to || magic < to {
-		k := min(noise, magic)
-		if k == noise {
-			noise = c.next(classNoise, k+1)
-		} else {
-			magic = c.next(classMagic, k+1)
-		}
-		at := k
-		switch b[k] {
-		case 0x1f:
-		case 0x01, 0x5e, 0x9c, 0xda:
-			at = k - 1
-		case 0x03:
-			at = k - 2
-		case 0xfd:
-			at = k - 3
-		default:
-			continue
-		}
-		if at < from || isMagic(b[at:to]) != decoded || !plausible(b[at:to]) || len(ms.opened) >= maxOpen || !ms.mayOpen(b[at], s.raw(at)) || ms.spares.nothing(b[at:to]) {
+	for at := c.next(classHead, from); at < to; at = c.next(classHead, at+1) {
+		if isMagic(b[at:to]) != decoded || !plausible(b[at:to]) || len(ms.opened) >= maxOpen || !ms.mayOpen(b[at], s.raw(at)) || ms.spares.nothing(b[at:to]) {
 			continue
 		}
 		hits = ms.open(newMember(&ms.spares, ms.depth, ms.as, s.raw(at), b[at:to]), set, len(ms.tail), s, at, to, hits)

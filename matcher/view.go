@@ -76,20 +76,9 @@ func (p *places) next(g *gate, b []byte, i, to int, l *lang, m *classes) int {
 		case langJoined:
 			return nextQuote(g, b, i, to, m)
 		case langHidden:
-			return nextNoise(g, b, i, to, m)
+			return m.sift(g, b, classNoise).after(m, i)
 		}
-		for ; i < to; i++ {
-			if i = m.next(l.class, i); i >= to {
-				return to
-			}
-			if i+1 >= to {
-				return i
-			}
-			if l.intro[b[i]] && l.opens(b[i], b[i+1]) {
-				return i
-			}
-		}
-		return to
+		return m.nextOf(b, i, to, l)
 	}
 	if l != &escapeLang {
 		for ; i < to; i++ {

@@ -1,0 +1,60 @@
+package matcher
+
+import (
+	"bytes"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// Values that stretches of what shows nothing, or ends of lines, go through, in what has
+// a lot of both: at every place of a value, at every place of a block, as a whole and in
+// two pieces.
+func TestSifted(t *testing.T) {
+	r := newRand(52)
+	value := "ghp_" + randString(r, alphabet, 16)
+	m := mustNew(t, val("gh", value), val("other", "sk-"+randString(r, alphabet, 40)))
+	nothing := []string{"\x00", "\x07\x7f", "\x01\x02\x03\x04\x05\x06", "\u200b", "\u00ad\x00", "\x00\u2060\x00", "\ufeff\ufeff", strings.Repeat("\x00", 70),
+		"\n", "\r\n", "\n      ", "\n\t\t\t\t\t\t\t\t\t\t"}
+	around := []func(n int) []byte{
+		func(n int) []byte {
+			b := make([]byte, n)
+			for i := range b {
+				b[i] = byte(r.Uint32())
+			}
+			return append(b, '!') // not something that the value goes on with
+		},
+		func(n int) []byte { return []byte(randString(r, alphabet+"    \n\n\x00", n) + " ") },
+		func(n int) []byte { return bytes.Repeat([]byte("\x00\x00a\n"), n/4) },
+		func(n int) []byte { return bytes.Repeat([]byte("xghp_\x00"), n/6) },
+	}
+	for _, make := range around {
+		for k, cut := range nothing {
+			for i := 1; i < len(value); i++ {
+				before, after := make(64+r.IntN(200)), make(100)
+				form := value[:i] + cut + value[i:]
+				switch i % 4 {
+				case 0: // a second time, at once
+					form = value[:i/2] + cut + value[i/2:i] + cut + value[i:]
+				case 1: // between all
+					form = strings.Join(strings.Split(value, ""), cut)
+				}
+				text := slices.Concat(before, []byte(form), []byte{'!'}, after)
+				last := int64(len(before) + len(form))
+				all := func(hits []Hit) bool {
+					return slices.ContainsFunc(hits, func(h Hit) bool { return h.ID.Name == "gh" && h.Start <= int64(len(before)) && h.End >= last })
+				}
+				if hits := m.Scan(text); !all(hits) {
+					t.Fatalf("cut %d at %d: %v, want [%d..%d)", k, i, hits, len(before), last)
+				}
+				s := m.Stream()
+				at := r.IntN(len(text))
+				hits, _ := s.Write(text[:at])
+				more, _ := s.Write(text[at:])
+				if hits = append(append(hits, more...), s.Close()...); !all(hits) {
+					t.Fatalf("cut %d at %d, written in two at %d: %v, want [%d..%d)", k, i, at, hits, len(before), last)
+				}
+			}
+		}
+	}
+}
