@@ -53,17 +53,25 @@ func (h *Handler) IMAP(ctx context.Context, c net.Conn, host string, port int) {
 			h.Ended(s.use(s.cred, s.scope(), ""), fmt.Sprintf("%d commands, %d refused", s.commands, s.refusals), time.Since(s.begin))
 		}
 	}()
-	if s.c.say("* OK ["+s.before()+"] guard") != nil || s.greet() != nil {
+	if s.c.say("* OK ["+s.before()+"] guard") != nil {
+		return
+	}
+	line, err := s.greet()
+	if err != nil {
 		return
 	}
 	if s.filter = h.Open(s.origin()); s.filter == nil {
 		return
 	}
 	_ = s.up.SetDeadline(time.Time{})
+	from := s.up.r // a client that is gone at once has s.up taken away
 	wg.Go(func() {
 		defer c.Close()
-		_ = s.back()
+		_ = s.back(from)
 	})
+	if line != "" && s.command(line) != nil {
+		return
+	}
 	for {
 		line, err := s.c.line()
 		if errors.Is(err, errLine) {
@@ -101,17 +109,18 @@ func (s *imap) tell(line string) error {
 	return s.c.say(line)
 }
 
-// greet serves what comes before the login, and ends with it.
-func (s *imap) greet() error {
+// greet serves what comes before the login, and ends with it. first is the command
+// of a client that did not log in.
+func (s *imap) greet() (first string, err error) {
 	for {
 		line, err := s.c.line()
 		if err != nil {
-			return err
+			return "", err
 		}
 		if d, ok := s.clean(line); !ok {
 			s.refusals++
 			_ = s.c.say("* BYE " + stopped(d))
-			return errStopped
+			return "", errStopped
 		}
 		tag, rest, _ := strings.Cut(line, " ")
 		name, args, _ := strings.Cut(rest, " ")
@@ -128,7 +137,7 @@ func (s *imap) greet() error {
 			err = s.c.say("* ID NIL", tag+" OK done")
 		case "LOGOUT":
 			_ = s.c.say("* BYE", tag+" OK done")
-			return errStopped
+			return "", errStopped
 		case "STARTTLS":
 			if s.secure || s.h.GetCertificate == nil {
 				err = s.c.say(tag + " BAD not now")
@@ -143,7 +152,7 @@ func (s *imap) greet() error {
 			var user, password string
 			if user, password, err = s.loginArgs(args); err == nil {
 				if err = s.enter(tag, user, password, false); err == nil && s.up != nil {
-					return nil
+					return "", nil
 				}
 			} else if errors.Is(err, errSASL) {
 				err = s.c.say(tag + " BAD want: LOGIN user password")
@@ -154,28 +163,25 @@ func (s *imap) greet() error {
 			switch {
 			case lerr == nil:
 				if err = s.enter(tag, user, password, oauth); err == nil && s.up != nil {
-					return nil
+					return "", nil
 				}
 			case errors.Is(lerr, errSASL):
 				err = s.c.say(tag + " BAD the login is malformed, or was given up")
 			case errors.Is(lerr, errMechanism):
 				err = s.c.say(tag + " NO guard takes " + mechanisms)
 			default:
-				return lerr
+				return "", lerr
 			}
 		default:
 			// A client that does not log in: guard does, and the command is served.
 			if err = s.enter("", "", "", false); err == nil && s.up != nil {
-				if s.filter = s.h.Open(s.origin()); s.filter == nil {
-					return errStopped
-				}
-				return s.command(line)
+				return line, nil
 			} else if err == nil {
 				err = s.c.say(tag + " NO log in first")
 			}
 		}
 		if err != nil {
-			return err
+			return "", err
 		}
 	}
 }
@@ -643,8 +649,7 @@ func (s *imap) put(p []byte, step guard.Step) error {
 }
 
 // back sends the server's responses to the client, one at a time.
-func (s *imap) back() error {
-	r := s.up.r
+func (s *imap) back(r *bufio.Reader) error {
 	for {
 		if _, err := r.Peek(1); err != nil {
 			return err

@@ -108,6 +108,26 @@ func TestIMAPLeaksAndStrictness(t *testing.T) {
 	}
 }
 
+// TestIMAPGoneAtOnce: a client that is gone as soon as it is logged in, or before, ends its own
+// connection and nothing else; one that does not log in may begin with a literal.
+func TestIMAPGoneAtOnce(t *testing.T) {
+	testutil.Leftovers(t)
+	srv := startIMAP(t, "plain")
+	w := newWorld(t, srv)
+	port := w.listen(t, w.h.IMAP, 143)
+	for range 40 {
+		c := dial(t, port)
+		// What comes with the login ends the connection, at the instant that the other way begins.
+		_, _ = io.WriteString(c, "a1 LOGIN me "+holder+"-imap\r\nno command\n\r\n")
+		c.until("* BYE guard refuses lines", "* BYE")
+	}
+	c := dial(t, port)
+	c.tagged("+ ", "a1", "APPEND INBOX {12}")
+	_, _ = io.WriteString(c, "x: y\r\n\r\nbody\r\n")
+	c.until("a1 OK", "a1 ")
+	c.tagged("MESSAGES 1", "a2", "STATUS INBOX (MESSAGES)")
+}
+
 // imaplib and curl, as they are; and a client that does not log in.
 func TestIMAPClients(t *testing.T) {
 	testutil.Leftovers(t)

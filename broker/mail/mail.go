@@ -85,6 +85,7 @@ const (
 	maxLine     = 16 << 10         // of a command
 	maxBodyLine = 64 << 10
 	silence     = 200 * time.Millisecond // after which a client waits for the server's first word
+	brief       = 20 * time.Millisecond  // that on the ports of STARTTLS
 	maxRecorded = 100                    // refusals of one connection; more are counted
 )
 
@@ -156,8 +157,11 @@ func (h *Handler) start(ctx context.Context, c net.Conn, host string, port int, 
 	l.pid, l.exe = broker.Process(c)
 	p := broker.Peekable(c)
 	wait := silence
-	if port == direct {
+	switch port {
+	case direct:
 		wait = timeout
+	case 25, 143, 587: // TLS begins later there, if it does
+		wait = brief
 	}
 	if b, err := p.Peek(1, wait); err == nil && b[0] == 0x16 && h.GetCertificate != nil {
 		if c = l.encrypt(p); c == nil {
