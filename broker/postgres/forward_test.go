@@ -140,6 +140,13 @@ func TestRoleStatements(t *testing.T) {
 		"SELECT $1::text, $2; SELECT 'create role'":                             false,
 		"/* ; CREATE ROLE x */ SELECT 1":                                        false,
 		"":                                                                      false,
+		"DO $$ BEGIN CREATE ROLE evil; END $$":                                  true, "do language plpgsql 'begin create user evil; end'": true, "DO $x$ BEGIN EXECUTE 'ALTER ROLE x PASSWORD ''y'''; END $x$": true, "DO $$BEGIN EXECUTE format('create  role %I', 'x'); END$$ LANGUAGE plpgsql": true,
+		"DO $$ BEGIN EXECUTE 'CREATE ' || 'ROLE x'; END $$": true, "DO $$ BEGIN CREATE /* x */ ROLE evil; END $$": true, "DO $$ BEGIN CREATE -- x\n ROLE evil; END $$": true, "DO $$ BEGIN CREATE /* a /* b */ c */ USER evil; END $$": true, "DO $$ BEGIN PERFORM '/*'; CREATE ROLE x; PERFORM '*/'; END $$": true,
+		"DO $$ BEGIN EXECUTE $x$ALTER\tDEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC$x$; END $$": true, "DO $$ BEGIN UPDATE pg_authid SET rolsuper = true; END $$": true, "DO E'BEGIN CREATE R\\x4fLE evil; END'": true, "DO U&'BEGIN CREATE R\\004fLE evil; END'": true, "DO 'BEGIN CREATE '\n'ROLE evil; END'": true,
+		"SELECT 1; DO $$ BEGIN CREATE GROUP g; END $$": true, "DO $$BEGIN NULL; END$$; CREATE ROLE x": true, "DO $$ " + strings.Repeat(" ", maxText) + "$$": true,
+		"CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$ BEGIN CREATE ROLE evil; END $$": true, "CREATE OR REPLACE PROCEDURE p() LANGUAGE sql AS 'ALTER USER x PASSWORD ''y'''": true,
+		"DO $$ BEGIN CREATE TABLE role (a int); ALTER TABLE x ADD \"user\" text; RAISE NOTICE 'current_user'; END $$": false, "DO $$ BEGIN NULL; END $$; SELECT 'create role x'": false, "DO 'BEGIN DROP ROLE x; END'": false,
+		"CREATE TABLE t (a text DEFAULT 'create role x')": false, "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'": false, "DO $$ BEGIN SELECT rolname FROM pg_authid; END $$": false,
 	} {
 		for _, size := range []int{1, 1000} {
 			for kind, m := range map[string]pgproto3.FrontendMessage{"query": &pgproto3.Query{String: sql}, "parse": &pgproto3.Parse{Name: "CREATE ROLE n", Query: sql, ParameterOIDs: []uint32{0x3b3b3b3b}}} {

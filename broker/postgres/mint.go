@@ -49,8 +49,11 @@ func (h *Handler) minter(use func(action string) guard.Use, credential string) m
 type account struct{ user, password string }
 
 // passwords finds PASSWORD 'literal' in a text, with the role that was named before
-// it. A verifier (SCRAM-SHA-256$..., md5...) is no password.
-func passwords(text []byte) (out []account) {
+// it, also in code that is a string (DO). A verifier (SCRAM-SHA-256$..., md5...) is no
+// password.
+func passwords(text []byte) []account { return passwordsIn(text, 3) }
+
+func passwordsIn(text []byte, depth int) (out []account) {
 	user, last := "", ""
 	for len(text) > 0 {
 		var word string
@@ -92,6 +95,9 @@ func passwords(text []byte) (out []account) {
 			if !strings.HasPrefix(word, "SCRAM-SHA-256$") && (len(word) != 35 || !strings.HasPrefix(word, "md5")) {
 				out = append(out, account{user, word})
 			}
+		}
+		if kind == '\'' && last != "password" && depth > 0 {
+			out = append(out, passwordsIn([]byte(word), depth-1)...)
 		}
 		if last = word; kind != 'w' {
 			last = ""

@@ -22,7 +22,8 @@ func TestPasswordsOfStatements(t *testing.T) {
 		"ALTER ROLE bob PASSWORD 'SCRAM-SHA-256$4096:abc$def:ghi'":                  "",
 		"ALTER ROLE bob PASSWORD 'md5" + strings.Repeat("0", 32) + "'":              "",
 		"ALTER ROLE bob PASSWORD NULL":                                              "", "SELECT 'PASSWORD', 'x'": "", "ALTER ROLE bob PASSWORD 'open": "bob=", "": "",
-		"name\x00CREATE ROLE bob PASSWORD 'x y'\x00\x00\x00": "bob=x y",
+		"DO $$ BEGIN CREATE ROLE bob PASSWORD 'in-code'; EXECUTE 'ALTER ROLE al PASSWORD ''deeper'''; END $$": "bob=in-code al=deeper",
+		"name\x00CREATE ROLE bob PASSWORD 'x y'\x00\x00\x00":                                                  "bob=x y",
 	} {
 		var got []string
 		for _, a := range passwords([]byte(sql)) {

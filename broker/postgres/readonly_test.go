@@ -120,13 +120,17 @@ func TestAttacksWithoutRules(t *testing.T) {
 		return out[0]
 	}
 	before := state()
-	for _, a := range attacks {
-		pg := up()
+	pg := up()
+	for i, a := range attacks {
 		_, err := pg.Exec(ctx, a.sql).ReadAll()
 		// Undone, the next statement writes: in the transaction that is open, or in one of its own.
 		_, werr := pg.Exec(ctx, "INSERT INTO t VALUES ('written')").ReadAll()
 		wrote := werr == nil
-		_ = pg.Close(ctx)
+		_, rerr := pg.Exec(ctx, "ROLLBACK").ReadAll()
+		if _, derr := pg.Exec(ctx, "DISCARD ALL").ReadAll(); rerr != nil || derr != nil {
+			_ = pg.Close(ctx)
+			pg = up()
+		}
 		switch {
 		case a.does == no && err == nil:
 			t.Errorf("%q: the server did it", a.sql)
@@ -141,11 +145,15 @@ func TestAttacksWithoutRules(t *testing.T) {
 		if a.does == makes {
 			must(t, srv.Exec("DROP TABLE IF EXISTS x; SELECT lo_unlink(oid) FROM pg_largeobject_metadata"))
 		}
+		if err != nil && !wrote && i < len(attacks)-1 {
+			continue
+		}
 		if now := state(); now != before {
 			t.Errorf("%q changed %s to %s", a.sql, before, now)
 			before = now
 		}
 	}
+	_ = pg.Close(ctx)
 }
 
 // prepareTables makes what the attacks are about.

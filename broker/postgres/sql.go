@@ -9,8 +9,8 @@ import (
 // roles finds statements that make or change a role or its password: what they
 // leave behind would outlive the session. It reads SQL as the server's scanner
 // does (scan.l of PostgreSQL: comments that nest, dollar quotes, E strings), and
-// takes no more than the first words of each statement. Code in strings (DO
-// blocks, functions, EXECUTE) is not looked into.
+// takes no more than the first words of each statement. The strings of DO, and of
+// CREATE FUNCTION and PROCEDURE, are code that is looked into (bodyMints).
 //
 // Whether a backslash escapes in a string depends on a setting and on the
 // client's encoding; so it reads all ways at once, and one that finds something
@@ -78,7 +78,8 @@ type scanner struct {
 	tag     []byte // of the dollar quote, with both $
 	match   int    // of tag, seen
 	words   []string
-	any     bool // of pg_authid or pg_auth_members
+	body    []byte // of DO or of a function: what stands in its strings
+	any     bool   // of pg_authid or pg_auth_members
 	write   bool
 	found   bool
 }
@@ -104,6 +105,9 @@ func (s *scanner) step(b byte) {
 		}
 		s.text(b)
 	case sqlString:
+		if s.collect(b); s.escape && b == '\\' && s.escapes == inE && s.code() {
+			s.found = true // code in which letters are written as numbers
+		}
 		switch {
 		case s.skip:
 			s.skip = false
@@ -149,6 +153,7 @@ func (s *scanner) step(b byte) {
 			s.text(b)
 		}
 	case sqlDollar:
+		s.collect(b)
 		switch {
 		case b == s.tag[s.match]:
 			if s.match++; s.match == len(s.tag) {
@@ -196,6 +201,8 @@ func (s *scanner) text(b byte) {
 	case b == ';':
 		s.statement(true)
 		s.more = false
+	case b == '&' && s.code() && s.words[len(s.words)-1] == "u":
+		s.found = true // U&'...', the same
 	case b >= '0' && b <= '9':
 		s.token("0")
 	case isWord(b):
@@ -275,7 +282,36 @@ func (s *scanner) statement(whole bool) {
 		}
 	}
 	if whole {
+		if len(s.body) > 0 {
+			s.found = s.found || len(s.body) > maxText || bodyMints(s.body)
+			s.body = nil
+		}
 		s.words, s.any, s.write = s.words[:0], false, false
+	}
+}
+
+// code says whether the strings of this statement are code.
+func (s *scanner) code() bool {
+	if len(s.words) == 0 {
+		return false
+	}
+	switch s.words[0] {
+	case "do":
+		return true
+	case "create":
+		i := 1
+		if len(s.words) > 3 && s.words[1] == "or" {
+			i = 3
+		}
+		return len(s.words) > i && (s.words[i] == "function" || s.words[i] == "procedure")
+	}
+	return false
+}
+
+// collect keeps a byte of a string that is code. More than maxText of it is not read.
+func (s *scanner) collect(b byte) {
+	if len(s.body) <= maxText && s.code() {
+		s.body = append(s.body, b)
 	}
 }
 
