@@ -35,7 +35,7 @@ type credentialFlags struct {
 	kind, env, context, expires, rotate, user string
 	like                                      string
 	hosts, in, scopes                         []string
-	fromEnv, fromFile                         string
+	fromEnv, fromFile, fromRef                string
 	stdin, json, yes                          bool
 }
 
@@ -54,6 +54,7 @@ func runSecret(a *app, ctx context.Context, c *command, args []string) error {
 	f.StringVar(&o.like, "like", "", "decoy: the kind of credential that it looks like. There is no value behind it, any use of it is refused, recorded as an incident, and told to you")
 	f.StringVar(&o.fromEnv, "from-env", "", "take the value from this variable")
 	f.StringVar(&o.fromFile, "from-file", "", "take the value from this file")
+	f.StringVar(&o.fromRef, "from-ref", "", "fetch the value once from env://VAR, file:///PATH[#KEY], keyring://SERVICE/USER, cmd:///PATH [ARG...], op://... or bw://ITEM[/FIELD]")
 	f.BoolVar(&o.stdin, "stdin", false, "take the value from standard input")
 	f.BoolVar(&o.json, "json", false, "one JSON object a credential")
 	f.BoolVar(&o.yes, "yes", false, "remove without asking")
@@ -219,14 +220,14 @@ func parseExpiry(s string) (time.Time, error) {
 // value reads the credential's value from where the flags say.
 func (a *app) value(name string, o credentialFlags) ([]byte, error) {
 	n := 0
-	for _, given := range []bool{o.fromEnv != "", o.fromFile != "", o.stdin} {
+	for _, given := range []bool{o.fromEnv != "", o.fromFile != "", o.fromRef != "", o.stdin} {
 		if given {
 			n++
 		}
 	}
 	switch {
 	case n > 1:
-		return nil, usagef("--from-env, --from-file and --stdin exclude one another")
+		return nil, usagef("--from-env, --from-file, --from-ref and --stdin exclude one another")
 	case o.fromEnv != "":
 		s := a.getenv(o.fromEnv)
 		if s == "" {
@@ -239,6 +240,8 @@ func (a *app) value(name string, o credentialFlags) ([]byte, error) {
 			return nil, fmt.Errorf("read the value: %w", err)
 		}
 		return stripNewline(b), nil
+	case o.fromRef != "":
+		return a.fromRef(o.fromRef)
 	case o.stdin:
 		b, err := io.ReadAll(io.LimitReader(a.stdin, 1<<20))
 		if err != nil {
@@ -307,7 +310,7 @@ func (o credentialFlags) checkDecoy(verb string) error {
 	case verb != "decoy":
 	case o.like == "":
 		return usagef("secret decoy needs --like KIND (guard secret kinds lists them)")
-	case o.kind != "" || o.rotate != "" || o.expires != "" || o.scopes != nil || o.fromEnv != "" || o.fromFile != "" || o.stdin:
+	case o.kind != "" || o.rotate != "" || o.expires != "" || o.scopes != nil || o.fromEnv != "" || o.fromFile != "" || o.fromRef != "" || o.stdin:
 		return usagef("a decoy has no value: only --like, --host, --env, --in, --user and --context go with it")
 	}
 	return nil

@@ -58,7 +58,7 @@ type command struct {
 
 func commands() []command {
 	return []command{
-		initCommand, vaultCommand, secretCommand, runCommand, execCommand, monitorCommand, contextCommand, auditCommand, policyCommand, scanCommand,
+		initCommand, vaultCommand, secretCommand, importCommand, runCommand, execCommand, monitorCommand, contextCommand, auditCommand, policyCommand, scanCommand,
 		rotateCommand, revokeCommand, incidentCommand, doctorCommand, statusCommand, versionCommand, completionCommand(),
 	}
 }

@@ -119,6 +119,16 @@ func (c *conceal) open(path string, f *os.File) (sandbox.File, bool) {
 	return sandbox.File{Path: path, Content: out, Mode: fi.Mode().Perm()}, true
 }
 
+// rewritten is file for one that holds placeholders on the disk already, as guard
+// import leaves it.
+func (c *conceal) rewritten(path string) (sandbox.File, bool) {
+	b, fi, why := readImport(path)
+	if why != "" || !c.known(b) {
+		return sandbox.File{}, false
+	}
+	return sandbox.File{Path: path, Content: b, Mode: fi.Mode().Perm()}, true
+}
+
 // bulky are folders of so many files, written by programs, that only those with
 // a telling name are looked into.
 var bulky = []string{"node_modules", "__pycache__", ".venv", "venv", "vendor", ".cache", ".tox", ".gradle", ".cargo", ".rustup", ".npm"}
@@ -286,9 +296,14 @@ func (c *conceal) home(home string, shared, hiddenToo []string) (found, []string
 	var out found
 	for _, name := range wellKnown {
 		path := filepath.Join(home, name)
-		if f, ok := c.file(path); ok && !covered(path) {
+		ofCredentials := slices.Contains(hiddenInHome, name) || name == kubeConfig
+		f, ok := c.file(path)
+		if !ok && ofCredentials {
+			f, ok = c.rewritten(path)
+		}
+		if ok && !covered(path) {
 			// A file of credentials that guard knows one of may hold others.
-			if slices.Contains(hiddenInHome, name) || name == kubeConfig {
+			if ofCredentials {
 				f.Content = c.onlyKnown(name, f.Content)
 			}
 			out.files, shown[path] = append(out.files, f), true
