@@ -33,6 +33,8 @@ type kind struct {
 	look func(args [][]byte) class
 	// names: the reply may hold names of users.
 	names bool
+	// script: it runs or stores one.
+	script bool
 }
 
 func words(s string) []string { return strings.Fields(s) }
@@ -78,7 +80,7 @@ var builtin = func() map[string]kind {
 		another: `SELECT MOVE COPY SWAPDB FLUSHALL`,
 	} {
 		for _, w := range words(names) {
-			m[w] = kind{class: c}
+			m[w] = kind{class: c, script: strings.HasPrefix(w, "EVAL") || strings.HasPrefix(w, "FCALL")}
 		}
 	}
 	for name, s := range map[string]map[string]class{
@@ -87,7 +89,7 @@ var builtin = func() map[string]kind {
 		"CLUSTER":  subs(read, "COUNTKEYSINSLOT COUNT-FAILURE-REPORTS GETKEYSINSLOT HELP INFO KEYSLOT LINKS MYID MYSHARDID NODES REPLICAS SHARDS SLAVES SLOTS SLOT-STATS"),
 		"CONFIG":   subs(read, "HELP", write, "RESETSTAT REWRITE"),
 		"DEBUG":    subs(read, "OBJECT"),
-		"FUNCTION": subs(read, "DUMP HELP LIST STATS", write, "DELETE FLUSH KILL LOAD RESTORE"),
+		"FUNCTION": subs(read, "DUMP HELP LIST STATS", write, "DELETE FLUSH KILL LOAD", never, "RESTORE"),
 		"LATENCY":  subs(read, "DOCTOR GRAPH HELP HISTOGRAM HISTORY LATEST", write, "RESET"),
 		"MEMORY":   subs(read, "DOCTOR HELP MALLOC-STATS STATS USAGE", write, "PURGE"),
 		"MODULE":   subs(read, "HELP LIST"),
@@ -99,7 +101,7 @@ var builtin = func() map[string]kind {
 		"XINFO":    subs(read, "CONSUMERS GROUPS HELP STREAM"),
 		"ACL":      subs(read, "CAT DRYRUN GETUSER HELP LIST LOG USERS WHOAMI", mint, "GENPASS SETUSER", write, "DELUSER", never, "LOAD SAVE"),
 	} {
-		m[name] = kind{sub: s, names: name == "ACL" || name == "CLIENT" || name == "SLOWLOG" || name == "CONFIG"}
+		m[name] = kind{sub: s, names: name == "ACL" || name == "CLIENT" || name == "SLOWLOG" || name == "CONFIG", script: name == "SCRIPT" || name == "FUNCTION"}
 	}
 	m["SORT"] = kind{look: without("STORE")}
 	m["GEORADIUS"] = kind{look: without("STORE", "STOREDIST")}

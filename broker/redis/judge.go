@@ -32,6 +32,14 @@ func (l *link) judge(args [][]byte, whole bool) verdict {
 	case known && !whole && (k.all() || k.names || k.sub != nil && len(args) < 2):
 		return l.refuse("guard looks at all of this command, and it is too long", "no argument of it may be that long", upper(args[0]))
 	}
+	if k.script {
+		if at, _ := script(args); !whole && at >= len(args) {
+			return l.refuse("guard looks at the whole of a script, and this one is too long", "a script may have 64 KiB", upper(args[0]))
+		}
+	}
+	if k.script && migrates(args) {
+		return l.refuse("guard refuses a script that names MIGRATE: it has the server send data to a host that guard does not see", "ask the user to do it outside the session", upper(args[0]))
+	}
 	c := unknown
 	if known {
 		c = k.of(args)

@@ -30,10 +30,14 @@
 // Upstream, TLS is used where the client or a rediss:// URL does, and always to
 // another machine; the certificate must be good.
 //
-// What does not hold: a script may call MIGRATE, and so may an agent whose scope
-// lets it EVAL; a value in pieces over several arguments is not seen in one piece;
-// a cluster's nodes need a host of the credential each, since a redirection is to
-// another one; INFO, KEYS and CLIENT LIST tell what they tell.
+// A script that names MIGRATE is refused (script.go), and so is FUNCTION RESTORE, whose
+// scripts are not readable.
+//
+// What does not hold: a script may put that name together in ways that are not seen
+// (where that matters, take MIGRATE from the login's ACL: -migrate); a value in
+// pieces over several arguments is not seen in one piece; a cluster's nodes need a
+// host of the credential each, since a redirection is to another one; INFO, KEYS and
+// CLIENT LIST tell what they tell.
 //
 // Goroutines: Serve starts one, which reads the server's replies, and waits for it.
 package redis
