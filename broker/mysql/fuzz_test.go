@@ -3,6 +3,7 @@ package mysql
 import (
 	"bufio"
 	"bytes"
+	"guard/broker"
 	"net"
 	"strings"
 	"testing"
@@ -25,7 +26,7 @@ func (*sink) SetWriteDeadline(time.Time) error { return nil }
 func served(kind byte, wire []byte, scrub func([]guard.SecretID) guard.Filter) ([]byte, error) {
 	out, up := &sink{}, &sink{}
 	s := &conn{
-		h:      &Handler{Credentials: func() []guard.Credential { return nil }, Scrub: scrub},
+		h:      &Handler{Login: broker.Login{Credentials: func() []guard.Credential { return nil }, Scrub: scrub}},
 		client: &client{c: out}, up: &upstream{c: up, r: bufio.NewReader(bytes.NewReader(wire))},
 		hide: rename{from: "real", to: "agent-x"}, prepared: map[uint32]string{},
 	}

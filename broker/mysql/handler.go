@@ -41,50 +41,18 @@ package mysql
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"net"
 	"sync"
 	"time"
 
-	"guard"
 	"guard/broker"
 )
 
 // Handler serves connections to MySQL and MariaDB servers. Credentials, Decide, Use,
 // Dial and Open are needed; without one of them every connection is refused.
 type Handler struct {
-	Session guard.Session
-	// Credentials lists the credentials that the session may use; it is asked
-	// anew for each login, so that a new version is found.
-	Credentials func() []guard.Credential
-	// Decide is policy's answer, without a record: which of db:query and db:read a
-	// login is for, and whether another database may be chosen. broker.Line.Decide.
-	Decide func(u guard.Use) guard.Decision
-	// Use is the use line: broker.Line.Use.
-	Use func(u guard.Use, send func(guard.Secret) (string, error)) (guard.Decision, error)
-	// Refused records a command that was refused: broker.Line.Refuse; optional.
-	Refused func(u guard.Use, d guard.Decision)
-	// Ended records what a connection did, in words without SQL; optional.
-	Ended func(u guard.Use, did string, took time.Duration)
-	// Minted stores a password that a statement sets, before it is sent. user is
-	// the account's name, "" where the statement does not say. nil: it is not kept.
-	Minted func(u guard.Use, user string, password guard.Secret) error
-	// Scrub makes the filter that masks a credential's value in one answer; it
-	// keeps lengths. nil: answers are not looked into.
-	Scrub func(ids []guard.SecretID) guard.Filter
-	// Dial reaches a host that policy allows: broker.Egress.Dial.
-	Dial func(ctx context.Context, host string, port int) (net.Conn, error)
-	// Open starts a stream on the leak line.
-	Open guard.OpenFilter
-	// GetCertificate gives the certificate that clients see; nil: no TLS
-	// towards the client.
-	GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
-	// TLS is how to check the upstream's certificate (RootCAs); nil: the
-	// system's roots.
-	TLS *tls.Config
-	// Plain says which servers may be talked to without TLS; nil: loopback only.
-	Plain func(host string, port int) bool
+	broker.Login
 
 	mu   sync.Mutex
 	live map[*link]bool

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -203,7 +202,7 @@ func (s *conn) login(ctx context.Context) *serverError {
 			return denied(d)
 		}
 		var se *serverError
-		if errors.As(upErr, &se) && se.code == 1045 && try < 3 && pause(ctx, 150*time.Millisecond) {
+		if errors.As(upErr, &se) && se.code == 1045 && try < 3 && broker.Wait(ctx, 150*time.Millisecond) {
 			s.up.close()
 			up, err := s.h.reach(ctx, s.host, s.port)
 			if err != nil {
@@ -213,17 +212,6 @@ func (s *conn) login(ctx context.Context) *serverError {
 			continue
 		}
 		return s.failure(upErr)
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
 	}
 }
 
@@ -273,12 +261,12 @@ func (s *conn) connect(ctx context.Context, value guard.Secret) error {
 		if _, err := u.c.Write(out); err != nil {
 			return err
 		}
-		t := tls.Client(u.c, s.h.upstreamTLS(s.host))
+		t := tls.Client(u.c, s.h.UpstreamTLS(s.host))
 		if err := t.HandshakeContext(ctx); err != nil {
 			return err
 		}
 		u.c = t
-		if trusted = s.h.trusted(t.ConnectionState(), s.host) == nil; !trusted && !plain {
+		if trusted = s.h.Trusted(t.ConnectionState(), s.host) == nil; !trusted && !plain {
 			return errUntrusted
 		}
 	case !plain:
@@ -367,32 +355,6 @@ func (s *conn) connect(ctx context.Context, value guard.Secret) error {
 		}
 	}
 	return errFrame
-}
-
-// upstreamTLS leaves the judgement about the certificate to connect: a server of
-// this machine may have any.
-func (h *Handler) upstreamTLS(host string) *tls.Config {
-	t := &tls.Config{}
-	if h.TLS != nil {
-		t = h.TLS.Clone()
-	}
-	t.ServerName, t.InsecureSkipVerify, t.MinVersion = host, true, max(t.MinVersion, tls.VersionTLS12)
-	return t
-}
-
-func (h *Handler) trusted(s tls.ConnectionState, host string) error {
-	if len(s.PeerCertificates) == 0 {
-		return errors.New("no certificate")
-	}
-	opts := x509.VerifyOptions{DNSName: host, Intermediates: x509.NewCertPool()}
-	if h.TLS != nil {
-		opts.Roots = h.TLS.RootCAs
-	}
-	for _, c := range s.PeerCertificates[1:] {
-		opts.Intermediates.AddCert(c)
-	}
-	_, err := s.PeerCertificates[0].Verify(opts)
-	return err
 }
 
 // Refusals, in the server's words: error 1227 is that a privilege is missing.

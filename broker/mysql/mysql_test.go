@@ -141,7 +141,7 @@ func newWorld(tb testing.TB, set ...func(*world)) *world {
 			w.refused = append(w.refused, u.Credential.Name+" "+u.Action+" "+d.Rule)
 		},
 	}
-	w.h = &Handler{
+	w.h = &Handler{Login: broker.Login{
 		Session:     guard.Session{ID: "s", Context: "c"},
 		Credentials: func() []guard.Credential { w.mu.Lock(); defer w.mu.Unlock(); return slices.Clone(w.creds) },
 		Decide:      line.Decide, Use: line.Use, Refused: line.Refuse,
@@ -164,7 +164,7 @@ func newWorld(tb testing.TB, set ...func(*world)) *world {
 			defer w.mu.Unlock()
 			w.ended = append(w.ended, did)
 		},
-	}
+	}}
 	for _, f := range set {
 		f(w)
 	}

@@ -13,14 +13,13 @@ import (
 
 	"guard"
 	"guard/broker"
-	"guard/broker/mysql"
 	"guard/matcher"
 	"guard/vault"
 )
 
-// mysqlHandler speaks MySQL's protocol for credentials of that kind.
-func (s *session) mysqlHandler(line *broker.Line, egress *broker.Egress, roots *x509.CertPool) *mysql.Handler {
-	return &mysql.Handler{
+// login is what the handlers of protocols are given that log in for the agent.
+func (s *session) login(line *broker.Line, egress *broker.Egress, roots *x509.CertPool) broker.Login {
+	return broker.Login{
 		Session: s.info, Credentials: s.credentials, Decide: line.Decide, Use: line.Use, Refused: line.Refuse,
 		Dial: egress.Dial, Open: s.line.Open, Plain: egress.Loopback, Scrub: s.scrub, Minted: s.keepMinted, Ended: s.recordEnd,
 		TLS: &tls.Config{RootCAs: roots}, GetCertificate: s.leafFor,

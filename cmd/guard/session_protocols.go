@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"guard/broker"
+	"guard/broker/mysql"
 )
 
 // protocol is what speaks for the credentials of one kind, besides HTTP.
@@ -21,9 +22,10 @@ func (s *session) protocols(line *broker.Line, egress *broker.Egress, roots *x50
 	s.mu.Lock()
 	s.pg = s.postgresHandler(line, egress, roots)
 	s.mu.Unlock()
+	login := s.login(line, egress, roots)
 	return []protocol{
 		{"postgres", 5432, s.pg.Serve},
-		{"mysql", 3306, s.mysqlHandler(line, egress, roots).Serve},
+		{"mysql", 3306, (&mysql.Handler{Login: login}).Serve},
 		{"redis", 6379, s.redisHandler(line, egress, roots).Serve},
 		{"smtp", 587, s.mailHandler(line, egress, roots).SMTP},
 		{"imap", 993, s.mailHandler(line, egress, roots).IMAP},
