@@ -15,6 +15,9 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 )
 
+// maxLines bounds the room in bytes that is kept from one commit to the next.
+const maxLines = 256 << 10
+
 // maxGroup bounds the records of one commit, and so the checkpoint's size.
 const maxGroup = 256
 
@@ -46,6 +49,7 @@ type Log struct {
 	msg    []byte     // the checkpoint file, as last seen
 	at     checkpoint // what it says
 	teeErr error      // the first
+	lines  []byte     // room for those of a commit
 }
 
 // group is the records of one commit.
@@ -291,8 +295,8 @@ func (l *Log) commitGroup(recs []Record) (first uint64, err error) {
 	return first, nil
 }
 
-// write commits recs after l.at, which catchUp made current. On an error the
-// log is as it was.
+// write commits recs after l.at, which catchUp made current, and numbers them. lines
+// are good until the next one. On an error the log is as it was.
 func (l *Log) write(recs []Record) (first uint64, lines []byte, err error) {
 	if err := l.turn(); err != nil {
 		return 0, nil, err
@@ -316,24 +320,29 @@ func (l *Log) write(recs []Record) (first uint64, lines []byte, err error) {
 		return out, nil
 	})
 	now := time.Now().UTC().Round(0)
+	lines = l.lines[:0]
+	to.leaves = make([]tlog.Hash, 0, len(recs))
 	for _, r := range recs {
 		r.Seq = uint64(to.size) + 1
 		if r.Time.IsZero() {
 			r.Time = now
 		}
-		line, err := encode(r)
-		if err != nil {
+		from := len(lines)
+		if lines, err = encode(lines, &r); err != nil {
 			return 0, nil, err
 		}
-		leaf := tlog.RecordHash(line)
+		leaf := tlog.RecordHash(lines[from:])
 		hs, err := tlog.StoredHashesForRecordHash(to.size, leaf, reader)
 		if err != nil {
 			return 0, nil, fmt.Errorf("audit: hash a record: %w", err)
 		}
 		stored = append(stored, hs...)
-		lines = append(append(lines, line...), '\n')
+		lines = append(lines, '\n')
 		to.leaves = append(to.leaves, leaf)
 		to.size++
+	}
+	if cap(lines) <= maxLines {
+		l.lines = lines
 	}
 	to.bytes += int64(len(lines))
 	if to.root, err = tlog.TreeHash(to.size, reader); err != nil {

@@ -1,8 +1,6 @@
 package audit
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -142,17 +140,14 @@ func plain(s string, max int) string {
 	return b.String()
 }
 
-// encode returns r as a line without its LF.
-func encode(r Record) ([]byte, error) {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(r); err != nil {
-		return nil, fmt.Errorf("audit: encode a record: %w", err)
+// encode appends r to b as a line without its LF.
+func encode(b []byte, r *Record) ([]byte, error) {
+	out, err := appendRecord(b, r)
+	if err != nil {
+		return nil, err
 	}
-	line := bytes.TrimSuffix(b.Bytes(), []byte("\n"))
-	if len(line) > maxLine {
-		return nil, fmt.Errorf("audit: a record of %d bytes is longer than %d", len(line), maxLine)
+	if n := len(out) - len(b); n > maxLine {
+		return nil, fmt.Errorf("audit: a record of %d bytes is longer than %d", n, maxLine)
 	}
-	return line, nil
+	return out, nil
 }
