@@ -197,6 +197,16 @@ func (o *owners) sweep(s *session, inode uint32) (pid int, exe string) {
 		before[r.pid] = maxConnect - i
 	}
 	slices.SortStableFunc(old, func(a, b int) int { return before[b] - before[a] })
+	if len(o.recent) > 0 { // processes of one program have theirs at the same descriptor
+		fd := o.recent[0].fd
+		for _, id := range old {
+			if socketAt(unix.AT_FDCWD, "/proc/"+strconv.Itoa(id)+"/fd/"+strconv.Itoa(fd)) == inode {
+				if pid, exe = o.confirm(s, place{id, fd}, inode); pid != 0 {
+					return pid, exe
+				}
+			}
+		}
+	}
 	for _, id := range old {
 		if pid, exe = look(id); pid != 0 {
 			return pid, exe
