@@ -7,4 +7,6 @@ type processes struct{}
 
 func (p *processes) hash(int) string { return "" }
 
+func (p *processes) about(pid int, exe string, top int) (hash, above string) { return "", "" }
+
 func ancestors(pid, top int) string { return "" }
