@@ -2,6 +2,7 @@ package mail
 
 import (
 	"errors"
+	"guard/broker"
 	"io"
 	"strconv"
 	"strings"
@@ -235,7 +236,7 @@ func (s *imap) enter(tag, user, password string, oauth bool) error {
 		case !sent:
 			s.refusals++
 			return no(denied(d))
-		case errors.Is(upErr, errLogin) && try < 3 && pause(s.ctx, 150*time.Millisecond):
+		case errors.Is(upErr, errLogin) && try < 3 && broker.Wait(s.ctx, 150*time.Millisecond):
 			s.detach()
 			continue
 		}

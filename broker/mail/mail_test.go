@@ -274,7 +274,7 @@ func newWorld(tb testing.TB, srv *server) *world {
 		},
 	}
 	cert := srv.ca.Server(tb, "mail.test")
-	w.h = &Handler{
+	w.h = &Handler{Login: broker.Login{
 		Session: guard.Session{ID: "s"}, Credentials: func() []guard.Credential { w.mu.Lock(); defer w.mu.Unlock(); return slices.Clone(w.creds) },
 		Decide: decide, Use: line.Use, Refused: line.Refuse, Ended: func(_ guard.Use, did string, _ time.Duration) { w.change(func() { w.did = append(w.did, did) }) },
 		Dial: func(ctx context.Context, _ string, _ int) (net.Conn, error) {
@@ -288,7 +288,7 @@ func newWorld(tb testing.TB, srv *server) *world {
 		},
 		TLS:            &tls.Config{RootCAs: srv.ca.Pool()},
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil },
-	}
+	}}
 	return w
 }
 

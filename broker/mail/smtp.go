@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"guard/broker"
 	"net"
 	"strconv"
 	"strings"
@@ -249,7 +250,7 @@ func (s *smtp) login(recipient string) (code int, words string) {
 		case !sent:
 			s.refusals++
 			return 554, "5.7.1 " + denied(d)
-		case errors.Is(upErr, errLogin) && try < 3 && pause(s.ctx, 150*time.Millisecond):
+		case errors.Is(upErr, errLogin) && try < 3 && broker.Wait(s.ctx, 150*time.Millisecond):
 			s.detach() // a rotation may be between the issuer's change and the vault's
 			continue
 		}

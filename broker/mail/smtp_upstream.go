@@ -107,17 +107,6 @@ func (s *smtp) reply() (code int, lines []string, err error) {
 	return 0, nil, errors.New("a reply without an end")
 }
 
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
-}
-
 func (s *smtp) authenticate(v guard.Secret) error {
 	if s.up == nil {
 		if err := s.connect(); err != nil {

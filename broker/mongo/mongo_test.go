@@ -206,7 +206,7 @@ func newWorld(tb testing.TB, srv *server, set ...func(*world)) *world {
 			w.change(func() { w.refused = append(w.refused, u.Credential.Name+" "+u.Action+" "+u.Resource+" "+u.Method) })
 		},
 	}
-	w.h = &Handler{
+	w.h = &Handler{Login: broker.Login{
 		Session: guard.Session{ID: "s"}, Credentials: func() []guard.Credential { w.mu.Lock(); defer w.mu.Unlock(); return slices.Clone(w.creds) },
 		Decide: decide, Use: line.Use, Refused: line.Refuse, Ended: func(_ guard.Use, did string, _ time.Duration) { w.change(func() { w.did = append(w.did, did) }) },
 		Dial: func(ctx context.Context, _ string, _ int) (net.Conn, error) {
@@ -230,7 +230,7 @@ func newWorld(tb testing.TB, srv *server, set ...func(*world)) *world {
 				return bytes.ReplaceAll(p, []byte(realPass), []byte((holder + "***")[:len(realPass)])), guard.Decision{Action: guard.Pass}
 			}
 		},
-	}
+	}}
 	for _, f := range set {
 		f(w)
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"guard"
+	"guard/broker"
 	"guard/vault"
 )
 
@@ -134,22 +135,11 @@ func (l *link) login(action, db string) []byte {
 		case !sent || upErr == nil:
 			l.refusals++
 			return denied(d)
-		case errors.Is(upErr, errLogin) && try < 3 && pause(l.ctx, 150*time.Millisecond):
+		case errors.Is(upErr, errLogin) && try < 3 && broker.Wait(l.ctx, 150*time.Millisecond):
 			l.chosenOrOnly()
 			continue
 		}
 		return failure(18, "AuthenticationFailed", l.failed(upErr))
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
 	}
 }
 

@@ -62,35 +62,7 @@ import (
 // Handler serves connections to PostgreSQL servers. Credentials, Use, Dial and
 // Open are needed; without one of them every connection is refused.
 type Handler struct {
-	Session guard.Session
-	// Credentials lists the credentials that the session may use; it is asked
-	// anew for each login, so that a new version is found.
-	Credentials func() []guard.Credential
-	// Use is the use line: broker.Line.Use.
-	Use func(u guard.Use, send func(guard.Secret) (string, error)) (guard.Decision, error)
-	// Decide is policy's answer, without a record: which of db:query and db:read a
-	// login is for, and whether statements may make or change a role (token:mint).
-	// broker.Line.Decide. nil: a login asks for db:query, and those are refused.
-	Decide func(u guard.Use) guard.Decision
-	// Minted stores a password that such a statement sets, before it is sent.
-	// role is "" where the statement does not say. nil: it is not kept.
-	Minted func(u guard.Use, role string, password guard.Secret) error
-	// Refused records a statement that was refused: broker.Line.Refuse; optional.
-	Refused func(u guard.Use, d guard.Decision)
-	// Ended records what a connection did, in words without SQL; optional.
-	Ended func(u guard.Use, did string, took time.Duration)
-	// Dial reaches a host that policy allows: broker.Egress.DialFor.
-	Dial func(ctx context.Context, host string, port int) (net.Conn, error)
-	// Open starts a stream on the leak line.
-	Open guard.OpenFilter
-	// GetCertificate gives the certificate that clients see; nil: no TLS
-	// towards the client.
-	GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
-	// TLS is how to check the upstream's certificate (RootCAs); nil: the
-	// system's roots.
-	TLS *tls.Config
-	// Plain says which servers may be talked to without TLS; nil: loopback only.
-	Plain func(host string, port int) bool
+	broker.Login
 
 	mu   sync.Mutex
 	live map[uint32]*link

@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"maps"
@@ -52,7 +51,7 @@ func (h *Handler) login(ctx context.Context, raw net.Conn, s *start, host string
 				up.Conn.Close()
 			}
 			return nil, cred, "", denied(d)
-		case code(upErr) == "28P01" && try < 3 && pause(ctx, 150*time.Millisecond):
+		case code(upErr) == "28P01" && try < 3 && broker.Wait(ctx, 150*time.Millisecond):
 			continue
 		}
 		return nil, cred, "", failure(upErr, cred, s.params["user"], host, port)
@@ -63,17 +62,6 @@ func (h *Handler) login(ctx context.Context, raw net.Conn, s *start, host string
 type refusedLogin struct{ answer *pgproto3.ErrorResponse }
 
 func (refusedLogin) Error() string { return "refused" }
-
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
-}
 
 func code(err error) string {
 	var pe *pgconn.PgError
@@ -135,7 +123,7 @@ func (h *Handler) connect(ctx context.Context, cred guard.Credential, value guar
 		if err := t.HandshakeContext(ctx); err != nil {
 			return c, err
 		}
-		switch trusted := h.trusted(t.ConnectionState(), host) == nil; {
+		switch trusted := h.Trusted(t.ConnectionState(), host) == nil; {
 		case trusted:
 			cfg.RequireAuth = "" // also a password in clear text: the server is who it says
 		case !plain:
@@ -187,21 +175,6 @@ func (h *Handler) upstream(host string) *tls.Config {
 	}
 	t.ServerName, t.InsecureSkipVerify, t.MinVersion = host, true, max(t.MinVersion, tls.VersionTLS12)
 	return t
-}
-
-func (h *Handler) trusted(s tls.ConnectionState, host string) error {
-	if len(s.PeerCertificates) == 0 {
-		return errors.New("no certificate")
-	}
-	opts := x509.VerifyOptions{DNSName: host, Intermediates: x509.NewCertPool()}
-	if h.TLS != nil {
-		opts.Roots = h.TLS.RootCAs
-	}
-	for _, c := range s.PeerCertificates[1:] {
-		opts.Intermediates.AddCert(c)
-	}
-	_, err := s.PeerCertificates[0].Verify(opts)
-	return err
 }
 
 func refuse(code, message, hint string) *pgproto3.ErrorResponse {

@@ -121,7 +121,7 @@ func newWorld(tb testing.TB, srv *rotatetest.Postgres, set ...func(*Handler)) *w
 			return guard.NewSecret([]byte(w.values[id.Version])), nil
 		},
 	}
-	w.h = &Handler{
+	w.h = &Handler{Login: broker.Login{
 		Session:     guard.Session{ID: "s", Context: "c"},
 		Credentials: func() []guard.Credential { w.mu.Lock(); defer w.mu.Unlock(); return slices.Clone(w.creds) },
 		Use:         line.Use,
@@ -135,7 +135,7 @@ func newWorld(tb testing.TB, srv *rotatetest.Postgres, set ...func(*Handler)) *w
 			return search()
 		},
 		TLS: &tls.Config{RootCAs: roots},
-	}
+	}}
 	w.decide = decide
 	for _, f := range set {
 		f(w.h)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"guard/broker"
 	"io"
 	"net"
 	"strings"
@@ -27,25 +28,8 @@ func (r rename) text(s string) string {
 	return string(r.words([]byte(s)))
 }
 
-// words replaces whole words only: a role may be called "a".
-func (r rename) words(b []byte) []byte {
-	var out []byte
-	for from := 0; ; {
-		i := bytes.Index(b[from:], []byte(r.from))
-		if i < 0 {
-			return append(out, b[from:]...)
-		}
-		i += from
-		end := i + len(r.from)
-		out = append(out, b[from:i]...)
-		if (i == 0 || !inWord(b[i-1])) && (end == len(b) || !inWord(b[end])) {
-			out = append(out, r.to...)
-		} else {
-			out = append(out, b[i:end]...)
-		}
-		from = end
-	}
-}
+// words replaces whole words only.
+func (r rename) words(b []byte) []byte { return broker.ReplaceWord(b, r.from, r.to, inWord) }
 
 func inWord(c byte) bool {
 	return c == '_' || c == '$' || c >= 0x80 || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'

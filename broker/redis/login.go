@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"guard"
+	"guard/broker"
 	"guard/vault"
 )
 
@@ -63,7 +64,7 @@ func (l *link) login(choose func() (guard.Credential, []byte)) []byte {
 				up.Close()
 			}
 			return denied(d)
-		case isWrong(upErr) && try < 3 && pause(l.ctx, 150*time.Millisecond):
+		case isWrong(upErr) && try < 3 && broker.Wait(l.ctx, 150*time.Millisecond):
 			l.reads = false
 			continue
 		}
@@ -74,17 +75,6 @@ func (l *link) login(choose func() (guard.Credential, []byte)) []byte {
 func isWrong(err error) bool {
 	var e serverError
 	return errors.As(err, &e) && (e == "WRONGPASS" || e == "NOAUTH")
-}
-
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }
 
 func outcome(err error) string {

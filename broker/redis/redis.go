@@ -61,36 +61,7 @@ import (
 // Handler serves connections to Redis servers. Credentials, Decide, Use, Dial and
 // Open are needed; without one of them every connection is refused.
 type Handler struct {
-	Session guard.Session
-	// Credentials lists the credentials that the session may use; it is asked
-	// anew for each login, so that a new version is found.
-	Credentials func() []guard.Credential
-	// Decide is policy's answer to a use, without a record: broker.Line.Decide.
-	Decide func(u guard.Use) guard.Decision
-	// Use is the use line: broker.Line.Use.
-	Use func(u guard.Use, send func(guard.Secret) (string, error)) (guard.Decision, error)
-	// Refused records a command that was refused: broker.Line.Refuse; optional.
-	Refused func(u guard.Use, d guard.Decision)
-	// Ended records what a connection did, in words without data; optional.
-	Ended func(u guard.Use, did string, took time.Duration)
-	// Dial reaches a host that policy allows: broker.Egress.Dial.
-	Dial func(ctx context.Context, host string, port int) (net.Conn, error)
-	// Open starts a stream on the leak line.
-	Open guard.OpenFilter
-	// Scrub starts a stream in which values become their placeholders; its masks
-	// are as long as what they replace. Nil: replies are not looked through.
-	Scrub func(ids []guard.SecretID) guard.Filter
-	// Minted takes a password that the agent sets for a user, before it is sent;
-	// an error refuses the command. Optional.
-	Minted func(u guard.Use, user string, password guard.Secret) error
-	// GetCertificate gives the certificate that clients see; nil: no TLS
-	// towards the client.
-	GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
-	// TLS is how to check the upstream's certificate (RootCAs); nil: the
-	// system's roots.
-	TLS *tls.Config
-	// Plain says which servers may be talked to without TLS; nil: loopback only.
-	Plain func(host string, port int) bool
+	broker.Login
 
 	wait time.Duration // for a server to log in to, in tests
 

@@ -195,7 +195,7 @@ func newWorld(tb testing.TB, srv *server, set ...func(*world)) *world {
 			w.change(func() { w.refused = append(w.refused, u.Credential.Name+" "+u.Action+" "+u.Method+" "+d.Rule) })
 		},
 	}
-	w.h = &Handler{
+	w.h = &Handler{Login: broker.Login{
 		Session:     guard.Session{ID: "s", Context: "c"},
 		Credentials: func() []guard.Credential { w.mu.Lock(); defer w.mu.Unlock(); return slices.Clone(w.creds) },
 		Decide:      decide, Use: line.Use, Refused: line.Refuse,
@@ -223,7 +223,7 @@ func newWorld(tb testing.TB, srv *server, set ...func(*world)) *world {
 			}
 		},
 		TLS: &tls.Config{RootCAs: srv.ca.Pool()},
-	}
+	}}
 	for _, f := range set {
 		f(w)
 	}

@@ -3,6 +3,7 @@ package redis
 import (
 	"bytes"
 	"errors"
+	"guard/broker"
 	"strconv"
 )
 
@@ -365,27 +366,12 @@ type rename struct{ from, to string }
 
 func (r rename) idle() bool { return r.from == "" || r.from == r.to || r.from == "default" }
 
-// words replaces whole words only: a user may be called "a".
+// words replaces whole words only.
 func (r rename) words(b []byte) []byte {
-	if r.idle() || !bytes.Contains(b, []byte(r.from)) {
+	if r.idle() {
 		return b
 	}
-	var out []byte
-	for from := 0; ; {
-		i := bytes.Index(b[from:], []byte(r.from))
-		if i < 0 {
-			return append(out, b[from:]...)
-		}
-		i += from
-		end := i + len(r.from)
-		out = append(out, b[from:i]...)
-		if (i == 0 || !inWord(b[i-1])) && (end == len(b) || !inWord(b[end])) {
-			out = append(out, r.to...)
-		} else {
-			out = append(out, b[i:end]...)
-		}
-		from = end
-	}
+	return broker.ReplaceWord(b, r.from, r.to, inWord)
 }
 
 func inWord(c byte) bool {

@@ -2,8 +2,6 @@ package main
 
 import (
 	"bytes"
-	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"net"
 	"net/netip"
@@ -16,7 +14,6 @@ import (
 	"guard"
 	"guard/audit"
 	"guard/broker"
-	"guard/broker/postgres"
 	"guard/matcher"
 	"guard/policy"
 	"guard/rotate"
@@ -308,14 +305,6 @@ func (f *foldedValues) close() {
 // newFolded starts over with what the vault holds now.
 func (s *session) newFolded() *foldedValues {
 	return &foldedValues{make: s.values}
-}
-
-// postgresHandler speaks PostgreSQL for credentials of that kind.
-func (s *session) postgresHandler(line *broker.Line, egress *broker.Egress, roots *x509.CertPool) *postgres.Handler {
-	return &postgres.Handler{
-		Session: s.info, Credentials: s.credentials, Decide: line.Decide, Use: line.Use, Dial: egress.Dial, Open: s.line.Open, Plain: egress.Loopback,
-		Refused: line.Refuse, Minted: s.keepMinted, Ended: s.recordEnd, TLS: &tls.Config{RootCAs: roots}, GetCertificate: s.leafFor,
-	}
 }
 
 // splitHostPort splits "host" or "host:port".

@@ -1,12 +1,17 @@
 package main
 
 import (
+	"crypto/tls"
 	"crypto/x509"
 	"net"
 	"strconv"
 
 	"guard/broker"
+	"guard/broker/mail"
+	"guard/broker/mongo"
 	"guard/broker/mysql"
+	"guard/broker/postgres"
+	"guard/broker/redis"
 )
 
 // protocol is what speaks for the credentials of one kind, besides HTTP.
@@ -16,20 +21,29 @@ type protocol struct {
 	serve broker.Handler
 }
 
-// protocols are those of this session, one line each. What they need of the
-// session is in a file of their own: session_KIND.go, or session_line.go.
+// protocols are those of this session, one line each.
 func (s *session) protocols(line *broker.Line, egress *broker.Egress, roots *x509.CertPool) []protocol {
-	s.mu.Lock()
-	s.pg = s.postgresHandler(line, egress, roots)
-	s.mu.Unlock()
 	login := s.login(line, egress, roots)
+	mailer := &mail.Handler{Login: login}
+	s.mu.Lock()
+	s.pg = &postgres.Handler{Login: login}
+	s.mu.Unlock()
 	return []protocol{
 		{"postgres", 5432, s.pg.Serve},
 		{"mysql", 3306, (&mysql.Handler{Login: login}).Serve},
-		{"redis", 6379, s.redisHandler(line, egress, roots).Serve},
-		{"smtp", 587, s.mailHandler(line, egress, roots).SMTP},
-		{"imap", 993, s.mailHandler(line, egress, roots).IMAP},
-		{"mongodb", 27017, s.mongoHandler(line, egress, roots).Serve},
+		{"redis", 6379, (&redis.Handler{Login: login}).Serve},
+		{"smtp", 587, mailer.SMTP},
+		{"imap", 993, mailer.IMAP},
+		{"mongodb", 27017, (&mongo.Handler{Login: login}).Serve},
+	}
+}
+
+// login is what the handlers of protocols are given that log in for the agent.
+func (s *session) login(line *broker.Line, egress *broker.Egress, roots *x509.CertPool) broker.Login {
+	return broker.Login{
+		Session: s.info, Credentials: s.credentials, Decide: line.Decide, Use: line.Use, Refused: line.Refuse,
+		Dial: egress.Dial, Open: s.line.Open, Plain: egress.Loopback, Scrub: s.scrub, Minted: s.keepMinted, Ended: s.recordEnd,
+		TLS: &tls.Config{RootCAs: roots}, GetCertificate: s.leafFor,
 	}
 }
 

@@ -3,7 +3,6 @@ package main
 import (
 	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"net"
@@ -12,19 +11,9 @@ import (
 	"time"
 
 	"guard"
-	"guard/broker"
 	"guard/matcher"
 	"guard/vault"
 )
-
-// login is what the handlers of protocols are given that log in for the agent.
-func (s *session) login(line *broker.Line, egress *broker.Egress, roots *x509.CertPool) broker.Login {
-	return broker.Login{
-		Session: s.info, Credentials: s.credentials, Decide: line.Decide, Use: line.Use, Refused: line.Refuse,
-		Dial: egress.Dial, Open: s.line.Open, Plain: egress.Loopback, Scrub: s.scrub, Minted: s.keepMinted, Ended: s.recordEnd,
-		TLS: &tls.Config{RootCAs: roots}, GetCertificate: s.leafFor,
-	}
-}
 
 // recordEnd writes what a connection to a database did.
 func (s *session) recordEnd(u guard.Use, did string, took time.Duration) {
