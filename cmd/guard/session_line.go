@@ -69,12 +69,20 @@ func (s *session) recordLeak(l guard.Leak, d guard.Decision) (uint64, error) {
 // append writes r with every known value masked that a host, a path or a reason
 // may hold: an agent chooses those.
 func (s *session) append(r audit.Record) (uint64, error) {
-	for _, f := range []*string{&r.Host, &r.Path, &r.Resource, &r.Reason, &r.Result, &r.Task, &r.Exe, &r.Ancestors} {
+	s.mask(&r)
+	return s.log.Append(r)
+}
+
+func (s *session) mask(r *audit.Record) {
+	s.maskEach(&r.Host, &r.Path, &r.Resource, &r.Reason, &r.Result, &r.Task, &r.Exe, &r.Ancestors)
+}
+
+func (s *session) maskEach(fields ...*string) {
+	for _, f := range fields {
 		if b := s.conceal.bytes([]byte(*f)); b != nil {
 			*f = string(b)
 		}
 	}
-	return s.log.Append(r)
 }
 
 // actOnLeak starts what a leak sets off. It does not wait.
@@ -111,8 +119,9 @@ func (s *session) useLine() *broker.Line {
 		},
 		Record: func(u guard.Use, d guard.Decision) (broker.Result, error) {
 			s.uses.Add(1)
-			use := s.useRecord(u, d) // what the outcome repeats is looked up once
-			seq, err := s.append(use)
+			use := s.useRecord(u, d) // what the outcome repeats is looked up and masked once
+			s.mask(&use)
+			seq, err := s.log.Append(use)
 			if err != nil {
 				return nil, err
 			}
@@ -121,7 +130,8 @@ func (s *session) useLine() *broker.Line {
 				r.Type, r.Of, r.Wiped, r.Time = audit.TypeResult, seq, wiped, time.Time{}
 				r.Result, r.Reason = resultOf(u, outcome)
 				r.DurationMS = float64(took.Microseconds()) / 1000
-				if _, err := s.append(r); err != nil {
+				s.maskEach(&r.Result, &r.Reason)
+				if _, err := s.log.Append(r); err != nil {
 					s.app.say("the outcome of a use could not be recorded: %v", err)
 				}
 			}, nil
@@ -175,12 +185,16 @@ func (s *session) useRecord(u guard.Use, d guard.Decision) audit.Record {
 
 // describe adds what is known of the process that r is about.
 func (s *session) describe(r *audit.Record) {
-	r.ExeSHA256 = s.procs.hash(r.PID)
 	s.mu.Lock()
 	sb := s.sandbox
 	s.mu.Unlock()
-	if sb != nil && r.PID > 0 {
-		r.Ancestors = ancestors(r.PID, sb.Pid())
+	top := 0
+	if sb != nil {
+		top = sb.Pid()
+	}
+	r.ExeSHA256, r.Ancestors = s.procs.about(r.PID, r.Exe, top)
+	if sb == nil {
+		r.Ancestors = ""
 	}
 }
 
