@@ -4,18 +4,25 @@ package main
 
 import (
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
+	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"io"
+	"log"
+	"math/big"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"time"
@@ -72,6 +79,65 @@ func cmdCloud(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("CLOUD", resolve)
 }
 
+// kubecert HOST VAR: an API server at HOST that takes the certificate in $VAR, and a
+// token in no form: $VAR is the certificate and its key (PEM), $VAR_CERT and $VAR_KEY are both in base64, as
+// kubectl's configuration has them. $KUBE_PORT is its port.
+func cmdKubeCert(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, args, 2, "kubecert HOST VAR")
+	s := stateOf(ts)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	ts.Check(err)
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "robot", Organization: []string{"deployers"}},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
+	ts.Check(err)
+	cert, err := x509.ParseCertificate(der)
+	ts.Check(err)
+	private, err := x509.MarshalECPrivateKey(key)
+	ts.Check(err)
+	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: private})
+	ts.Setenv(args[1], string(certPEM)+string(keyPEM))
+	ts.Setenv(args[1]+"_CERT", base64.StdEncoding.EncodeToString(certPEM))
+	ts.Setenv(args[1]+"_KEY", base64.StdEncoding.EncodeToString(keyPEM))
+	s.t.plant(args[1], strings.Split(string(keyPEM), "\n")[1])
+	s.t.plant(args[1]+" in base64", base64.StdEncoding.EncodeToString(keyPEM))
+	clients := x509.NewCertPool()
+	clients.AddCert(cert)
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if len(r.TLS.PeerCertificates) == 0 {
+			w.WriteHeader(401)
+			io.WriteString(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","message":"Unauthorized","reason":"Unauthorized","code":401}`)
+			return
+		}
+		kubeAPI(w, r.URL.Path)
+	}))
+	srv.EnableHTTP2 = true
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	srv.TLS = &tls.Config{Certificates: []tls.Certificate{authority(ts, s).Server(s.t.T, args[0])}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: clients}
+	srv.StartTLS()
+	s.t.Cleanup(func() { srv.CloseClientConnections(); srv.Close() })
+	ts.Setenv("KUBE_PORT", portOf(srv.URL))
+}
+
+// kubeAPI is what kubectl asks for when it lists pods.
+func kubeAPI(w http.ResponseWriter, path string) {
+	text, ok := map[string]string{
+		"/api/v1/namespaces/default/pods": `{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"1"},"items":[{"metadata":{"name":"web-1","namespace":"default"},"spec":{"containers":[{"name":"web","image":"web"}]},"status":{"phase":"Running"}}]}`,
+		"/api":                            `{"kind":"APIVersions","versions":["v1"]}`,
+		"/apis":                           `{"kind":"APIGroupList","apiVersion":"v1","groups":[]}`,
+		"/api/v1":                         `{"kind":"APIResourceList","groupVersion":"v1","resources":[{"name":"pods","singularName":"pod","namespaced":true,"kind":"Pod","verbs":["get","list"],"shortNames":["po"]}]}`,
+	}[path]
+	if !ok {
+		w.WriteHeader(404)
+		text = `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","code":404}`
+	}
+	io.WriteString(w, text)
+}
+
 func (c *cloudServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	say := func(status int, text string) {
 		w.Header().Set("Content-Type", "application/json")
@@ -126,13 +192,11 @@ func (c *cloudServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			say(401, `{"kind":"Status","apiVersion":"v1","status":"Failure","message":"Unauthorized","reason":"Unauthorized","code":401}`)
 			return
 		}
-		say(200, `{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"1"},"items":[{"metadata":{"name":"web-1","namespace":"default"},"spec":{"containers":[{"name":"web","image":"web"}]},"status":{"phase":"Running"}}]}`)
-	case "kube.example.com/api":
-		say(200, `{"kind":"APIVersions","versions":["v1"]}`)
-	case "kube.example.com/apis":
-		say(200, `{"kind":"APIGroupList","apiVersion":"v1","groups":[]}`)
-	case "kube.example.com/api/v1":
-		say(200, `{"kind":"APIResourceList","groupVersion":"v1","resources":[{"name":"pods","singularName":"pod","namespaced":true,"kind":"Pod","verbs":["get","list"],"shortNames":["po"]}]}`)
+		w.Header().Set("Content-Type", "application/json")
+		kubeAPI(w, r.URL.Path)
+	case "kube.example.com/api", "kube.example.com/apis", "kube.example.com/api/v1":
+		w.Header().Set("Content-Type", "application/json")
+		kubeAPI(w, r.URL.Path)
 	default:
 		say(404, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","code":404}`)
 	}

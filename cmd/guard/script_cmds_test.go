@@ -35,7 +35,7 @@ func scriptCommands() map[string]scriptCommand {
 		"gitserver": cmdGitServer, "gitsaw": cmdGitSaw,
 		"clientserver": cmdClientServer, "clientsaw": cmdClientSaw, "s3server": cmdS3Server, "cloud": cmdCloud,
 		"sshkey": cmdSSHKey, "sshserver": cmdSSHServer, "keyfile": cmdKeyFile,
-		"pg": cmdPG, "pglogin": cmdPGLogin, "redisserver": cmdRedisServer, "mailserver": cmdMailServer, "imapserver": cmdIMAPServer, "mongoserver": cmdMongoServer, "rediscli": cmdRedisCLI,
+		"pg": cmdPG, "pglogin": cmdPGLogin, "redisserver": cmdRedisServer, "mailserver": cmdMailServer, "kubecert": cmdKubeCert, "imapserver": cmdIMAPServer, "mongoserver": cmdMongoServer, "rediscli": cmdRedisCLI,
 		"mysql": cmdMySQL, "mysqlsays": cmdMySQLSays,
 		"keyring": cmdKeyring, "echoserver": cmdEchoServer, "freeport": cmdFreePort,
 		"holds": cmdHolds, "plant": cmdPlant, "waitfor": cmdWaitFor, "jsonkeys": cmdJSONKeys, "differ": cmdDiffer, "quietly": cmdQuietly,
