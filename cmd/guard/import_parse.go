@@ -91,6 +91,9 @@ func parseDotenv(b []byte) (out []candidate) {
 			if to := closing(b, at); to >= 0 {
 				raw := b[at+1 : to]
 				c.from, c.to, c.value, c.write = at+1, to, bytes.Clone(raw), without(string(q))
+				if q == '`' {
+					c.skip = "it is in backquotes, which some programs run and others take for quotes"
+				}
 				if q == '"' {
 					c.value, c.write = []byte(dotenvSpec.Replace(string(raw))), doubleQuoted
 					c.ref = dotenvRef.Match(raw)
@@ -270,7 +273,7 @@ func assignments(words []word) (out []candidate) {
 	for i, w := range words {
 		if w.eq < 0 {
 			switch string(w.text) {
-			case "export", "declare", "typeset", "local", "readonly", "env":
+			case "export", "declare", "typeset", "local", "readonly", "env", "then", "else", "do", "if", "while":
 				continue
 			}
 			if i > 0 && bytes.HasPrefix(w.text, []byte("-")) {

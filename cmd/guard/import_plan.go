@@ -263,7 +263,7 @@ func (j *judge) item(f *importFile, c candidate) (*importItem, string, error) {
 		return nil, "", nil
 	}
 	if c.named && !c.ref {
-		if !tellingName(c.label) || locates(c.value) && len(web) == 0 {
+		if !tellingName(c.label) || locates(c.value) && len(web) == 0 && !reference.Match(c.value) {
 			if it.form, err = j.form(c); err != nil {
 				return nil, "", err
 			}
@@ -300,7 +300,7 @@ func (j *judge) item(f *importFile, c candidate) (*importItem, string, error) {
 	}
 	j.takeHosts(it, f, append(slices.Clone(c.hosts), web...))
 	// A token at a host of somebody else's is named after the host.
-	if k, _ := vault.KindByName(guess); !it.fromFile && (len(k.Formats) > 0 || c.named && it.kind != "generic" && !isURLKind(it.kind)) {
+	if k, _ := vault.KindByName(guess); !it.fromFile && (len(k.Formats) > 0 && guess == it.kind || c.named && it.kind != "generic" && !isURLKind(it.kind)) {
 		it.name = it.kind
 	}
 	if f.format == "ssh" && f.own {
