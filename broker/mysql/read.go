@@ -75,6 +75,8 @@ func writes(s []token) string {
 			return "it takes a number from a sequence"
 		case t.is("xa", "global", "persist", "persist_only") && i == 0:
 			return "it is not known to only read"
+		case next.sign("(") && prev.sign("."):
+			return "guard does not know what a database's own function does"
 		case next.sign("(") && (t.kind == quoted || t.kind == double) && !prev.is("with", "recursive", "as"):
 			return "guard does not know the function " + strings.ToUpper(t.text)
 		case next.sign("(") && t.kind == word && !known(t.text) && !prev.is("with", "recursive", "as"):
@@ -142,6 +144,8 @@ func sets(s []token) string {
 			continue
 		}
 		switch next := at(rest, i+1); {
+		case next.sign("(") && at(rest, i-1).sign("."):
+			return "guard does not know what a database's own function does"
 		case next.sign("(") && (t.kind == word && !known(t.text) || t.kind == quoted || t.kind == double):
 			return "guard does not know the function " + strings.ToUpper(t.text)
 		case t.is("into", "for", "lock", "insert", "update", "delete", "write") && !next.sign("("):

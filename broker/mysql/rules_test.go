@@ -22,6 +22,7 @@ func TestReadOnlyStatements(t *testing.T) {
 		"INSERT INTO t VALUES (1)": false, "UPDATE t SET a=1": false, "DELETE FROM t": false, "REPLACE INTO t VALUES (1)": false, "DROP TABLE t": false, "CREATE TABLE x (a int)": false,
 		"SELECT 1; DELETE FROM t": false, "SELECT 1 ; ; /* */ DELETE FROM t": false, "WITH c AS (SELECT 1) DELETE FROM t": false, "EXPLAIN ANALYZE UPDATE t SET a=1": false, "ANALYZE DELETE FROM t": false,
 		"/*!DELETE FROM t*/": false, "/*!99999 SELECT 1 */ DELETE FROM t": false, "/*!99999 SELECT */ /*!40000 DELETE */ 1": false, "SELECT 1 /*!; DELETE FROM t */": false, "/*M! DELETE FROM t */": false, "/*M!100100 DELETE FROM t */": false,
+		"select 1 --\xa0 ' \n ; delete from t -- '": false, "set @x=1 --\xa0 ' \n , session tx_read_only=0 -- '": false, "select 1--\x80": false, "select t.abs(1)": false, "select t . `abs` (1)": false, "set @x = t.abs(1)": false,
 		"SELECT 1 /*!99999 ' */; DELETE FROM t /* ' */": false, "SELECT 1 /*!99999 -- */; DELETE FROM t": false, "SELECT 1 /*!99999 /* */ ; DELETE FROM t */": false, "SELECT 1 /*!99999 # */; DELETE FROM t": false,
 		"SELECT 1--1; DELETE FROM t": false, "SELECT 1 --\x01; DELETE": true, "SELECT 1#\nINTO OUTFILE '/tmp/x'": false, "SELECT 1 -- \r INTO @y\nINTO OUTFILE '/tmp/x'": false,
 		"SELECT 'a\\'; DELETE FROM t -- '":      false, // under NO_BACKSLASH_ESCAPES
@@ -56,11 +57,15 @@ func TestStatementsAboutAccounts(t *testing.T) {
 		"CREATE /*!99999 foo */ USER evil": true, "CREATE /*!99999 ; */ USER evil": true, "CREATE /*!50700 foo */ USER evil": true, "CREATE /*M!100100 foo */ USER evil": true, "CREATE /*!99999 ' */ USER evil /* ' */": true,
 		"/*!40000 CREATE */ /*!99999 foo */ USER evil": true, "CREATE /*!500001 foo */ USER evil": true, "GRANT /*!99999 OPTION */ ALL ON *.* TO x": true, "SET /*!99999 x=1, */ PASSWORD = 'x'": true,
 		"INSERT INTO mysql.user VALUES (1)": true, "UPDATE `mysql`.`global_priv` SET Priv = '{}'": true, "UPDATE mysql . user SET authentication_string = 'x'": true, "DELETE FROM global_priv": true,
+		"select 1 --\xa0 ' \n ; create user evil -- '": true, "select 1 --\xff ' \n ; create user evil -- '": true,
+		"create view v as select * from mysql.global_priv": true, "CREATE OR REPLACE ALGORITHM=MERGE VIEW v AS SELECT * FROM `mysql`.`db`": true, "alter table t.x rename to mysql.global_priv2": true, "create trigger r before insert on t for each row insert into mysql.func values (1)": true,
+		"set global init_connect='create user x'": true, "SET @@global.init_connect = @x": true, "insert into mysql.servers values (1)": true, "install soname 'x'": true, "INSTALL PLUGIN x SONAME 'y'": true, "call t.dyn('create user x')": true, "CALL p(1, \"grant all on *.* to x\")": true,
 		"SELECT 'a\\'; CREATE USER x -- '": true, "SELECT \"a\\\"; CREATE USER x -- \"": true, "SET STATEMENT x=1 FOR CREATE USER y": true,
 
 		"/*!50003 CREATE*/ /*!50017 DEFINER=`a`@`b`*/ /*!50003 TRIGGER t BEFORE INSERT ON u FOR EACH ROW BEGIN SET NEW.user = 1; SET NEW.b = 2; END */": false,
 		"SELECT 'CREATE USER x'": false, "SELECT 1 # CREATE USER x": false, "SHOW CREATE USER x": false, "SHOW GRANTS": false, "CREATE TABLE user (password text)": false, "UPDATE app.user SET password = 'x'": false, "INSERT INTO user (name) VALUES ('grant')": false,
 		"PREPARE s FROM 'SELECT ?'": false, "EXECUTE s": false, "DEALLOCATE PREPARE s": false, "DROP USER x": false, "REVOKE ALL ON a.b FROM c": false, "SELECT * FROM mysql.user": false, "CREATE TABLE t (role int)": false, "SELECT CURRENT_USER()": false, "": false,
+		"SELECT 1 --5, '": false, "CALL p('a user', 2)": false, "create view v as select * from app.users": false, "CREATE TABLE init_x (a int)": false,
 	} {
 		if v := judge([]byte(sql), false, false); v.mint != mint {
 			t.Errorf("%q: mints %v", sql, v.mint)

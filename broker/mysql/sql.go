@@ -158,6 +158,11 @@ func (l *lexer) run() {
 				}
 				l.i++
 			}
+		case c == '-' && l.at(l.i+1) == '-' && l.at(l.i+2) >= 0x80:
+			// A comment, where the server's charset has a space or a control character
+			// of that number, as latin1 has 0xa0; code, where it has not.
+			l.clear = false
+			l.i += 2
 		case c == '/' && l.at(l.i+1) == '*':
 			l.comment()
 		case c == '*' && l.at(l.i+1) == '/' && l.code > 0:
