@@ -25,11 +25,14 @@
 //
 // Statements that make or change a role or its password are an action of their own,
 // token:mint, and refused where it is not allowed, on their way: CREATE and ALTER of ROLE, USER and GROUP (but ALTER ROLE ... SET), ALTER
-// DEFAULT PRIVILEGES, and writes to pg_authid. The data of COPY is judged as one
-// stream, however it is cut into messages.
+// DEFAULT PRIVILEGES, and writes to pg_authid, also in the code of DO and of functions
+// that are made. The data of COPY is judged as one stream, however it is cut into messages.
 //
-// What does not hold: statements in strings (DO blocks, function bodies, EXECUTE)
-// are not looked into, and neither is what a function that is there already does:
+// A credential that is for db:read alone gets transactions that only read, from the
+// login on, and may send what is known to read (readonly.go, scope.go).
+//
+// What does not hold: a statement that code puts together while it runs is not looked
+// into, and neither is what a function that is there already does:
 // a login that may alter its own role should not be given to an agent. A value
 // cut over several statements or parameters is not seen in one piece by the
 // filter. An agent that may run any statement can read who it is (current_user).

@@ -470,3 +470,33 @@ except psycopg2.Error as e:
 		}
 	})
 }
+
+// A connection that the server ends has the server's word for it.
+func TestServerEndsConnection(t *testing.T) {
+	srv := rotatetest.StartPostgres(t)
+	w := newWorld(t, srv)
+	for _, busy := range []bool{false, true} {
+		c, err := w.conn(t, "")
+		must(t, err)
+		end := fmt.Sprintf("SELECT pg_terminate_backend(%d, 10000)", w.h.Backends()[0])
+		if !busy {
+			must(t, srv.Exec(end))
+		} else {
+			go func() {
+				for {
+					if n, err := srv.Query(`SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(1000)'`); err != nil || n[0] == "1" {
+						break
+					}
+				}
+				_ = srv.Exec(end)
+			}()
+		}
+		_, err = c.Exec(context.Background(), "SELECT pg_sleep(1000)").ReadAll()
+		var pe *pgconn.PgError
+		if !errors.As(err, &pe) || pe.Code != "57P01" {
+			t.Errorf("busy %v: %v", busy, err)
+		}
+		for len(w.h.Backends()) > 0 {
+		}
+	}
+}
