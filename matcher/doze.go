@@ -129,6 +129,7 @@ func (r *bitRun) glance(set *set) {
 // wake decodes what is kept from at on, and all that comes. fresh says that a run
 // begins there.
 func (r *bitRun) wake(at int, fresh bool) {
+	r.ready()
 	r.restart()
 	r.virgin = false
 	for _, l := range r.lanes {
@@ -159,7 +160,7 @@ func (r *bitRun) waits(set *set, s *text, from, to int, first bool) int64 {
 	var room [holdBytes + 24 + 16]byte
 	b := s.b[from:to]
 	p := r.pack(room[:0], b)
-	depth := r.lanes[0].depth
+	depth := r.depth - 1
 	for k := range r.a.lanes {
 		off := k * r.a.bits
 		size := (len(b) - k) * r.a.bits / 8
@@ -303,7 +304,7 @@ func (r *bitRun) mayPromise(set *set, b []byte) bool {
 
 // packed says whether something compressed begins in one of the lanes of b.
 func (r *bitRun) packed(b []byte) bool {
-	if r.lanes[0].depth == 0 {
+	if r.depth == 1 {
 		return false
 	}
 	var room [32]byte
@@ -334,7 +335,7 @@ var firstMagic = [256]bool{0x1f: true, 0x28: true, 'P': true, 'x': true}
 func (r *bitRun) promises(set *set, b []byte, first bool) bool {
 	var room [maxNeedle*6/8 + 16]byte
 	p := r.pack(room[:0], b)
-	g, deep := set.gate, r.lanes[0].depth > 0
+	g, deep := set.gate, r.depth > 1
 	for k := range r.a.lanes {
 		off := k * r.a.bits
 		at, shift := off/8, uint(off%8)

@@ -18,6 +18,7 @@ type fold struct {
 	run    int   // characters without a blank that the line so far ends with
 	indent int   // blanks after the break so far
 	cut    marks // of the break so far
+	left   int   // lean: so many characters from now on it is asked whether to go on
 	seam   int   // a hit that crosses a break begins before b[seam]
 
 	classes *classes // of the text that write is given; nil: not known
@@ -87,6 +88,9 @@ func (f *fold) write(set *set, prev, s *text, from, to int, hits []Hit) []Hit {
 					continue // nothing goes across
 				}
 				f.own, f.cut = markWrapped, markWrapped
+				if f.lean {
+					f.left = glance
+				}
 				i = f.lineBreak(s, i)
 			}
 		case foldCR:
@@ -110,22 +114,24 @@ func (f *fold) write(set *set, prev, s *text, from, to int, hits []Hit) []Hit {
 			}
 		case foldText:
 			limit := len(p)
-			if f.lean { // ask now and then whether a needle crosses the break
-				if limit = min(limit, i+quiet-f.run%quiet); f.run < glance {
-					limit = min(limit, i+glance-f.run)
-				}
+			if f.lean { // ask now and then whether a needle crosses a break
+				limit = min(limit, i+f.left)
 			}
 			j := lineEnd(p[:limit], i)
 			f.add(s, i, j, f.cut)
 			f.cut = 0
 			f.run += j - i
+			if f.lean {
+				f.left -= j - i
+			}
 			switch i = j; {
 			case i < limit && f.run >= f.min && (p[i] == '\r' || p[i] == '\n'):
 				f.cut = markWrapped
 				i = f.lineBreak(s, i)
 			case i < limit:
 				hits = f.end(set, hits)
-			case f.lean && (f.run%quiet == 0 || f.run == glance):
+			case f.lean && f.left == 0:
+				f.left = quiet
 				hits = f.search(set, hits)
 				if len(f.b)-f.held >= f.seam {
 					f.clear()
@@ -248,6 +254,11 @@ func (f *fold) leap(p []byte, i int) int {
 			x = next
 		}
 	}
+}
+
+// without says that nothing that is held has what a hit must have besides a break.
+func (f *fold) without() bool {
+	return f.state == foldIdle || f.cut&f.and == 0 && (f.held == 0 || f.marks(len(f.b)-f.held, len(f.b))&f.and == 0)
 }
 
 // end leaves the paragraph.

@@ -30,7 +30,7 @@ func newGate(needles [][]byte) *gate {
 	for _, b := range needles {
 		n += len(b) - gram + 1
 	}
-	logBits := min(max(bits.Len(uint(16*n)), 12), 23)
+	logBits := min(max(bits.Len(uint(8*n)), 12), 23)
 	g := &gate{bitmap: make([]uint64, 1<<(logBits-6)), shift: uint(64 - logBits)}
 	g.add(needles)
 	return g

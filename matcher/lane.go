@@ -19,9 +19,14 @@ type lane struct {
 }
 
 func newLane(depth int, as string) *lane {
-	l := &lane{depth: depth, skip: encodings}
-	l.own, l.as, l.fresh = markDecoded, as, true
+	l := &lane{}
+	l.init(depth, as)
 	return l
+}
+
+func (l *lane) init(depth int, as string) {
+	l.depth, l.skip = depth, encodings
+	l.own, l.as, l.fresh = markDecoded, as, true
 }
 
 // isText says that c may be in ASCII text, or in its escapes for a terminal.

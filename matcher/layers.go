@@ -12,6 +12,22 @@ type layers struct {
 	members *members // nil: none are opened
 }
 
+// outer is what a stream has, in one piece.
+type outer struct {
+	layers
+	views [5]view
+	at    [5]*view
+	inner
+}
+
+// inner is what looks for encodings in a text.
+type inner struct {
+	runs    [4]bitRun
+	at      [4]*bitRun
+	numbers numbers
+	members members
+}
+
 // maxDepth is how many encodings on top of each other are taken off a stream,
 // the one that literals have included.
 const maxDepth = 3
@@ -22,24 +38,39 @@ const slice = 8 << 10
 // newLayers looks at a text that was decoded from what as names ("": it is a
 // stream itself).
 func newLayers(depth int, as string) *layers {
-	l := &layers{fold: fold{min: foldRun}}
-	l.fold.as = as
-	if as == "" {
-		l.views = []*view{newView(&escapeLang, 2, 0), newView(&hiddenLang, 1, 0), newView(&joinedLang, 1, 0), newView(&quotedLang, 1, 0), newView(&brokenLang, 1, 0)}
-	} else {
-		l.views = []*view{newView(&escapeLang, 1, 0)}
-	}
-	for _, v := range l.views {
-		v.name(as)
-	}
-	if depth > 0 {
-		for _, a := range []*alphabetOf{&base32Alphabet, &lower32, &base64Alphabet, &hexAlphabet} {
-			l.runs = append(l.runs, newBitRun(a, depth, as))
+	if as != "" {
+		l := &layers{views: []*view{newView(&escapeLang, 1, 0, as)}}
+		l.fold.min, l.fold.as = foldRun, as
+		if depth > 0 {
+			l.dig(&inner{}, depth, as)
 		}
-		l.numbers = newNumbers(depth, as)
-		l.members = newMembers(depth, as)
+		return l
 	}
+	o := &outer{}
+	l := &o.layers
+	l.fold.min = foldRun
+	for i, lang := range [...]*lang{&escapeLang, &hiddenLang, &joinedLang, &quotedLang, &brokenLang} {
+		depth := 1
+		if i == 0 {
+			depth = 2
+		}
+		o.views[i].init(lang, depth, 0, "")
+		o.at[i] = &o.views[i]
+	}
+	l.views = o.at[:]
+	l.dig(&o.inner, depth, "")
 	return l
+}
+
+// dig has l look for encodings with in.
+func (l *layers) dig(in *inner, depth int, as string) {
+	for i, a := range [...]*alphabetOf{&base32Alphabet, &lower32, &base64Alphabet, &hexAlphabet} {
+		in.runs[i].init(a, depth, as)
+		in.at[i] = &in.runs[i]
+	}
+	l.runs, l.numbers, l.members = in.at[:], &in.numbers, &in.members
+	in.numbers.init(depth, as)
+	in.members.depth, in.members.as = depth, as
 }
 
 // write takes s.b[from:to], which follows prev if from is 0, and adds hits that

@@ -259,6 +259,7 @@ func (ms *members) reset() {
 
 func (ms *members) wipe() {
 	ms.reset()
+	clear(ms.tail[:cap(ms.tail)])
 	ms.spares.drop()
 }
 

@@ -13,7 +13,9 @@ const (
 // in source code and in the listings of xxd, od and hexdump, with offsets before
 // and characters after them.
 type numbers struct {
-	lanes  [5]*lane
+	depth  int
+	as     string
+	lanes  []*lane // none: there was no number yet, see ready
 	active bool
 	pend   int // characters that may be of a list came last
 	hold   int64
@@ -47,12 +49,19 @@ const (
 	laneOctalWords
 )
 
-func newNumbers(depth int, as string) *numbers {
-	n := &numbers{hold: -1}
-	for i, name := range [...]string{"decimal", "octal", "hex", "hex", "octal"} {
-		n.lanes[i] = newLane(depth-1, under(as, name))
+func (n *numbers) init(depth int, as string) { n.depth, n.as, n.hold = depth, as, -1 }
+
+// ready makes what it decodes with: most texts have no lists.
+func (n *numbers) ready() {
+	if n.lanes != nil {
+		return
 	}
-	return n
+	all := new([5]lane)
+	n.lanes = make([]*lane, len(all))
+	for i, name := range [...]string{"decimal", "octal", "hex", "hex", "octal"} {
+		all[i].init(n.depth-1, under(n.as, name))
+		n.lanes[i] = &all[i]
+	}
 }
 
 func isHex(c byte) bool { return hexValue[c] != 0 }
@@ -146,6 +155,7 @@ func (n *numbers) write(set *set, prev, s *text, from, to int, m *classes, hits 
 }
 
 func (n *numbers) begin() {
+	n.ready()
 	n.active, n.line, n.colon, n.offset, n.seen, n.blanks, n.skip = true, 0, false, false, 0, 0, 0
 	n.digits, n.first.digits = n.digits[:0], n.first.digits[:0]
 }

@@ -69,7 +69,9 @@ const wrapFrom = 32
 // every place where a byte may begin.
 type bitRun struct {
 	a      *alphabetOf
-	lanes  []*lane
+	depth  int
+	as     string
+	lanes  []*lane // none: nothing was decoded yet, see ready
 	bits   []int   // of acc that a lane has not taken; negative: so many do not count
 	first  []int64 // where in the stream the character is that the first of these is in
 	broken []bool  // the next byte of a lane is not right after the one before
@@ -90,16 +92,26 @@ type bitRun struct {
 	planes []planes
 }
 
-func newBitRun(a *alphabetOf, depth int, as string) *bitRun {
-	r := &bitRun{a: a, bits: make([]int, a.lanes), first: make([]int64, a.lanes), broken: make([]bool, a.lanes), lean: as != ""}
-	for range a.lanes {
-		l := newLane(depth-1, under(as, a.name))
-		if as == "" {
-			l.skip = a.skip
-		}
-		r.lanes = append(r.lanes, l)
+func (r *bitRun) init(a *alphabetOf, depth int, as string) {
+	r.a, r.depth, r.as, r.lean = a, depth, as, as != ""
+}
+
+// ready makes what it decodes with: in most texts nothing is decoded.
+func (r *bitRun) ready() {
+	if r.lanes != nil {
+		return
 	}
-	return r
+	n := r.a.lanes
+	r.bits, r.first, r.broken, r.lanes = make([]int, n), make([]int64, n), make([]bool, n), make([]*lane, n)
+	lanes, as := make([]lane, n), under(r.as, r.a.name)
+	for k := range r.lanes {
+		l := &lanes[k]
+		l.init(r.depth-1, as)
+		if r.as == "" {
+			l.skip = r.a.skip
+		}
+		r.lanes[k], r.bits[k] = l, -k*r.a.bits
+	}
 }
 
 func (r *bitRun) valid(c byte) bool { return r.a.value[c] >= 0 }
@@ -276,6 +288,7 @@ func (r *bitRun) decode(s *text, i, j int) {
 	if i >= j {
 		return
 	}
+	r.ready()
 	if r.next >= 0 && s.raw(i) != r.next { // after a line break
 		for k := range r.broken {
 			r.broken[k] = true

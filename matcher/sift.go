@@ -130,9 +130,47 @@ func (m *classes) breaks(g *gate, b []byte, at, out []uint16) []uint16 {
 		more |= more >> 16
 		more |= more >> 8
 		in := (uint64(y&0xff) - ' ') >> 63 // 1: no needle goes on with it
-		n += int((over | start&(on|more)) &^ in & 1)
+		if over |= start & on; (over|^(start&more)|in)&1 == 0 {
+			over = g.continues(b[next:m.to])
+		} else {
+			over &^= in
+		}
+		n += int(over & 1)
 	}
 	return out[:n]
+}
+
+// continues says, with 1, whether the first 5 bytes of b without its line breaks are in a
+// needle, or that it cannot tell.
+func (g *gate) continues(b []byte) uint64 {
+	var room [gram + 1]byte
+	x, ok := unbroken(room[:0], b, gram+1)
+	if !ok || g.early {
+		return 1
+	}
+	return g.bit(binary.LittleEndian.Uint32(x)) & g.bit(binary.LittleEndian.Uint32(x[1:]))
+}
+
+// unbroken appends n bytes that b begins with to x, without the line breaks and blanks
+// that brokenToken removes. ok is false where there is anything else to see to.
+func unbroken(x, b []byte, n int) (_ []byte, ok bool) {
+	for i := 0; n > 0; {
+		if i >= len(b) {
+			return x, false
+		}
+		c := b[i]
+		if c != '\n' && c != '\r' {
+			x = append(x, c)
+			i, n = i+1, n-1
+			continue
+		}
+		v, l, _, _ := brokenToken(b[i:])
+		if v != removed {
+			return x, false
+		}
+		i += l
+	}
+	return x, true
 }
 
 // noises appends those of at, where what shows nothing begins, or what may be that, that

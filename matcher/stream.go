@@ -32,7 +32,18 @@ type Stream struct {
 
 // Stream opens a stream at offset 0.
 func (m *Matcher) Stream() *Stream {
-	return &Stream{m: m, buf: make([]byte, 0, joined+2*maxNeedle), layers: newLayers(maxDepth, "")}
+	return &Stream{m: m, layers: newLayers(maxDepth, "")}
+}
+
+// Reset makes s a new stream of the same matcher, at offset 0, closed or not. What it
+// retained is overwritten, and what it had not reported is lost: Close it first. It costs
+// less than a new one.
+func (s *Stream) Reset() {
+	clear(s.buf[:cap(s.buf)])
+	clear(s.recent[:cap(s.recent)])
+	clear(s.ms[:cap(s.ms)])
+	s.layers.renew()
+	*s = Stream{m: s.m, buf: s.buf[:0], layers: s.layers, recent: s.recent[:0], ms: s.ms[:0]}
 }
 
 // Write takes the next bytes and returns the hits that end in them or, where an
@@ -119,8 +130,8 @@ func (s *Stream) tail() []byte { return s.buf[max(0, len(s.buf)-retain):] }
 
 // feed finds the needles that end in p and moves p's end to buf.
 func (s *Stream) feed(set *set, p []byte, hits []Hit) []Hit {
-	if len(s.buf)+min(len(p), joined) > cap(s.buf) {
-		s.buf = s.buf[:copy(s.buf, s.tail())]
+	if need := min(len(p), joined); len(s.buf)+need > cap(s.buf) {
+		s.room(need)
 	}
 	// What is held begins a needle; what came before it does not, so no match
 	// begins there.
@@ -138,6 +149,18 @@ func (s *Stream) feed(set *set, p []byte, hits []Hit) []Hit {
 	s.ms = set.find(p, s.ms[:0])
 	s.buf = append(s.buf[:0], p[len(p)-retain:]...)
 	return s.collectAll(set, s.pos, hits)
+}
+
+// room makes place for n bytes, of which there are at most joined.
+func (s *Stream) room(n int) {
+	tail := s.tail()
+	if len(tail)+n > cap(s.buf)/2 && cap(s.buf) < joined+2*maxNeedle {
+		old := s.buf
+		s.buf = append(make([]byte, 0, min(joined+2*maxNeedle, max(2*cap(old), 2*(len(tail)+n)))), tail...)
+		clear(old)
+		return
+	}
+	s.buf = s.buf[:copy(s.buf, tail)]
 }
 
 // collect turns matches into hits: those that end after pos and begin before

@@ -93,10 +93,14 @@ func plain(segs *[1]seg, b []byte, raw int64) text {
 
 // find is the index of the seg that b[at] is in.
 func (t *text) find(at int) int {
-	lo, hi := 0, len(t.segs)
-	if hi == 1 {
+	if len(t.segs) == 1 {
 		return 0
 	}
+	return t.locate(at)
+}
+
+func (t *text) locate(at int) int {
+	lo, hi := 0, len(t.segs)
 	for k := t.hint; k < hi && k < t.hint+3 && t.segs[k].at <= at; k++ {
 		if k+1 == hi || at < t.segs[k+1].at {
 			t.hint = k
@@ -219,7 +223,9 @@ type window struct {
 func (w *window) seed(set *set, prev, s *text, i int) {
 	w.clear()
 	from := max(0, i-retain)
-	if i > 0 && w.floor > 0 && s.raw(from) < w.floor {
+	if g := &s.segs[0]; i > 0 && w.floor > 0 && len(s.segs) == 1 && g.width == 0 && g.bits == 0 {
+		from = max(from, int(min(int64(i), w.floor-g.raw)))
+	} else if i > 0 && w.floor > 0 && s.raw(from) < w.floor {
 		from += sort.Search(i-from, func(n int) bool { return s.raw(from+n) >= w.floor })
 	}
 	if w.lean {

@@ -27,41 +27,60 @@ type view struct {
 	lang    *lang
 	classes *classes // of the text that write is given; nil: not known
 	active  bool
+	depth   int   // 2: what it decoded is decoded again
 	shift   int   // of marks: 0, or markCount for the view of a view
 	quiet   int   // bytes until the next question
 	last    int   // a hit with an escape begins at b[last] or before it
 	cut     marks // of what was removed at the end of b
 	pend    text  // the beginning of an escape
-	fold    *fold // of what it decoded, without line breaks
-	next    *view // of what it decoded, decoded again
+	fold    *fold // of what it decoded, without line breaks; nil: it was never active, see hang
+	next    *view // of what it decoded, decoded again; as well
+	below   int64 // next.floor, where there is no next
 	fed     int   // b[:fed] is with these two
 	blind   int64 // see crosses
 }
 
 // newView makes a view of a stream, and, with depth 2, the one of that one, in
 // which the escapes of strings are decoded.
-func newView(l *lang, depth, level int) *view {
-	v := &view{lang: l, shift: level * markCount}
-	v.own, v.lean, v.back = level1<<v.shift, level > 0, lookBack
-	if l == &brokenLang {
-		v.own, v.flat = markWrapped, true
-	}
-	v.fold = &fold{}
-	v.fold.and, v.fold.lean = v.own, true
-	if l == &brokenLang {
-		v.fold.min = 1 << 30 // this view has no line breaks but those that end a value
-	}
-	if depth > 1 {
-		v.next = newView(&escapeLang, depth-1, level+1)
-	}
+func newView(l *lang, depth, level int, as string) *view {
+	v := &view{}
+	v.init(l, depth, level*markCount, as)
 	return v
 }
 
-// name says what Hit.Encoding begins with.
-func (v *view) name(as string) {
-	v.as, v.fold.as = as, as
-	if v.next != nil {
-		v.next.name(as)
+func (v *view) init(l *lang, depth, shift int, as string) {
+	v.lang, v.depth, v.shift = l, depth, shift
+	v.own, v.lean, v.back, v.as = level1<<shift, shift > 0, lookBack, as
+	if l == &brokenLang {
+		v.own, v.flat = markWrapped, true
+	}
+}
+
+// hang makes what hangs on the view: most of them are never active.
+func (v *view) hang() {
+	if v.fold != nil {
+		return
+	}
+	v.fold = &fold{}
+	v.fold.init(v)
+	if v.depth > 1 {
+		v.next = newView(&escapeLang, v.depth-1, v.shift/markCount+1, v.as)
+		v.next.floor = v.below
+	}
+}
+
+// init makes f the fold of v.
+func (f *fold) init(v *view) {
+	f.and, f.lean, f.as = v.own, true, v.as
+	if v.lang == &brokenLang {
+		f.min = 1 << 30 // this view has no line breaks but those that end a value
+	}
+}
+
+// sink has nothing begin before at in what was decoded again.
+func (v *view) sink(at int64) {
+	if v.below = at; v.next != nil {
+		v.next.floor = at
 	}
 }
 
@@ -208,19 +227,15 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 					if v.floor = s.end(i + n - 1); verdict == erase {
 						v.floor = s.end(end - 1)
 					}
-					i = end // what makes an escape with this one may begin a needle all the same,
-					if v.next != nil {
-						v.next.floor = s.end(end - 1) // but not when it is decoded again
-					}
+					i = end                // what makes an escape with this one may begin a needle all the same,
+					v.sink(s.end(end - 1)) // but not when it is decoded again
 					continue
 				}
 			}
+			v.hang()
 			v.quiet = glance
 			v.seed(set, prev, s, i)
 			v.active, v.last, v.cut, v.fed = true, -1, 0, len(v.b)-open(v.b)
-			if v.next != nil && v.lang != &escapeLang {
-				v.next.floor = 0 // it may get once more what it had
-			}
 		}
 		if !v.lang.intro[b[i]] {
 			j, limit := i+1, min(to, i+v.quiet)
@@ -232,7 +247,7 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 			v.quiet -= j - i
 			i = j
 			if v.quiet == 0 {
-				hits = v.question(set, hits)
+				hits = v.question(set, b[i:to], hits)
 			}
 			continue
 		}
@@ -255,9 +270,7 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 					v.stop() // nothing goes on here
 					v.floor = s.end(i + n - 1)
 					i += n + extra
-					if v.next != nil {
-						v.next.floor = s.end(i - 1)
-					}
+					v.sink(s.end(i - 1))
 					looked = i
 					continue
 				}
@@ -273,7 +286,7 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 			v.cut = 0
 			i++
 			if v.quiet--; v.quiet <= 0 {
-				hits = v.question(set, hits)
+				hits = v.question(set, b[i:to], hits)
 			}
 			continue
 		case decoded:
@@ -296,7 +309,7 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 			v.last = len(v.b) - 1
 			v.cut |= kind<<v.shift | s.marks(i, i+n)
 		}
-		if v.quiet > glance {
+		if v.quiet > glance && v.lang != &brokenLang {
 			v.quiet = quiet
 		}
 		v.floor = s.end(i + n - 1)
@@ -315,7 +328,7 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 // in the way of gate.
 func (v *view) passes(set *set, prev, s *text, i, j, to int, out []byte) bool {
 	g := set.gate
-	if b := s.b; len(out) == 0 && v.next == nil && i >= gram && j+gram < to && v.lang.plain(b[j:j+gram+1]) {
+	if b := s.b; len(out) == 0 && i >= gram && j+gram < to && v.lang.plain(b[j:j+gram+1]) {
 		// Most of the time nothing else is near.
 		tail := b[i-gram : i]
 		if (!g.has(binary.LittleEndian.Uint32(tail)) || !g.joins(tail, b[j])) &&
@@ -570,8 +583,9 @@ func (v *view) flush(set *set, hits []Hit) []Hit {
 	return hits
 }
 
-// question stops the view if no hit with an escape in it can come any more.
-func (v *view) question(set *set, hits []Hit) []Hit {
+// question stops the view if no hit with an escape in it can come any more. rest is what
+// follows.
+func (v *view) question(set *set, rest []byte, hits []Hit) []Hit {
 	v.quiet = quiet
 	if fresh := v.b[v.scanned:]; v.fed == v.scanned && v.held+len(fresh) < minNeedle && v.calm() {
 		// Too little for a hit to be complete, and nothing for the other two.
@@ -581,10 +595,31 @@ func (v *view) question(set *set, hits []Hit) []Hit {
 		return hits
 	}
 	hits = v.flush(set, hits)
-	if v.calm() && len(v.b)-v.held > v.last {
+	if (v.next == nil || !v.next.active) && v.fold.without() && (len(v.b)-v.held > v.last || v.lang == &brokenLang && v.over(set, rest)) {
 		v.stop()
 	}
 	return hits
+}
+
+// over says that no needle begins at b[last] or before it and goes on with rest, in a
+// view of line breaks. Lines of one character may be the beginning of one for ever.
+func (v *view) over(set *set, rest []byte) bool {
+	const most = 4 * gram
+	if v.held > most {
+		return false
+	}
+	var room [most + gram]byte
+	from := len(v.b) - v.held
+	x, ok := unbroken(append(room[:0], v.b[from:]...), rest, gram-1)
+	if !ok {
+		return false
+	}
+	for i := 0; from+i <= v.last; i++ {
+		if set.gate.has(binary.LittleEndian.Uint32(x[i:])) {
+			return false
+		}
+	}
+	return true
 }
 
 // calm says that nothing hangs on the view.
@@ -597,7 +632,9 @@ func (v *view) stop() {
 	v.clear()
 	v.active, v.cut, v.fed = false, 0, 0
 	v.pend.reset()
-	v.fold.reset()
+	if v.fold != nil {
+		v.fold.reset()
+	}
 	if v.next != nil {
 		v.next.stop()
 	}
@@ -656,7 +693,9 @@ func (v *view) wipe() {
 	v.window.wipe()
 	clear(v.pend.b[:cap(v.pend.b)])
 	v.stop()
-	v.fold.wipe()
+	if v.fold != nil {
+		v.fold.wipe()
+	}
 	if v.next != nil {
 		v.next.wipe()
 	}
