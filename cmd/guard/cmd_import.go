@@ -50,6 +50,8 @@ func runImport(a *app, ctx context.Context, c *command, args []string) error {
 		return usagef("--undo goes with --beside and --yes only")
 	case o.beside && !o.undo:
 		return usagef("--beside is for --undo")
+	case o.asJSON && !o.yes && !o.dryRun:
+		return usagef("--json shows no table to say yes to: it wants --yes or --dry-run")
 	case o.trustHosts && !o.yes:
 		return usagef("--trust-hosts is for --yes: without it you are asked")
 	}

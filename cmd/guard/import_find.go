@@ -93,16 +93,16 @@ func (a *app) importFiles(paths []string, from string) ([]*importFile, []skipped
 		// What leads to it is the user's word; the last link is judged below.
 		dir, err := filepath.EvalSymlinks(filepath.Dir(abs))
 		if err != nil {
-			return nil, nil, fmt.Errorf("import %s: %w", oneWord(p), errors.Unwrap(err))
+			return nil, nil, fmt.Errorf("import %s: %w", oneWord(p), plainError(err))
 		}
 		abs = filepath.Join(dir, filepath.Base(abs))
 		fi, err := os.Stat(abs)
 		if err != nil {
-			return nil, nil, fmt.Errorf("import %s: %w", oneWord(p), errors.Unwrap(err))
+			return nil, nil, fmt.Errorf("import %s: %w", oneWord(p), plainError(err))
 		}
 		if fi.IsDir() {
 			if abs, err = filepath.EvalSymlinks(abs); err != nil {
-				return nil, nil, fmt.Errorf("import %s: %w", oneWord(p), errors.Unwrap(err))
+				return nil, nil, fmt.Errorf("import %s: %w", oneWord(p), plainError(err))
 			}
 			fd.tree(abs)
 			continue

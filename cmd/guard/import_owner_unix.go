@@ -33,3 +33,9 @@ func keepOwner(f *os.File, fi fs.FileInfo) error {
 	}
 	return nil
 }
+
+// foreignOwner says that a file is somebody else's, and not root's.
+func foreignOwner(fi fs.FileInfo) bool {
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	return ok && st.Uid != 0 && int(st.Uid) != os.Geteuid()
+}

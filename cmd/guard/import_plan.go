@@ -280,10 +280,10 @@ func (j *judge) item(f *importFile, c candidate) (*importItem, string, error) {
 		return it, print, nil
 	}
 	switch {
-	case c.skip != "":
-		it.skip = c.skip
 	case j.own[print] != "":
 		it.skip = j.own[print]
+	case c.skip != "":
+		it.skip = c.skip
 	case importMark(string(c.value)):
 		it.skip = "it is a placeholder of guard's"
 	case c.ref:

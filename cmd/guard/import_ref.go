@@ -143,6 +143,9 @@ func ownProgram(path string) error {
 		if err != nil {
 			return plainError(err)
 		}
+		if foreignOwner(fi) {
+			return errors.New("it, or a folder above it, is another user's")
+		}
 		sticky := fi.IsDir() && fi.Mode()&os.ModeSticky != 0
 		if runtime.GOOS != "windows" && fi.Mode().Perm()&0o022 != 0 && !sticky {
 			return fmt.Errorf("others may change it, or a folder above it (mode %v)", fi.Mode().Perm())

@@ -185,6 +185,9 @@ func inComments(text, old []byte, to string) []byte {
 // replaceFile puts text in the place of the file at path, in one step and with the
 // same owner, if it is still the file that info and old are of.
 func replaceFile(path string, old []byte, info fs.FileInfo, text []byte, mode fs.FileMode) (err error) {
+	if real, err := filepath.EvalSymlinks(path); err != nil || real != path {
+		return errors.New("the way to it is another than it was")
+	}
 	dir, err := os.OpenRoot(filepath.Dir(path))
 	if err != nil {
 		return plainError(err)
