@@ -131,7 +131,7 @@ func (t Transit) call(op string, p transitParams, body []byte, out any) error {
 		return errors.New("transit: no token: `vault login`, or name a file with one by GUARD_TRANSIT_TOKEN_FILE")
 	}
 	for _, s := range append(strings.Split(p.Mount, "/"), p.Key) {
-		if s == "" || s == "." || s == ".." || strings.ContainsAny(s, "?#%\\") {
+		if s == "" || s == "." || s == ".." || strings.ContainsAny(s, "/?#%\\") {
 			return errors.New("transit: the mount or the key has a name that no engine has")
 		}
 	}

@@ -104,6 +104,9 @@ func transitServer(t *testing.T, token string) *httptest.Server {
 			fmt.Fprint(w, `{"errors":["permission denied"]}`)
 			return
 		}
+		if !strings.HasPrefix(r.URL.Path, "/v1/transit/encrypt/") && !strings.HasPrefix(r.URL.Path, "/v1/transit/decrypt/") {
+			t.Errorf("the token was sent to %s", r.URL.Path)
+		}
 		var in struct{ Plaintext, Ciphertext string }
 		json.NewDecoder(r.Body).Decode(&in)
 		switch r.Method + " " + r.URL.Path {
@@ -420,6 +423,16 @@ func TestTransitRefusals(t *testing.T) {
 	moved := bytes.Replace(params, []byte(server.URL), []byte("http://127.0.0.1:1"), 1)
 	if got, err := good.Unlock("id", moved); err != nil || got.Len() != 32 {
 		t.Error("the address in the slot was used:", err)
+	}
+	for _, change := range [][2]string{{`"key":"guard"`, `"key":"../../sys/seal"`}, {`"key":"guard"`, `"key":"x/../../../sys/seal"`}, {`"mount":"transit"`, `"mount":"../sys/seal?"`}, {`"mount":"transit"`, `"mount":"transit/../sys"`}} {
+		p := bytes.Replace(params, []byte(change[0]), []byte(change[1]), 1)
+		if bytes.Equal(p, params) {
+			t.Fatal("the parameters are not what this test takes them for")
+		}
+		// As guard unlocks: only where the server is comes from the user.
+		if _, err := (Transit{Addr: server.URL, Token: secret("right")}).Unlock("id", p); err == nil {
+			t.Errorf("%s: unlocked", change[1])
+		}
 	}
 	bad := func(f func(*Transit)) Transit { g := good; f(&g); return g }
 	redirect := httptest.NewServer(http.RedirectHandler(server.URL, http.StatusTemporaryRedirect))

@@ -155,6 +155,20 @@ func Slots(dir string) ([]string, error) {
 	return names, nil
 }
 
+// IDOf returns the id of the vault in dir, without unlocking: nothing proves it
+// authentic. ErrNoVault.
+func IDOf(dir string) (string, error) {
+	raw, _, err := readVault(dir)
+	if err != nil {
+		return "", err
+	}
+	st, err := parse(raw)
+	if err != nil {
+		return "", err
+	}
+	return st.id, nil
+}
+
 // Create makes an empty vault in dir that u opens. ErrExists: there is a vault
 // file already, or the backup of one that is gone.
 func Create(dir string, u Unlocker) (*Vault, error) {

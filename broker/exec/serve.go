@@ -66,6 +66,10 @@ type Server struct {
 // Timeout is how long a command may run whose rule says nothing.
 const Timeout = 10 * time.Minute
 
+// patience is how long a request and its inputs may take to arrive: who says nothing
+// does not keep others from being served.
+const patience = time.Minute
+
 // MaxAtOnce is how many commands of a session run at once.
 const MaxAtOnce = 8
 
@@ -104,6 +108,7 @@ func (s *Server) serve(ctx context.Context, c net.Conn) {
 	k := &call{s: s, conn: c, out: &frameWriter{w: c}, in: bufio.NewReaderSize(c, maxFrame)}
 	defer k.drain()
 	k.pid, k.exe = broker.Process(c)
+	_ = c.SetReadDeadline(time.Now().Add(patience))
 	if d := k.admit(); d.Action != guard.Pass {
 		k.refuse(d)
 		return
@@ -118,6 +123,7 @@ func (s *Server) serve(ctx context.Context, c net.Conn) {
 		k.refuse(guard.Decision{Rule: k.rule.Name, Reason: err.Error(), NextSteps: []string{"send the files that the rule names, and no others"}})
 		return
 	}
+	_ = c.SetReadDeadline(time.Time{})
 	k.run(ctx, cancel, dir)
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -64,6 +65,20 @@ func runVault(a *app, ctx context.Context, c *command, args []string) error {
 		return a.vaultRestore(o, verb == "restore", f.Arg(1))
 	}
 	a.acceptOld = verb == "accept"
+	var u vault.Unlocker
+	if verb == "add" {
+		// What the new slot is made with does not open the vault yet.
+		var err error
+		if u, err = a.newUnlocker(f.Arg(1), o); err != nil {
+			return err
+		}
+		switch f.Arg(1) {
+		case "passphrase":
+			a.unlock.passphraseFile = ""
+		case "keyfile":
+			a.unlock.keyfile = ""
+		}
+	}
 	v, err := a.openVault()
 	if err != nil {
 		return err
@@ -75,10 +90,6 @@ func runVault(a *app, ctx context.Context, c *command, args []string) error {
 	case "ls":
 		return a.vaultSlots(v, o)
 	case "add":
-		u, err := a.newUnlocker(f.Arg(1), o)
-		if err != nil {
-			return err
-		}
 		if err := v.AddSlot(u); err != nil {
 			return err
 		}
@@ -185,7 +196,11 @@ func (a *app) newUnlocker(kind string, o slotFlags) (vault.Unlocker, error) {
 	case "keyring":
 		return vault.Keyring{}, nil
 	case "passphrase":
-		if pf := a.unlock.newPassphraseFile(a); pf != "" {
+		pf := a.unlock.passphraseFile
+		if pf == "" && a.getenv("GUARD_KEYFILE") != "" {
+			pf = a.getenv("GUARD_PASSPHRASE_FILE")
+		}
+		if pf != "" {
 			return passphraseFile(pf), nil
 		}
 		return askPassphrase, nil
@@ -343,6 +358,30 @@ func (a *app) unlockerOf(s vault.SlotInfo) (u vault.Unlocker, enrol bool, err er
 	return nil, false, errors.New("this guard does not know that kind")
 }
 
+// setAside moves another vault than the one with this id out of the way, with its log
+// and all else that only it opens: nothing of it is lost.
+func (a *app) setAside(id string) error {
+	old, err := vault.IDOf(a.home())
+	if errors.Is(err, vault.ErrNoVault) || err == nil && old == id {
+		return nil
+	}
+	if err != nil {
+		old = "unreadable"
+	}
+	to, err := os.MkdirTemp(a.home(), "replaced-"+old[:min(len(old), 10)]+"-")
+	if err != nil {
+		return err
+	}
+	// The vault last: until then, it is there.
+	for _, name := range []string{"audit.head", "audit", "rotate", "incidents", "originals", "vault.gv1.bak", "vault.gv1"} {
+		if err := os.Rename(filepath.Join(a.home(), name), filepath.Join(to, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("set the other vault aside: %w", err)
+		}
+	}
+	a.say("the other vault, and its log, are in %s", to)
+	return nil
+}
+
 // vaultRestore looks through a backup, and puts it in the vault's place.
 func (a *app) vaultRestore(o slotFlags, restore bool, path string) error {
 	us, err := a.offers([]string{"keyring", "age", "systemd", "transit"})
@@ -353,13 +392,18 @@ func (a *app) vaultRestore(o slotFlags, restore bool, path string) error {
 		us = append(us, askPassphrase)
 	}
 	var c vault.Contents
-	if restore {
-		c, err = vault.Restore(a.home(), path, o.other, us...)
-	} else {
-		c, err = vault.Verify(path, us...)
-	}
-	if err != nil {
+	if c, err = vault.Verify(path, us...); err != nil {
 		return err
+	}
+	if restore {
+		if o.other {
+			if err := a.setAside(c.Vault); err != nil {
+				return err
+			}
+		}
+		if c, err = vault.Restore(a.home(), path, false, us...); err != nil {
+			return err
+		}
 	}
 	if o.json {
 		return a.printJSON(map[string]any{"vault": c.Vault, "generation": c.Generation, "contexts": c.Contexts, "values": c.Values})

@@ -7,10 +7,13 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	osuser "os/user"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
+	"syscall"
 
 	"guard"
 	"guard/broker"
@@ -30,12 +33,48 @@ type commandStarter struct {
 func (s *session) execHandler(line *broker.Line) broker.Handler {
 	return (&brokerexec.Server{
 		Session: s.info, Credentials: s.credentials, Use: line.Use, Refused: line.Refuse, Open: s.line.Open, Hash: s.hashProgram, Start: (&commandStarter{session: s}).start,
-		Dir: os.TempDir(), // a session has a /tmp of its own
+		Dir: s.execDir(),
 		Rules: func() ([]brokerexec.Rule, error) {
 			rules, err := s.app.execRules()
 			return slices.DeleteFunc(rules, func(r brokerexec.Rule) bool { return r.Context != s.info.Context }), err
 		},
 	}).Handler()
+}
+
+// execPrefix is how the folders of commands are called; the process that made one
+// comes next.
+const execPrefix = "guard-exec-"
+
+// execDir is where commands get their folders: in /tmp, of which every session has
+// one of its own, wherever TMPDIR leads. What a guard left there that was killed is
+// removed.
+func (s *session) execDir() string {
+	base := filepath.Join("/tmp", execPrefix)
+	left, _ := filepath.Glob(base + "*-*")
+	for _, d := range left {
+		pid, _, _ := strings.Cut(strings.TrimPrefix(d, base), "-")
+		n, err := strconv.Atoi(pid)
+		if fi, serr := os.Lstat(d); err != nil || n <= 0 || serr != nil || !fi.IsDir() || alive(n) {
+			continue
+		}
+		_ = os.RemoveAll(d) // another user's cannot be removed, and is not ours to
+	}
+	d, err := os.MkdirTemp("/tmp", fmt.Sprintf("%s%d-", execPrefix, os.Getpid()))
+	if err != nil {
+		s.app.say("guard exec is not to be had in this session: %v", err)
+		return ""
+	}
+	s.closers = append(s.closers, func() { os.RemoveAll(d) })
+	return d
+}
+
+func alive(pid int) bool {
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		return false
+	}
+	err = p.Signal(syscall.Signal(0))
+	return err == nil || errors.Is(err, os.ErrPermission)
 }
 
 // hashProgram is the hash of a program that the agent cannot write.
@@ -67,9 +106,20 @@ func (s *commandStarter) start(ctx context.Context, j brokerexec.Job) (int, erro
 	if agent == nil || agent.Tier != sandbox.Contained {
 		return 0, errors.New("the session has no namespaces of its own, so that nothing would be out of the agent's reach")
 	}
+	hidden := append(slices.Clone(s.hidden), s.home, s.app.home(), s.app.configDir())
+	// What the agent writes, it must not have the command read, nor reach it by a pipe
+	// or a socket there.
+	shared, err := s.shared()
+	if err != nil {
+		return 0, err
+	}
+	hidden = append(hidden, shared...)
+	if u, err := osuser.Current(); err == nil && filepath.IsAbs(u.HomeDir) && u.HomeDir != "/" {
+		hidden = append(hidden, u.HomeDir)
+	}
 	env := &environment{vars: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/tmp", "LANG=C.UTF-8", "TERM=dumb", "USER=guard", "LOGNAME=guard"}}
 	c := sandbox.Config{
-		Argv: append([]string{j.Path}, j.Args...), Dir: j.Dir, Writable: []string{j.Dir}, Hidden: append(slices.Clone(s.hidden), s.home, s.app.home(), s.app.configDir()),
+		Argv: append([]string{j.Path}, j.Args...), Dir: j.Dir, Writable: []string{j.Dir}, Hidden: hidden, NoCore: true,
 		Stdin: j.Stdin, Stdout: j.Stdout, Stderr: j.Stderr, Boundary: "namespace",
 	}
 	// The program is seen where it is, also where a sandbox has a folder of its own.

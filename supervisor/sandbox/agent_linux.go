@@ -63,6 +63,11 @@ func become(status *os.File) *failure {
 	if err := unix.Chdir(c.Dir); err != nil {
 		return failed("enter the working folder "+c.Dir, err)
 	}
+	if c.NoCore {
+		if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+			return failed("forbid core files", err)
+		}
+	}
 	var filter []unix.SockFilter
 	if !c.Open {
 		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {

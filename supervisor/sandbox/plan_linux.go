@@ -16,7 +16,7 @@ import (
 // plan checks c and makes what stage 1 gets of it. uid and gid are the agent's.
 func plan(c Config, uid, gid int) (initConfig, []string, error) {
 	p := initConfig{
-		Agent: agentConfig{Argv: c.Argv, Env: c.Env, Dir: c.Dir, NoZeroCopy: c.NoZeroCopy},
+		Agent: agentConfig{Argv: c.Argv, Env: c.Env, Dir: c.Dir, NoZeroCopy: c.NoZeroCopy, NoCore: c.NoCore},
 		Files: slices.Clone(c.Files), HostPorts: c.HostPorts, Unix: c.Unix, TTY: c.TTY, Rows: c.Rows, Cols: c.Cols, UID: uid, GID: gid,
 	}
 	var notes []string

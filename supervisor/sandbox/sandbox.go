@@ -91,6 +91,9 @@ type Config struct {
 	// be judged; likewise cloning of files, and SO_ZEROCOPY.
 	NoZeroCopy bool
 
+	// NoCore keeps the program, and what it starts, from leaving a core file.
+	NoCore bool
+
 	// Notify gets the listener of a filter that hands over every write, pwrite64,
 	// writev, pwritev and pwritev2 of the session, to be done by whoever holds it
 	// (package notify). It is called before the agent's first instruction, and must

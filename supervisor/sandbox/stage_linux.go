@@ -62,6 +62,7 @@ type agentConfig struct {
 	Argv, Env  []string
 	Dir        string
 	NoZeroCopy bool
+	NoCore     bool
 	Reserved   bool // stage 1 and its threads have process ids up to reservedPids
 	Probe      bool // try what there is, run no agent
 	Open       bool // no restriction at all: the tiers below Restricted
