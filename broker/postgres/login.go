@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"strings"
@@ -103,6 +104,13 @@ func (h *Handler) connect(ctx context.Context, cred guard.Credential, value guar
 			return nil, refusedLogin{e}
 		}
 	}
+	// Where a write takes long, pgconn reads in the background, and goes on with that
+	// until something comes: what it reads is given out by its reader alone.
+	var reader io.Reader
+	cfg.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+		reader = r
+		return pgproto3.NewFrontend(r, w)
+	}
 	cfg.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil }
 	cfg.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) { return h.Dial(ctx, host, port) }
 	plain := h.plain(host, port)
@@ -155,8 +163,17 @@ func (h *Handler) connect(ctx context.Context, cred guard.Credential, value guar
 		up.Conn.Close()
 		return nil, errors.New("the server said more than a login")
 	}
+	up.Conn = &upstream{up.Conn, reader}
 	return up, nil
 }
+
+// upstream is a connection that is read through pgconn's reader.
+type upstream struct {
+	net.Conn
+	r io.Reader
+}
+
+func (u *upstream) Read(p []byte) (int, error) { return u.r.Read(p) }
 
 func (h *Handler) plain(host string, port int) bool {
 	if h.Plain != nil {

@@ -500,3 +500,31 @@ func TestServerEndsConnection(t *testing.T) {
 		}
 	}
 }
+
+// slow takes its time to write.
+type slow struct{ net.Conn }
+
+func (s slow) Write(p []byte) (int, error) {
+	<-time.After(30 * time.Millisecond)
+	return s.Conn.Write(p)
+}
+
+// Nothing that the server says is lost where writes take long, as on a busy machine.
+func TestSlowLogin(t *testing.T) {
+	srv := rotatetest.StartPostgres(t)
+	w := newWorld(t, srv)
+	dial := w.h.Dial
+	w.h.Dial = func(ctx context.Context, host string, port int) (net.Conn, error) {
+		c, err := dial(ctx, host, port)
+		return slow{c}, err
+	}
+	for range 3 {
+		ctx, stop := context.WithTimeout(context.Background(), 20*time.Second)
+		c, err := w.conn(t, "")
+		must(t, err)
+		if out, err := c.Exec(ctx, "SELECT 'answered'").ReadAll(); err != nil || string(out[0].Rows[0][0]) != "answered" {
+			t.Errorf("%v", err)
+		}
+		stop()
+	}
+}
