@@ -505,8 +505,9 @@ func TestServerEndsConnection(t *testing.T) {
 type slow struct{ net.Conn }
 
 func (s slow) Write(p []byte) (int, error) {
-	<-time.After(30 * time.Millisecond)
-	return s.Conn.Write(p)
+	n, err := s.Conn.Write(p)
+	<-time.After(30 * time.Millisecond) // the answer is there before
+	return n, err
 }
 
 // Nothing that the server says is lost where writes take long, as on a busy machine.
