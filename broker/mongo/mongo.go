@@ -295,7 +295,9 @@ func (l *link) send(m message) error {
 func (l *link) expect(id int32, p *pending) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.wait[id] = p
+	if l.wait != nil { // the server is not gone
+		l.wait[id] = p
+	}
 }
 
 // clean judges a message as one stream.

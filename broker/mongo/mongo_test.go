@@ -215,6 +215,36 @@ func TestTLS(t *testing.T) {
 }
 
 // pymongo, as it is.
+// TestServerGoneAtOnce: what a client sends when the server is just gone ends its own
+// connection and nothing else.
+func TestServerGoneAtOnce(t *testing.T) {
+	testutil.Leftovers(t)
+	srv := startServer(t, nil)
+	w := newWorld(t, srv)
+	w.h.Dial = func(context.Context, string, int) (net.Conn, error) {
+		here, there := net.Pipe()
+		go func() {
+			_, _ = readMessage(there)
+			there.Close()
+		}()
+		return here, nil
+	}
+	open, seen, gone := w.h.Open, 0, make(chan struct{})
+	w.h.Open = func(o guard.Origin) guard.Filter {
+		if seen++; seen == 2 {
+			<-gone // the second message is looked at while the first one's answer fails to come
+		}
+		return open(o)
+	}
+	c := dial(t, w.port)
+	hello := frame(1, 0, opMsg, make([]byte, 5), build(i32("hello", 1), db("admin")))
+	_, err := c.Write(append(hello, hello...))
+	must(t, err)
+	_, _ = io.Copy(io.Discard, c)
+	close(gone)
+	c.Close()
+}
+
 func TestPymongo(t *testing.T) {
 	if exec.Command("/usr/bin/python3", "-c", "import pymongo").Run() != nil {
 		if os.Getenv("GUARD_TEST_ALL") != "" {
