@@ -77,10 +77,20 @@ func (s *session) mask(r *audit.Record) {
 	s.maskEach(&r.Host, &r.Path, &r.Resource, &r.Reason, &r.Result, &r.Task, &r.Exe, &r.Ancestors)
 }
 
+// maskEach does not look twice at a text that is in the log already, as it is: most of
+// what a use's record says is what the one before said.
 func (s *session) maskEach(fields ...*string) {
+	s.mu.Lock()
+	now := s.folded
+	s.mu.Unlock()
 	for _, f := range fields {
+		if *f == "" || now.clean(*f) {
+			continue
+		}
 		if b := s.conceal.bytes([]byte(*f)); b != nil {
 			*f = string(b)
+		} else {
+			now.keep(*f)
 		}
 	}
 }
@@ -282,11 +292,43 @@ func (s *session) decideEgress(host string, port int, proto string) guard.Decisi
 
 // foldedValues looks for every live value in lower case. It is made when the first
 // name is decided, which is after the session has started.
+// It is made anew when values change, and so knows as well in which texts there is none of
+// the present ones.
 type foldedValues struct {
 	once sync.Once
 	make func() ([]guard.Value, error)
 	m    *matcher.Matcher
 	err  error
+
+	mu    sync.Mutex
+	empty map[string]struct{}
+}
+
+const (
+	maxEmpty     = 256  // texts
+	maxEmptyText = 1024 // bytes of one
+)
+
+func (f *foldedValues) clean(text string) bool {
+	if f == nil {
+		return false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, ok := f.empty[text]
+	return ok
+}
+
+func (f *foldedValues) keep(text string) {
+	if f == nil || len(text) > maxEmptyText {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.empty == nil || len(f.empty) >= maxEmpty {
+		f.empty = map[string]struct{}{}
+	}
+	f.empty[text] = struct{}{}
 }
 
 func (f *foldedValues) matcher() (*matcher.Matcher, error) {
