@@ -69,6 +69,9 @@ func (a *app) importFiles(paths []string, from string) ([]*importFile, []skipped
 			return nil, nil, err
 		}
 		for _, w := range importHome {
+			if fd.home == "" {
+				break
+			}
 			fd.take(filepath.Join(fd.home, w.path), w.format, false)
 		}
 		for _, p := range sshKeyFiles(fd.home) {
@@ -170,7 +173,7 @@ func (fd *importFinder) take(path, format string, named bool) {
 	}
 	if err == nil && lfi.Mode()&fs.ModeSymlink != 0 {
 		real, rerr := filepath.EvalSymlinks(path)
-		if rerr != nil || !within(real, fd.home) {
+		if rerr != nil || fd.home == "" || !within(real, fd.home) {
 			say("a link that leads out of your home folder is not followed")
 			return
 		}
