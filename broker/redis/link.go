@@ -206,6 +206,9 @@ func (l *link) answer(b []byte) error {
 		_, err := l.client.Write(b)
 		return err
 	}
+	if l.queue.full() {
+		return errFrame
+	}
 	l.queue.add(entry{kind: local, text: b, last: l.loose})
 	l.kick()
 	if l.loose {

@@ -33,6 +33,16 @@ type entry struct {
 type queue struct {
 	mu   sync.Mutex
 	list []entry
+	held int // bytes of text in it
+}
+
+// maxHeld is how many bytes of guard's own answers wait for a client that does not read.
+const maxHeld = 32 << 20
+
+func (q *queue) full() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.held > maxHeld
 }
 
 func (q *queue) add(e entry) {
@@ -43,6 +53,7 @@ func (q *queue) add(e entry) {
 		return
 	}
 	q.list = append(q.list, e)
+	q.held += len(e.text)
 }
 
 // next takes the entry at the front: of kind local only, or whichever it is.
@@ -53,6 +64,7 @@ func (q *queue) next(only bool) (e entry, ok bool) {
 		return entry{}, false
 	}
 	e = q.list[0]
+	q.held -= len(e.text)
 	if q.list = q.list[1:]; len(q.list) == 0 {
 		q.list = nil
 	}

@@ -1,7 +1,11 @@
 package redis
 
 import (
+	"bytes"
+	"errors"
+	"io"
 	"net"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -81,4 +85,24 @@ func TestScriptsDoNotMigrate(t *testing.T) {
 	if n := came.Load(); n > 0 {
 		t.Errorf("the other host was reached %d times", n)
 	}
+}
+
+// TestAnswersDoNotPileUp: a client that sends what is refused and reads nothing is cut off.
+func TestAnswersDoNotPileUp(t *testing.T) {
+	srv := startServer(t)
+	w := newWorld(t, srv)
+	c := dial(t, w.port)
+	c.want("+PONG", "PING")
+	many := bytes.Repeat(wire("MONITOR"), 5000)
+	cut := false
+	for range 2000 { // of which the answers would be more than 1 GB
+		if _, err := c.Write(many); err != nil {
+			cut = !errors.Is(err, os.ErrDeadlineExceeded)
+			break
+		}
+	}
+	if n, _ := io.Copy(io.Discard, c); !cut || n > 2*maxHeld {
+		t.Errorf("cut off: %v; %d bytes of answers were kept for it", cut, n)
+	}
+	dial(t, w.port).want("+PONG", "PING")
 }
