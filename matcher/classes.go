@@ -22,27 +22,29 @@ const (
 	classLine                 // LF
 	classHead                 // first bytes of headers of compressed data; in a classes, where the second ones follow
 	classSecond               // second bytes of them, and two more
+	classUpper32              // base32
+	classLower32              // and in lower case
 	classCount
 )
 
 // tables say for the low and for the high four bits of a byte in which
 // rectangles of the code table it is; a byte is in those that both have. There
-// are four sets of 8. want says which of them make a class.
+// are five sets of 8. want says which of them make a class.
 type tables struct {
-	half [8][16]byte // low and high of set 0 to 3
-	low4 [16]byte    // 0x0f, for classifyAVX2
+	half [10][16]byte // low and high of set 0 to 4
+	low4 [16]byte     // 0x0f, for classifyAVX2
 	want [classCount][32]byte
 }
 
 // classSet is the set of rectangles that a class is made of.
-var classSet = [classCount]int{0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 3, 3}
+var classSet = [classCount]int{0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 3, 3, 4, 4}
 
 func newTables() *tables {
 	t := &tables{}
 	for i := range t.low4 {
 		t.low4[i] = 0x0f
 	}
-	bit := [4]int{}
+	bit := [5]int{}
 	add := func(c class, set int, high, low string) {
 		b := byte(1) << bit[set]
 		bit[set]++
@@ -92,6 +94,12 @@ func newTables() *tables {
 	add(classSecond, 3, "0", "1")
 	add(classSecond, 3, "5", "e")
 	add(classSecond, 3, "9d", "ac")
+	add(classUpper32, 4, "4", "123456789abcdef")
+	add(classUpper32, 4, "5", "0123456789a")
+	add(classUpper32, 4, "3", "234567")
+	add(classLower32, 4, "6", "123456789abcdef")
+	add(classLower32, 4, "7", "0123456789a")
+	add(classLower32, 4, "3", "234567")
 	return t
 }
 
@@ -104,7 +112,7 @@ func classifyGo(dst [][classCount]uint64, p []byte, t *tables) {
 		d := &dst[n]
 		*d = [classCount]uint64{}
 		for i, c := range p[64*n : 64*n+64] {
-			for set := range 4 {
+			for set := range 5 {
 				if x := t.half[2*set][c&15] & t.half[2*set+1][c>>4]; x != 0 {
 					for k := range d {
 						if classSet[k] == set && x&t.want[k][0] != 0 {
@@ -119,15 +127,13 @@ func classifyGo(dst [][classCount]uint64, p []byte, t *tables) {
 
 // classes says where in b[from:to] bytes of each class are.
 type classes struct {
-	from, to             int
-	w                    [][classCount]uint64 // a bit for each byte from b[from] on
-	any                  [classCount]uint64   // all elements of w, ored
-	listed               bool
-	lists                [3]runList // of classDigit64, classNumber and classHex
-	planes               []planes   // of the run from planesFrom to planesTo, and one that shows nothing
-	planesFrom, planesTo int
-	sifted               [2]sifted // what is left of classNoise and classLine
-	room                 []uint16  // places of some bytes
+	from, to int
+	w        [][classCount]uint64 // a bit for each byte from b[from] on
+	any      [classCount]uint64   // all elements of w, ored
+	listed   bool
+	lists    [5]runList // of classDigit64, classNumber, classHex, classUpper32 and classLower32
+	sifted   [2]sifted  // what is left of classNoise and classLine
+	room     []uint16   // places of some bytes
 }
 
 // runList are runs of shortRun bytes or more of a class.
@@ -143,7 +149,7 @@ const shortRun = 15
 // of looks at b[from:to].
 func (m *classes) of(b []byte, from, to int) {
 	n := to - from
-	m.from, m.to, m.planesTo = from, to, -1
+	m.from, m.to = from, to
 	m.listed = false
 	for i := range m.sifted {
 		m.sifted[i].made = false
@@ -179,7 +185,9 @@ func (m *classes) of(b []byte, from, to int) {
 		m.any[classLine] |= w[classLine]
 		m.any[classHead] |= w[classHead]
 	}
-	m.any[classBlank], m.any[classSecond] = ^uint64(0), ^uint64(0) // nobody asks
+	for _, c := range [...]class{classBlank, classSecond, classUpper32, classLower32} {
+		m.any[c] = ^uint64(0) // nobody asks
+	}
 }
 
 // next is the index of the first byte of class c in b[i:to], or to.
@@ -219,7 +227,7 @@ func (m *classes) nextOf(b []byte, i, to int, l *lang) int {
 		if at+1 >= to {
 			return min(at, to)
 		}
-		if l.opens(b[at], b[at+1]) {
+		if l.kind == langEscape && needs[b[at]]&follows[b[at+1]] != 0 || l.kind != langEscape && l.opens(b[at], b[at+1]) {
 			return at
 		}
 	}
@@ -243,7 +251,7 @@ func (m *classes) end(c class, i int) int {
 }
 
 // run is the index from which on at least n (15 or more) bytes in b[i:to] are of class c,
-// which is classDigit64, classNumber or classHex, or to.
+// one of those that have a list, or to.
 func (m *classes) run(c class, i, n int) int {
 	if !m.listed {
 		m.list()
@@ -254,6 +262,10 @@ func (m *classes) run(c class, i, n int) int {
 		l = &m.lists[1]
 	case classHex:
 		l = &m.lists[2]
+	case classUpper32:
+		l = &m.lists[3]
+	case classLower32:
+		l = &m.lists[4]
 	}
 	k := l.next
 	if k > 0 && l.runs[k-1][1] > i { // who asks starts again
@@ -270,7 +282,8 @@ func (m *classes) run(c class, i, n int) int {
 }
 
 // list finds all runs of shortRun bytes or more: where so many bits are set in a row in a
-// block and the one after it. Hex digits are of the other two classes as well.
+// block and the one after it. Base32 is of classDigit64 as well, and hex digits are of
+// classDigit64 and classNumber.
 func (m *classes) list() {
 	m.listed = true
 	for i := range m.lists {
@@ -293,6 +306,16 @@ func (m *classes) list() {
 		}
 		if x != 0 {
 			m.add(0, classDigit64, k, x)
+			next := &[classCount]uint64{}
+			if k+1 < len(m.w) {
+				next = &m.w[k+1]
+			}
+			if u := inRow(m.w[k][classUpper32], next[classUpper32]); u != 0 {
+				m.add(3, classUpper32, k, u)
+			}
+			if u := inRow(m.w[k][classLower32], next[classLower32]); u != 0 {
+				m.add(4, classLower32, k, u)
+			}
 		}
 		if y != 0 {
 			m.add(1, classNumber, k, y)

@@ -19,56 +19,59 @@ TEXT ·classifyAVX2(SB), NOSPLIT, $0-32
 	VBROADCASTI128 80(DX), Y5
 	VBROADCASTI128 96(DX), Y6
 	VBROADCASTI128 112(DX), Y7
-	VBROADCASTI128 128(DX), Y15 // 0x0f
+	VBROADCASTI128 128(DX), Y8
+	VBROADCASTI128 144(DX), Y9
+	VBROADCASTI128 160(DX), Y15 // 0x0f
+	VPXOR Y14, Y14, Y14
 
-// Y8 to Y11: the rectangles of the four sets.
-#define LOOKUP(AT) \
-	VMOVDQU AT(SI), Y12; \
-	VPSRLW  $4, Y12, Y13; \
-	VPAND   Y15, Y12, Y12; \
-	VPAND   Y15, Y13, Y13; \
-	VPSHUFB Y12, Y0, Y8; \
-	VPSHUFB Y13, Y1, Y14; \
-	VPAND   Y14, Y8, Y8; \
-	VPSHUFB Y12, Y2, Y9; \
-	VPSHUFB Y13, Y3, Y14; \
-	VPAND   Y14, Y9, Y9; \
-	VPSHUFB Y12, Y4, Y10; \
-	VPSHUFB Y13, Y5, Y14; \
-	VPAND   Y14, Y10, Y10; \
-	VPSHUFB Y12, Y6, Y11; \
-	VPSHUFB Y13, Y7, Y14; \
-	VPAND   Y14, Y11, Y11; \
-	VPXOR   Y14, Y14, Y14
+// The low and the high four bits of 32 bytes.
+#define NIBBLES(AT) \
+	VMOVDQU AT(SI), Y10; \
+	VPSRLW  $4, Y10, Y11; \
+	VPAND   Y15, Y10, Y10; \
+	VPAND   Y15, Y11, Y11
 
-#define MASK(SET, AT, HALF) \
-	VPAND     144+32*AT(DX), SET, Y12; \
-	VPCMPEQB  Y14, Y12, Y12; \
-	VPMOVMSKB Y12, AX; \
+// The rectangles of a set that they are in.
+#define SET(LOW, HIGH) \
+	VPSHUFB Y10, LOW, Y12; \
+	VPSHUFB Y11, HIGH, Y13; \
+	VPAND   Y12, Y13, Y12
+
+#define MASK(AT, HALF) \
+	VPAND     176+32*AT(DX), Y12, Y13; \
+	VPCMPEQB  Y14, Y13, Y13; \
+	VPMOVMSKB Y13, AX; \
 	NOTL      AX; \
 	MOVL      AX, 4*HALF+8*AT(DI)
 
 #define MASKS(HALF) \
-	MASK(Y8, 0, HALF); \
-	MASK(Y8, 1, HALF); \
-	MASK(Y8, 2, HALF); \
-	MASK(Y9, 3, HALF); \
-	MASK(Y9, 4, HALF); \
-	MASK(Y9, 5, HALF); \
-	MASK(Y9, 6, HALF); \
-	MASK(Y10, 7, HALF); \
-	MASK(Y10, 8, HALF); \
-	MASK(Y10, 9, HALF); \
-	MASK(Y11, 10, HALF); \
-	MASK(Y11, 11, HALF)
+	SET(Y0, Y1); \
+	MASK(0, HALF); \
+	MASK(1, HALF); \
+	MASK(2, HALF); \
+	SET(Y2, Y3); \
+	MASK(3, HALF); \
+	MASK(4, HALF); \
+	MASK(5, HALF); \
+	MASK(6, HALF); \
+	SET(Y4, Y5); \
+	MASK(7, HALF); \
+	MASK(8, HALF); \
+	MASK(9, HALF); \
+	SET(Y6, Y7); \
+	MASK(10, HALF); \
+	MASK(11, HALF); \
+	SET(Y8, Y9); \
+	MASK(12, HALF); \
+	MASK(13, HALF)
 
 loop:
-	LOOKUP(0)
+	NIBBLES(0)
 	MASKS(0)
-	LOOKUP(32)
+	NIBBLES(32)
 	MASKS(1)
 	ADDQ $64, SI
-	ADDQ $96, DI // 8 bytes for each class
+	ADDQ $112, DI // 8 bytes for each class
 	DECQ CX
 	JNZ  loop
 	VZEROUPPER

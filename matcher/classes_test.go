@@ -17,6 +17,8 @@ var classMembers = map[class]string{
 	classHex:     "0123456789abcdefABCDEF",
 	classLine:    "\n",
 	classHead:    "\x1f\x28Px",
+	classUpper32: "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567",
+	classLower32: "abcdefghijklmnopqrstuvwxyz234567",
 	classSecond:  "\x8bK\xb5\x01\x5e\x9a\x9c\xda\xdc",
 }
 
@@ -33,6 +35,8 @@ func TestClasses(t *testing.T) {
 		}
 		if i%3 == 0 {
 			b = append(b, strings.Repeat("a0", r.IntN(60))...)
+			b = append(b, '!')
+			b = append(b, randString(r, classMembers[[]class{classUpper32, classLower32, classHex}[i%9/3]], r.IntN(100))...)
 			b = append(b, '!')
 			b = append(b, strings.Repeat("9", r.IntN(60))...)
 		}
@@ -72,7 +76,7 @@ func TestClasses(t *testing.T) {
 				t.Fatalf("class %d: end %d, want %d", c, got, end)
 			}
 			for _, n := range []int{15, 16, 17, 40, 64, 70} {
-				if c != classDigit64 && c != classNumber && c != classHex {
+				if c != classDigit64 && c != classNumber && c != classHex && c != classUpper32 && c != classLower32 {
 					break
 				}
 				want := len(b)
@@ -98,6 +102,16 @@ func TestClasses(t *testing.T) {
 			}
 			if got := m.count(c, at, len(b)); got != n {
 				t.Fatalf("class %d: count %d, want %d", c, got, n)
+			}
+		}
+	}
+}
+
+func TestNeeds(t *testing.T) {
+	for _, c := range []byte(introducers) {
+		for next := range 256 {
+			if got := needs[c]&follows[next] != 0; got != opens(c, byte(next)) {
+				t.Errorf("%q %q: %v", c, byte(next), got)
 			}
 		}
 	}

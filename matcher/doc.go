@@ -157,5 +157,6 @@
 // overwritten as soon as a value was removed, or the matcher closed, and no search
 // is under way with it any more; the memory of Hyperscan's database and compiler is
 // freed but cannot be overwritten from here. A stream retains its last 511 bytes at
-// least, and overwrites them on Close. No error and no Hit holds bytes of a value.
+// least, and overwrites them on Close and Reset. No error and no Hit holds bytes of a
+// value.
 package matcher

@@ -243,55 +243,6 @@ func (r *bitRun) pack(p, b []byte) []byte {
 	return append(p, byte(acc<<(8-n)), 0, 0, 0, 0, 0, 0, 0, 0)
 }
 
-// valid32 are the characters among those of base64, in the planes of that alphabet,
-// that base32 has, in lower or upper case.
-func valid32(m *planes, lower bool) uint64 {
-	digits := m[5] & m[4] & (^m[3]&m[2]&m[1] | m[3]&^m[2]) // 54 to 59
-	top := m[4] & m[3] & (m[2] | m[1])                     // 26 to 31 of 32
-	if lower {
-		return digits | ^m[5]&top | m[5]&^(m[4]&(m[3]|m[2]))
-	}
-	return digits | ^m[5]&^top
-}
-
-// sparse returns the place of the first block of b[from:to], a run of characters of
-// base64, with b[at] or after it, in which 15 characters of base32 in a row begin; to:
-// none. It remembers the planes of a run that another alphabet asked about.
-func (m *classes) sparse(b []byte, from, to, at int, lower bool) int {
-	if m.planesFrom != from || m.planesTo != to {
-		m.planesFrom, m.planesTo = from, to
-		blocks := (to - from + dozeBlock - 1) / dozeBlock
-		if cap(m.planes) < blocks+1 {
-			m.planes = make([]planes, 2*blocks+1)
-		}
-		m.planes = m.planes[:blocks+1]
-		full := (to - from) / dozeBlock
-		planesOf(m.planes[:full], b[from:to], &base64Alphabet)
-		clear(m.planes[full:])
-		if full < blocks {
-			var last [dozeBlock]byte
-			n := copy(last[:], b[from+full*dozeBlock:to])
-			planesOf(m.planes[full:blocks], last[:], &base64Alphabet)
-			for i := range m.planes[full] {
-				m.planes[full][i] |= ^uint64(0) << n // 63: no character of base32
-			}
-		}
-		for i := range m.planes[blocks] {
-			m.planes[blocks][i] = ^uint64(0)
-		}
-	}
-	for k := (at - from) / dozeBlock; k+1 < len(m.planes); k++ {
-		x, y := valid32(&m.planes[k], lower), valid32(&m.planes[k+1], lower)
-		x, y = x&(x>>1|y<<63), y&(y>>1)
-		x, y = x&(x>>2|y<<62), y&(y>>2)
-		x, y = x&(x>>4|y<<60), y&(y>>4)
-		if x&(x>>7|y<<57) != 0 {
-			return from + k*dozeBlock
-		}
-	}
-	return to
-}
-
 // mayPromise is promises for a run of up to maxNeedle characters, from its first one.
 func (r *bitRun) mayPromise(set *set, b []byte) bool {
 	if !set.odd && !r.packed(b) {

@@ -5,10 +5,7 @@ package matcher
 // is not named.
 
 func (l *layers) renew() {
-	c := &l.classes
-	clear(c.planes[:cap(c.planes)])
-	l.classes = classes{w: c.w[:0], planes: c.planes[:0], room: c.room, lists: [3]runList{{runs: c.lists[0].runs[:0]}, {runs: c.lists[1].runs[:0]}, {runs: c.lists[2].runs[:0]}},
-		sifted: [2]sifted{{places: c.sifted[0].places[:0]}, {places: c.sifted[1].places[:0]}}}
+	l.classes.renew()
 	l.fold.renew()
 	for _, v := range l.views {
 		v.renew()
@@ -22,6 +19,18 @@ func (l *layers) renew() {
 	if l.members != nil {
 		l.members.wipe()
 		*l.members = members{depth: l.members.depth, as: l.members.as, tail: l.members.tail[:0]}
+	}
+}
+
+// renew is for places of bytes, not bytes.
+func (m *classes) renew() {
+	old := *m
+	*m = classes{w: old.w[:0], room: old.room}
+	for i, l := range old.lists {
+		m.lists[i].runs = l.runs[:0]
+	}
+	for i, s := range old.sifted {
+		m.sifted[i].places = s.places[:0]
 	}
 }
 

@@ -42,8 +42,8 @@ var (
 	// RFC 4648, 4 and 5: a text may mix them.
 	base64Alphabet = newAlphabet("base64", 6, 4, 4, classDigit64, encRaw, uppers+lowers+"0123456789+/", uppers+lowers+"0123456789-_")
 	hexAlphabet    = newAlphabet("hex", 4, 2, 6, classHex, encodings, hexLower, hexUpper)
-	base32Alphabet = newAlphabet("base32", 5, 8, 8, classDigit64, encodings, uppers+"234567")
-	lower32        = newAlphabet("base32", 5, 8, 8, classDigit64, encodings, lowers+"234567")
+	base32Alphabet = newAlphabet("base32", 5, 8, 8, classUpper32, encodings, uppers+"234567")
+	lower32        = newAlphabet("base32", 5, 8, 8, classLower32, encodings, lowers+"234567")
 )
 
 // least is how many characters a run needs to hold anything that is not found in
@@ -118,7 +118,7 @@ func (r *bitRun) valid(c byte) bool { return r.a.value[c] >= 0 }
 
 // extent is the index of the first byte from b[i] on that is not of the alphabet.
 func (r *bitRun) extent(b []byte, i, to int, m *classes) int {
-	if to-i > 64 && r.a.bits != 5 {
+	if to-i > 64 {
 		end := min(to, m.end(r.a.class, i))
 		if r.a.class == classDigit64 {
 			for _, c := range []byte("[]") {
@@ -224,16 +224,7 @@ func (r *bitRun) seek(set *set, s *text, i, to, least int, m *classes) int {
 			break
 		}
 		stop := m.end(r.a.class, j)
-		first, sparse := j, r.a.bits == 5 && stop-j > 2*least
-		for asked := -1; j+least <= stop; {
-			if sparse && j > asked {
-				// Not before where so many of the alphabet are in a row.
-				at := m.sparse(b, first, stop, j, r.a == &lower32)
-				if j = max(j, at); j+least > stop {
-					break
-				}
-				asked = at + dozeBlock
-			}
+		for j+least <= stop {
 			// Look at the last character that a run would need first, and backwards.
 			k := j + least - 1
 			for k >= j && r.valid(b[k]) {
@@ -251,9 +242,7 @@ func (r *bitRun) seek(set *set, s *text, i, to, least int, m *classes) int {
 			j = end
 		}
 		if i = stop; stop == to {
-			if i = j; sparse {
-				i = max(first, stop-least)
-			}
+			i = j
 			break
 		}
 	}

@@ -47,27 +47,32 @@ func (m *classes) sift(g *gate, b []byte, c class) *sifted {
 	if m.any[c] == 0 && (c != classNoise || m.any[classLead] == 0) {
 		return s
 	}
-	if n := 64*min(len(m.w), siftBlocks) + 8; len(m.room) < n {
-		m.room = make([]uint16, n)
+	if c == classNoise {
+		s.places = m.noises(g, b, s.places)
+		if m.any[classLead] != 0 {
+			n := len(s.places)
+			if s.places = m.leads(g, b, s.places); n > 0 && len(s.places) > n {
+				slices.Sort(s.places)
+			}
+		}
+		return s
 	}
-	last := uint64(0) // the bit before the block
+	m.space(64*min(len(m.w), siftBlocks) + 8)
 	for k := 0; k < len(m.w); k += siftBlocks {
 		n := 0
 		for j := k; j < min(k+siftBlocks, len(m.w)); j++ {
-			x := m.w[j][c]
-			if c == classNoise {
-				x, last = x&^(x<<1|last), x>>63
-				x |= m.w[j][classLead]
-			}
-			n = flatten(m.room, n, x, uint16(64*j))
+			n = flatten(m.room, n, m.w[j][c], uint16(64*j))
 		}
-		if c == classNoise {
-			s.places = m.noises(g, b, m.room[:n], s.places)
-		} else {
-			s.places = m.breaks(g, b, m.room[:n], s.places)
-		}
+		s.places = m.breaks(g, b, m.room[:n], s.places)
 	}
 	return s
+}
+
+// space has m.room have n places.
+func (m *classes) space(n int) {
+	if len(m.room) < n {
+		m.room = make([]uint16, n)
+	}
 }
 
 // flatten writes the places of the bits of x, plus base, to out[n:], which has room for
@@ -173,43 +178,84 @@ func unbroken(x, b []byte, n int) (_ []byte, ok bool) {
 	return x, true
 }
 
-// noises appends those of at, where what shows nothing begins, or what may be that, that
-// a needle may have in it.
-func (m *classes) noises(g *gate, b []byte, at, out []uint16) []uint16 {
-	for _, place := range at {
-		i := m.from + int(place)
-		if i < gram || i+16 > m.to {
+// noises appends the places where stretches of what shows nothing begin, if a needle may
+// go on over them.
+func (m *classes) noises(g *gate, b []byte, out []uint16) []uint16 {
+	if m.any[classNoise] == 0 {
+		return out
+	}
+	// Where they begin and end: no more than 32 in a block.
+	most := 32*len(m.w) + 8
+	m.space(2 * most)
+	starts, ends := m.room[:most], m.room[most:2*most]
+	n, k := 0, 0
+	last, x := uint64(0), m.w[0][classNoise] // last is the bit before the block
+	for j := range m.w {
+		next := uint64(0)
+		if j+1 < len(m.w) {
+			next = m.w[j+1][classNoise]
+		}
+		if x != 0 {
+			n = flatten(starts, n, x&^(x<<1|last), uint16(64*j))
+			k = flatten(ends, k, x&^(x>>1|next<<63), uint16(64*j))
+		}
+		last, x = x>>63, next
+	}
+	starts, ends = starts[:n], ends[:n]
+	// Most have a byte before and one after them that no needle has in a row.
+	k = 0
+	for n, place := range starts {
+		end := ends[n]
+		i, j := m.from+int(place), m.from+int(end)+1
+		starts[k], ends[k] = place, end
+		if i < gram || j+16 > m.to {
+			k++
+			continue
+		}
+		pair := uint16(b[i-1]) | uint16(b[j])<<8
+		k += int((g.all[pair>>6]>>(pair&63) | uint64(after[b[j]])) & 1)
+	}
+	for n, place := range starts[:k] {
+		i, j := m.from+int(place), m.from+int(ends[n])+1
+		if i < gram || j+16 > m.to {
 			out = append(out, place)
 			continue
 		}
-		j := i + 1
-		if c := b[i]; c >= 0x80 {
-			if !hides(c, b[j]) || c == 0xcf {
-				continue
-			}
-			if j = i + 3; c == 0xc2 {
-				j = i + 2
-			}
-			if hiddenLang.intro[b[j]] {
-				out = append(out, place)
-				continue
-			}
-		}
-		for hiddenLang.intro[b[j]] && b[j] < 0x80 {
-			if j++; j+8 > m.to {
-				break
-			}
-		}
-		if after[b[j]] == 0 && !g.pair(b[i-1], b[j]) {
-			continue
-		}
-		if after[b[j]]&1 != 0 && hides(b[j], b[j+1]) || after[b[j]]&2 != 0 || j+8 > m.to || g.goesOver(b, i, j, &hiddenLang) {
+		switch next := b[j]; {
+		case after[next] == 3, after[next] == 1 && hides(next, b[j+1]), g.goesOver(b, i, j, &hiddenLang):
 			out = append(out, place)
 		}
 	}
 	return out
 }
 
+// leads appends the places of the lead bytes of what shows nothing, or of what may be
+// that, if a needle may go on over it.
+func (m *classes) leads(g *gate, b []byte, out []uint16) []uint16 {
+	for k := range m.w {
+		for x := m.w[k][classLead]; x != 0; x &= x - 1 {
+			at := k<<6 + bits.TrailingZeros64(x)
+			i := m.from + at
+			if i < gram || i+16 > m.to {
+				out = append(out, uint16(at))
+				continue
+			}
+			c := b[i]
+			if c == 0xcf || !hides(c, b[i+1]) {
+				continue
+			}
+			j := i + 3
+			if c == 0xc2 {
+				j = i + 2
+			}
+			if hiddenLang.intro[b[j]] || g.goesOver(b, i, j, &hiddenLang) {
+				out = append(out, uint16(at))
+			}
+		}
+	}
+	return out
+}
+
 // after are the bytes after what shows nothing with which more of it may begin (1), and
-// line breaks (2).
-var after = [256]uint8{0xc2: 1, 0xe2: 1, 0xef: 1, '\r': 2, '\n': 2}
+// line breaks (3).
+var after = [256]uint8{0xc2: 1, 0xe2: 1, 0xef: 1, '\r': 3, '\n': 3}

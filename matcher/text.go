@@ -149,7 +149,23 @@ func (t *text) add(s *text, i, j int, cut marks) {
 	if i >= j {
 		return
 	}
-	for k := s.find(i); k < len(s.segs) && s.segs[k].at < j; k++ {
+	k := s.find(i)
+	for ; k < len(s.segs) && s.segs[k].at < j; k++ {
+		if s.segs[k].width != 0 && s.segs[k].at > i {
+			// It stands by itself, as most that come after one do.
+			n := len(t.segs)
+			end := k + 1
+			for end < len(s.segs) && s.segs[end].at < j && s.segs[end].width != 0 {
+				end++
+			}
+			t.segs = append(t.segs, s.segs[k:end]...)
+			for m := range t.segs[n:] {
+				t.segs[n+m].at += len(t.b) - i
+			}
+			t.segs[n].cut |= cut
+			cut, k = 0, end-1
+			continue
+		}
 		g := s.segs[k]
 		from := max(i, g.at)
 		if g.at < i {

@@ -41,6 +41,19 @@ func opens(c, next byte) bool {
 	return special[c]&1 != 0
 }
 
+// needs and follows are opens, for introducers: a bit that both have.
+var (
+	needs   = [256]uint8{'%': 1, '&': 2, '\r': 4, '\\': 8, 0x1b: 8, 0x08: 8}
+	follows = func() (t [256]uint8) {
+		for c := range t {
+			if t[c] = following[c] | 8; c != '\n' {
+				t[c] |= 4
+			}
+		}
+		return t
+	}()
+)
+
 // following are the bytes that go on with "%" (1) and "&" (2), and introducers.
 var following = [256]uint8{'0': 1, '1': 1, '2': 1, '3': 1, '4': 1, '5': 1, '6': 1, '7': 1, '8': 1, '9': 1,
 	'a': 3, 'b': 1, 'c': 1, 'd': 1, 'e': 1, 'f': 1, 'A': 1, 'B': 1, 'C': 1, 'D': 1, 'E': 1, 'F': 1, 'u': 1,
