@@ -22,6 +22,17 @@ func BenchmarkOpen(b *testing.B) {
 				s.Close()
 			}
 		})
+		b.Run(fmt.Sprintf("reset/writes=%d", len(pieces)), func(b *testing.B) {
+			b.ReportAllocs()
+			s := m.Stream()
+			for b.Loop() {
+				for _, p := range pieces {
+					s.Write(p)
+				}
+				s.Close()
+				s.Reset()
+			}
+		})
 	}
 }
 
