@@ -2,6 +2,7 @@ package broker
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -127,6 +128,60 @@ func (p *PeekConn) Peek(n int, wait time.Duration) ([]byte, error) {
 		return nil, err
 	}
 	return b, nil
+}
+
+// speaks says whether what comes first is a whole line of an HTTP request, or the
+// head of a TLS client's hello. It waits for more of what may be one of these for at
+// most wait each time, and takes nothing.
+func (p *PeekConn) speaks(wait time.Duration) bool {
+	for {
+		b, _ := p.r.Peek(p.r.Buffered())
+		is, more := opening(b)
+		if is || !more || len(b) >= 4096 {
+			return is
+		}
+		p.SetReadDeadline(time.Now().Add(wait))
+		_, err := p.r.Peek(len(b) + 1)
+		p.SetReadDeadline(time.Time{})
+		if err != nil {
+			return false
+		}
+	}
+}
+
+// opening says whether b begins with the line of an HTTP request (RFC 9112, 3), the
+// preface of HTTP/2, or a TLS record with a client's hello (RFC 8446, 4 and 5.1); more
+// says that it may, when more comes.
+func opening(b []byte) (is, more bool) {
+	if len(b) == 0 {
+		return false, true
+	}
+	if b[0] == 0x16 {
+		for i, ok := range []func(byte) bool{func(c byte) bool { return c == 3 }, func(c byte) bool { return c <= 4 }, func(byte) bool { return true }, func(byte) bool { return true }, func(c byte) bool { return c == 1 }} {
+			if i+1 >= len(b) {
+				return false, true
+			}
+			if !ok(b[i+1]) {
+				return false, false
+			}
+		}
+		return true, false
+	}
+	line, _, whole := bytes.Cut(b, []byte("\n"))
+	method, rest, spaced := bytes.Cut(line, []byte(" "))
+	for _, c := range method {
+		if c < 'A' || c > 'Z' {
+			return false, false
+		}
+	}
+	if len(method) == 0 || len(method) > 32 {
+		return false, false
+	}
+	if !whole {
+		return false, true
+	}
+	version := bytes.TrimSuffix(rest[bytes.LastIndexByte(rest, ' ')+1:], []byte("\r"))
+	return spaced && (string(version) == "HTTP/1.1" || string(version) == "HTTP/1.0" || string(version) == "HTTP/2.0"), false
 }
 
 // CloseWrite ends the sending direction, where the connection can.

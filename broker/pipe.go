@@ -15,7 +15,7 @@ import (
 // Idle is how long a stream may pause before its filter is told (guard.Pause)
 // and lets go of a tail that is too short to matter: long enough for a writer that is in the middle of
 // something, short enough for an interactive protocol.
-const Idle = 50 * time.Millisecond
+const Idle = 5 * time.Millisecond
 
 // ErrStopped is what sending returns when the leak line stopped the stream.
 var ErrStopped = errors.New("stopped: the bytes hold a secret")

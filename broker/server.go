@@ -175,9 +175,18 @@ func (s *Server) Dispatch(ctx context.Context, c net.Conn, host string, port int
 		}
 		head, err = p.Peek(8, silence)
 	}
+	if err == nil && s.opaqueAllowed(host, port) {
+		// Whatever may be spoken here: only what is HTTP or TLS for sure is taken for it.
+		if s.HTTP != nil && p.speaks(quiet) {
+			s.HTTP(ctx, p, host, port)
+			return
+		}
+		s.opaque(ctx, p, host, port)
+		return
+	}
 	switch {
 	case err != nil:
-	case isTLS(head) || isHTTP(head) || port == 80 && isRequest(head) && !s.opaqueAllowed(host, port):
+	case isTLS(head) || isHTTP(head) || port == 80 && isRequest(head):
 		if s.HTTP != nil {
 			s.HTTP(ctx, p, host, port)
 		}

@@ -4,10 +4,6 @@ package matcher
 // beginning of one that a pause does not let go. Fewer are in most prompts.
 const begun = 8
 
-// maxPlain is how many bytes of a member a pause lets go of: two bytes begin one of
-// zlib, so that what waits for an answer ends in them every now and then.
-const maxPlain = 16
-
 // Pause returns the offset up to which bytes may be released when nothing comes
 // after them for a while, at least what Write returned as safe. What is behind it
 // holds eight bytes or more of a known value's beginning: as they are, behind
@@ -119,17 +115,12 @@ func encodes(c byte) bool {
 	return false
 }
 
+// pause is for what comes out of compressed members: the part of one that is not
+// decompressed before its block ends goes, as somebody may wait for an answer to it. The
+// hit is reported when the rest comes.
 func (ms *members) pause(to int64) int64 {
 	for _, m := range ms.opened {
-		// A block of something compressed is not known before it ends.
-		switch {
-		case m.read > maxHeld || m.read <= maxPlain:
-		case m.name == "br":
-			// It has no magic: any first bytes may be its.
-			if m.out != nil && m.out.pause(to) < to {
-				to = min(to, m.start)
-			}
-		default:
+		if m.read <= maxHeld && m.out != nil && m.out.pause(to) < to {
 			to = min(to, m.start)
 		}
 	}
