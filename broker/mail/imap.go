@@ -24,6 +24,7 @@ type imap struct {
 	filter   guard.Filter
 	held     int
 	commands int
+	flow     *flow
 
 	mu sync.Mutex // writes to the client, a response at a time
 }
@@ -41,7 +42,7 @@ func (h *Handler) IMAP(ctx context.Context, c net.Conn, host string, port int) {
 		_ = l.c.say("* BYE guard's mail broker is not set up in this session; guard doctor says what is missing")
 		return
 	}
-	s := &imap{link: l}
+	s := &imap{link: l, flow: newFlow()}
 	var wg sync.WaitGroup
 	defer func() {
 		c.Close()
@@ -65,6 +66,7 @@ func (h *Handler) IMAP(ctx context.Context, c net.Conn, host string, port int) {
 	from := s.up.r // a client that is gone at once has s.up taken away
 	wg.Go(func() {
 		defer c.Close()
+		defer s.flow.end()
 		_ = s.back(from)
 	})
 	if line != "" && s.command(line) != nil {
@@ -118,6 +120,14 @@ func (s *imap) command(line string) error {
 			known = ""
 		}
 	}
+	eight := known == "APPEND" && (s.offers("BINARY") || s.offers("UTF8=ACCEPT") || s.offers("UTF8=ONLY") || s.offers("IMAP4rev2"))
+	n, sync, lit, bad := scan(line, false, eight)
+	if name == "IDLE" && len(rest) > len(name) {
+		bad = "IDLE takes nothing" // its go-ahead is not a literal's
+	}
+	if bad != "" {
+		return s.unclear(tag, line, bad)
+	}
 	is := func(list string) bool { return known != "" && strings.Contains(list, " "+known+" ") }
 	switch {
 	case is(readers):
@@ -138,24 +148,37 @@ func (s *imap) command(line string) error {
 		return s.refuse(tag, line, "[CANNOT] guard refuses this command: it does not know it, or it gives others access, makes bearer URLs or changes the connection")
 	}
 	s.commands++
-	if err := s.pass(line); err != nil {
+	if err := s.flow.begin(tag, lit); err != nil {
 		return err
 	}
-	for {
-		n, _, ok := literal(line)
-		if !ok {
-			break
+	for lit {
+		// Upstream every literal is a synchronizing one.
+		s.flow.ask(tag, !sync)
+		if err := s.pass(strings.TrimSuffix(strings.TrimSuffix(line, "}"), "+") + "}"); err != nil {
+			return err
+		}
+		taken, err := s.flow.answer()
+		switch {
+		case err != nil:
+			return err
+		case !taken && sync:
+			return nil
+		case !taken:
+			return s.discard(line)
 		}
 		if err := s.passBytes(n); err != nil {
 			return err
 		}
-		var err error
 		if line, err = s.c.line(); err != nil {
 			return err
 		}
-		if err := s.pass(line); err != nil {
-			return err
+		if n, sync, lit, bad = scan(line, true, eight); bad != "" {
+			s.tell("* BYE guard refuses this command: " + bad)
+			return errStopped
 		}
+	}
+	if err := s.pass(line); err != nil {
+		return err
 	}
 	if name == "IDLE" {
 		done, err := s.c.line()
@@ -171,13 +194,35 @@ func (s *imap) command(line string) error {
 	return nil
 }
 
+// unclear answers a line that servers may read in more than one way.
+func (s *imap) unclear(tag, line, bad string) error {
+	s.refused(s.cred, s.scope(), "", "unclear", guard.Decision{Action: guard.Block, Rule: "imap grammar", Reason: bad})
+	if err := s.tell(tag + " BAD guard refuses this command: " + bad); err != nil {
+		return err
+	}
+	if strings.HasSuffix(line, "+}") { // what comes next is of nobody knows what
+		s.tell("* BYE guard cannot tell where this command ends")
+		return errStopped
+	}
+	return nil
+}
+
 // refuse answers a command that does not go on, and throws away the rest of it.
 func (s *imap) refuse(tag, line, words string) error {
 	if err := s.tell(tag + " NO " + words); err != nil {
 		return err
 	}
-	for {
-		n, sync, ok := literal(line)
+	return s.discard(line)
+}
+
+// discard throws away what comes behind the first line of a command.
+func (s *imap) discard(line string) error {
+	for more := false; ; more = true {
+		n, sync, ok, bad := scan(line, more, true)
+		if bad != "" {
+			s.tell("* BYE guard cannot tell where this command ends")
+			return errStopped
+		}
 		if !ok || sync { // the client waits, and is told no
 			return nil
 		}
@@ -278,6 +323,7 @@ func (s *imap) response(r *bufio.Reader) error {
 		_, err := s.c.Write(p)
 		return err
 	}
+	data, begin := false, []byte(nil)
 	for first := true; ; first = false {
 		line, err := r.ReadSlice('\n')
 		whole := err == nil
@@ -286,6 +332,13 @@ func (s *imap) response(r *bufio.Reader) error {
 		}
 		if err != nil {
 			return err
+		}
+		if first { // a line of words has no literal, whatever it ends with
+			data, begin = s.fetched(line), bytes.Clone(line[:min(len(line), 128)])
+			if s.flow.hides(line) && whole {
+				s.flow.said(begin)
+				return nil
+			}
 		}
 		out := line
 		switch {
@@ -301,8 +354,10 @@ func (s *imap) response(r *bufio.Reader) error {
 			continue
 		}
 		n, _, ok := literal(strings.TrimSuffix(string(line), "\r\n"))
-		if !ok {
-			return put(nil, guard.End)
+		if !ok || !data {
+			err := put(nil, guard.End)
+			s.flow.said(begin)
+			return err
 		}
 		buf := make([]byte, min(n, 32<<10))
 		for n > 0 {

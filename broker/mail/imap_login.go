@@ -101,6 +101,11 @@ func (s *imap) greet() (first string, err error) {
 }
 
 func isTag(t string) bool {
+	for _, c := range []byte(t) {
+		if c <= ' ' || c >= 0x7f {
+			return false
+		}
+	}
 	return t != "" && len(t) <= 64 && t != "*" && t != "+" && !strings.ContainsAny(t, "(){}%*\"\\+ ]")
 }
 

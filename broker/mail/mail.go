@@ -14,7 +14,10 @@
 //
 // IMAP (Handler.IMAP): LOGIN and AUTHENTICATE are answered; then each command is
 // looked up, and goes on through the filter. Under a scope that only reads SELECT
-// becomes EXAMINE, and what changes a mailbox is refused.
+// becomes EXAMINE, and what changes a mailbox is refused. A literal goes on only once
+// the server asked for it, also where the client does not wait (LITERAL+): so bytes
+// that the server does not take for a literal are never there for it to take for
+// commands. Lines that servers may read in more than one way are refused.
 //
 // Commands are lines that end in CR LF and nothing else (a lone CR or LF in one ends
 // the connection), and what comes in clear text behind STARTTLS ends it too, on both
