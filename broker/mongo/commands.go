@@ -1,6 +1,9 @@
 package mongo
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // class says what a command does.
 type class uint8
@@ -51,9 +54,36 @@ type command struct {
 	seqs map[string][][]byte
 }
 
+// sections are the arrays that may come beside the body, where drivers send them.
+var sections = map[string][]string{"insert": {"documents"}, "update": {"updates"}, "delete": {"deletes"}, "bulkWrite": {"ops", "nsInfo"}}
+
+// unclear says why body and sections are no document that has one meaning: a server
+// joins them, and what is judged is the body.
+func (c *command) unclear() string {
+	names := map[string]bool{}
+	for _, e := range c.body {
+		if names[e.name] {
+			return "a field of it is there twice"
+		}
+		names[e.name] = true
+	}
+	for name := range c.seqs {
+		if !slices.Contains(sections[c.name], name) {
+			return "a section beside it is none that this command has"
+		}
+		if names[name] {
+			return "a section beside it is in its body, too"
+		}
+	}
+	return ""
+}
+
 // judge says what a command does, by its name and its arguments. wide: the scope
 // names no databases.
 func (c *command) judge(wide bool) (class, string) {
+	if why := c.unclear(); why != "" {
+		return never, why
+	}
 	cl := commands[c.name]
 	first := c.body[0]
 	target := first.text()

@@ -14,7 +14,8 @@
 //
 // A command that is refused is answered with ok: 0 and code 13, and the connection
 // goes on. BSON is read as far as names need it: the command, its database, the keys
-// of pipelines. What is in no table (commands.go) is refused.
+// of pipelines. What is in no table (commands.go) is refused, and so is a field that is
+// there twice, or a section beside the body that the command has not.
 //
 // Under a scope that reads aggregate has no $out or $merge, and mapReduce is inline.
 // Making or changing users and roles is token:mint. Refused under every scope: eval,

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
@@ -149,6 +150,57 @@ func TestScopes(t *testing.T) {
 	}
 	c = dial(t, w.port)
 	c.want("guard refused", str("createUser", "made"), str("pwd", "minted"), db("app")) // of one that may not read, nothing goes on
+}
+
+// section is an array beside the body (kind 1).
+func section(name string, docs ...[]byte) []byte {
+	b := append(binary.LittleEndian.AppendUint32([]byte{1}, 0), name+"\x00"...)
+	for _, d := range docs {
+		b = append(b, d...)
+	}
+	binary.LittleEndian.PutUint32(b[1:], uint32(len(b)-1))
+	return b
+}
+
+// TestSections: what a server joins to the body is judged, too.
+func TestSections(t *testing.T) {
+	srv := startServer(t, nil)
+	for _, scope := range []string{"db:read", ""} {
+		w := newWorld(t, srv, func(w *world) { w.scope = scope })
+		c := dial(t, w.port)
+		out := build(sub(0x03, "$out", str("db", "x")))
+		doc := build(str("a", "b"))
+		for name, m := range map[string]struct {
+			section []byte
+			body    []elem
+		}{
+			"pipeline":        {section("pipeline", out), []elem{str("aggregate", "x")}},
+			"pipeline, twice": {section("pipeline", out), []elem{str("aggregate", "x"), stage("$match", str("a", "b"))}},
+			"find":            {section("insert", doc), []elem{str("find", "x")}},
+			"find, documents": {section("documents", doc), []elem{str("find", "x")}},
+			"no name":         {section("", doc), []elem{str("find", "x")}},
+			"a space":         {section(" ", doc), []elem{str("insert", "x")}},
+			"two names":       {section("ops nsInfo", doc), []elem{i32("bulkWrite", 1)}},
+			"$db":             {section("$db", doc), []elem{str("insert", "x")}},
+			"out":             {section("out", doc), []elem{str("mapReduce", "x"), sub(0x03, "out", i32("inline", 1))}},
+			"both":            {section("documents", doc), []elem{str("insert", "x"), sub(0x04, "documents", sub(0x03, "0", str("a", "b")))}},
+			"a field twice":   {nil, []elem{str("aggregate", "x"), stage("$match", str("a", "b")), stage("$out", str("a", "b"))}},
+			"a name twice":    {nil, []elem{str("find", "x"), str("find", "y")}},
+		} {
+			if got, _ := c.with(m.section, append(m.body, db("app"))...); !strings.HasPrefix(got, "guard refuses this command: a ") {
+				t.Errorf("%q, %s: %q", scope, name, got)
+			}
+		}
+		got, _ := c.with(section("documents", doc), str("insert", "x"), db("app"))
+		if want := map[string]string{"": "ok", "db:read": "guard refused the use of credential docs: db:write"}[scope]; !strings.HasPrefix(got, want) {
+			t.Errorf("%q: %q, want %q", scope, got, want)
+		}
+	}
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	if slices.Contains(srv.got, "aggregate") || slices.Contains(srv.got, "find") || len(srv.docs) != 1 {
+		t.Errorf("got %q, %d documents", srv.got, len(srv.docs))
+	}
 }
 
 func TestLeaksAndStrictness(t *testing.T) {

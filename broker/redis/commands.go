@@ -87,7 +87,7 @@ var builtin = func() map[string]kind {
 		"CLIENT": subs(conn, "CACHING GETNAME GETREDIR HELP ID INFO LIST NO-TOUCH SETINFO SETNAME TRACKING TRACKINGINFO CAPA MAINT_NOTIFICATIONS",
 			write, "KILL PAUSE UNPAUSE UNBLOCK NO-EVICT"),
 		"CLUSTER":  subs(read, "COUNTKEYSINSLOT COUNT-FAILURE-REPORTS GETKEYSINSLOT HELP INFO KEYSLOT LINKS MYID MYSHARDID NODES REPLICAS SHARDS SLAVES SLOTS SLOT-STATS"),
-		"CONFIG":   subs(read, "HELP", write, "RESETSTAT REWRITE"),
+		"CONFIG":   subs(read, "HELP", write, "RESETSTAT", never, "REWRITE"),
 		"DEBUG":    subs(read, "OBJECT"),
 		"FUNCTION": subs(read, "DUMP HELP LIST STATS", write, "DELETE FLUSH KILL LOAD", never, "RESTORE"),
 		"LATENCY":  subs(read, "DOCTOR GRAPH HELP HISTOGRAM HISTORY LATEST", write, "RESET"),
@@ -99,7 +99,7 @@ var builtin = func() map[string]kind {
 		"SLOWLOG":  subs(read, "GET HELP LEN", write, "RESET"),
 		"XGROUP":   subs(read, "HELP", write, "CREATE CREATECONSUMER DELCONSUMER DESTROY SETID"),
 		"XINFO":    subs(read, "CONSUMERS GROUPS HELP STREAM"),
-		"ACL":      subs(read, "CAT DRYRUN GETUSER HELP LIST LOG USERS WHOAMI", mint, "GENPASS SETUSER", write, "DELUSER", never, "LOAD SAVE"),
+		"ACL":      subs(read, "CAT DRYRUN GETUSER HELP LIST LOG USERS WHOAMI", mint, "DELUSER GENPASS SETUSER", never, "LOAD SAVE"),
 	} {
 		m[name] = kind{sub: s, names: name == "ACL" || name == "CLIENT" || name == "SLOWLOG" || name == "CONFIG", script: name == "SCRIPT" || name == "FUNCTION"}
 	}
@@ -113,6 +113,19 @@ var builtin = func() map[string]kind {
 		}
 		return write
 	}}
+	acl := m["ACL"]
+	acl.look = func(args [][]byte) class {
+		switch {
+		case len(args) < 2:
+			return read // an error, by the server
+		case len(args[1]) > maxName:
+			return unknown
+		case is(args[1], "LOG") && len(args) > 2 && is(args[2], "RESET"):
+			return write
+		}
+		return acl.sub[upper(args[1])]
+	}
+	m["ACL"] = acl
 	config := m["CONFIG"]
 	config.look = func(args [][]byte) class {
 		switch {

@@ -120,7 +120,7 @@ func (l *link) minted(args [][]byte) error {
 	for i, a := range args[2:] {
 		user := string(args[2])
 		switch {
-		case is(args[0], "ACL") && i > 0 && len(a) > 1 && a[0] == '>':
+		case is(args[0], "ACL") && is(args[1], "SETUSER") && i > 0 && len(a) > 1 && a[0] == '>':
 			a = a[1:]
 		case is(args[0], "CONFIG") && i%2 == 1 && is(args[i+1], "requirepass") && len(a) > 0:
 			user = "default"

