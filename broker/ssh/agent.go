@@ -42,6 +42,7 @@ type Agent struct {
 	Now func() time.Time
 
 	wires wires
+	conns conns
 
 	mu      sync.Mutex
 	publics map[guard.SecretID]xssh.PublicKey
@@ -52,7 +53,6 @@ type Agent struct {
 
 const (
 	maxFrame = 256 << 10        // AGENT_MAX_LEN of OpenSSH
-	maxConns = 256              // at a time
 	idle     = 10 * time.Minute // between requests
 	maxBegun = 30 * time.Second // for a request that has begun, and for an answer
 )
@@ -75,7 +75,6 @@ func (a *Agent) Serve(ctx context.Context, l net.Listener) error {
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
 	defer l.Close()
-	slots := make(chan struct{}, maxConns)
 	for wait := time.Duration(0); ; {
 		c, err := l.Accept()
 		switch {
@@ -94,18 +93,17 @@ func (a *Agent) Serve(ctx context.Context, l net.Listener) error {
 			continue
 		}
 		wait = 0
-		select {
-		case slots <- struct{}{}:
-		default:
-			c.Close() // a client is told at once; who holds the others is in the same session
+		s := &conn{a: a, self: c}
+		if !a.conns.admit(s, a.now()) {
+			c.Close() // a client is told at once
 			continue
 		}
 		wg.Go(func() {
-			defer func() { <-slots }()
+			defer a.conns.drop(s)
 			defer c.Close()
 			stop := context.AfterFunc(ctx, func() { c.Close() })
 			defer stop()
-			a.serve(c)
+			s.serve()
 		})
 	}
 }
@@ -126,16 +124,14 @@ type conn struct {
 	exe  string
 	self net.Conn
 
-	bound  bool
-	sid    []byte         // session id that this connection is bound to
-	key    xssh.PublicKey // of the host, proven for sid
-	keyRaw []byte
+	bound bool
+	sid   []byte // session id that this connection is bound to
 	// barred is why nothing is served any more.
 	barred *guard.Decision
 }
 
-func (a *Agent) serve(c net.Conn) {
-	s := &conn{a: a, self: c}
+func (s *conn) serve() {
+	c := s.self
 	for {
 		_ = c.SetDeadline(time.Now().Add(idle))
 		var head [4]byte
@@ -154,7 +150,9 @@ func (a *Agent) serve(c net.Conn) {
 		if err != nil {
 			return
 		}
+		s.a.conns.touch(s, s.a.now(), true)
 		answer := s.answer(body)
+		s.a.conns.touch(s, s.a.now(), false)
 		_ = c.SetDeadline(time.Now().Add(maxBegun))
 		out := binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(answer)), uint32(len(answer)))
 		if _, err := c.Write(append(out, answer...)); err != nil {
@@ -236,13 +234,13 @@ func (c *conn) bind(r *reader) []byte {
 	case !r.end() || err != nil:
 		return bar(refusal("ssh session-bind", "the client's session-bind cannot be read", "use OpenSSH's own client"))
 	case forwarding:
-		return bar(refusal("ssh forwarded", "the agent was to be forwarded to another machine, which could then log in as you", "connect without -A (ForwardAgent no); to go through a host, use ssh -J"))
+		return bar(refusal("ssh forwarded", "the agent was to be forwarded to another machine, which could then log in as you", "connect without -A (ForwardAgent no)"))
 	case c.bound:
 		return bar(refusal("ssh session-bind", "this connection to the agent is bound to a session already", "open another connection to the agent"))
 	case !proves(key, sid, parseSignature(sigRaw)):
 		return bar(refusal("ssh session-bind", "the host key's signature is not over this session id", "if this was ssh itself, somebody is in between: tell the user"))
 	default:
-		c.bound, c.sid, c.key, c.keyRaw = true, bytes.Clone(sid), key, bytes.Clone(raw)
+		c.bound, c.sid = true, bytes.Clone(sid)
 	}
 	return []byte{msgSuccess}
 }

@@ -22,8 +22,9 @@ func BenchmarkAgentSign(b *testing.B) {
 	}{{"ed25519", xssh.KeyAlgoED25519, 0}, {"ecdsa", xssh.KeyAlgoECDSA256, 0}, {"rsa", xssh.KeyAlgoRSASHA512, flagSHA512}} {
 		value, _ := newKey(b, kind.name)
 		_, host := newKey(b, "ed25519")
+		sid := newSID(b)
 		bench := func(b *testing.B, c *client) {
-			key, sid := c.key(), newSID(b)
+			key := c.key()
 			if !c.bind(host, sid, false) {
 				b.Fatal("bind")
 			}
@@ -39,6 +40,7 @@ func BenchmarkAgentSign(b *testing.B) {
 		b.Run(kind.name+"/guard", func(b *testing.B) {
 			w := newWorld(b, map[string][]byte{"deploy": value}, deploy("git.example.com"))
 			w.knows("git.example.com", host.PublicKey())
+			w.carries(host, sid, "git.example.com", 22)
 			bench(b, w.dial())
 		})
 		b.Run(kind.name+"/ssh-agent", func(b *testing.B) { bench(b, openSSHAgent(b, value)) })

@@ -20,23 +20,27 @@
 // The session id is the exchange hash of a key exchange, and the server signs it
 // with its host key. Whoever has that signature has proof of the host, whatever the network
 // in between did: the hash holds the host key, so that a signature made for one
-// connection is worth nothing on another. The proof comes in one of two ways:
+// connection is worth nothing on another.
 //
-//   - session-bind@openssh.com (PROTOCOL.agent; OpenSSH since 8.9): the client sends it.
-//     One for a connection to the agent, not for forwarding. Any other makes the
-//     connection useless: OpenSSH's client goes on when its bind is refused.
-//   - From the wire (Agent.Watch): the session's connections go through the broker, and
-//     a server's host key and signature are in its first key exchange, which is
-//     not encrypted. The hash itself is in no packet, but in the data to be
-//     signed, and only the right one fits the signature. So dropbear, libssh2, Go's and old
-//     OpenSSH's clients are bound as well, as long as the connection is open and guard
-//     has seen its beginning.
+// Every login has to be for a connection that guard carries (Agent.Watch) and that is
+// open: the session's connections go through the broker, and a server's host key and
+// signature are in its first key exchange, which is not encrypted. The hash itself is in no
+// packet, but in the data to be signed, and only the right one fits the signature. So
+// dropbear, libssh2, Go's and old OpenSSH's clients are bound as well as new ones, and whoever
+// is led to the agent's socket from elsewhere (ssh -R, a relay) can log in to nothing. A
+// login through another host (ssh -J) is inside of that one's encrypted connection, where guard
+// does not see it, and is refused.
 //
-// The host key has to be in the user's known_hosts (KnownHosts) under the name of
-// one of the credential's hosts: names and ports, hashed names, patterns, @revoked,
-// and @cert-authority with host certificates. Names are tried in this order: those of open
-// connections with this key, the credential's own, those in known_hosts. A key that
-// is only known for another host is refused by policy for that host.
+// What a client proves by session-bind@openssh.com (PROTOCOL.agent; OpenSSH since 8.9) is
+// checked besides: one for a connection to the agent, not for forwarding. Any other makes the
+// connection useless: OpenSSH's client goes on when its bind is refused.
+//
+// The host key has to be in the user's known_hosts (KnownHosts) under the name and port that the
+// connection goes to, which is to be one of the credential's hosts: names and ports, hashed
+// names, patterns, @revoked, and @cert-authority with host certificates.
+//
+// A git signature is for no connection. It is made for a process of the session that the
+// connection can name (broker.Process) while it lives.
 //
 // The user in the data must be the credential's, where it has one (several:
 // separated by commas).
@@ -45,7 +49,9 @@
 //
 // Adding, removing and locking keys; forwarded agents, with everything that comes
 // by them; SHA-1 signatures; DSA. A frame is 256 KiB at most, a connection is closed when
-// one takes longer than 30 s to come, and there are 256 connections at a time.
+// one takes longer than 30 s to come, and there are 256 connections at a time, 32 of one
+// process. A new one takes the place of the one that was silent for the longest time
+// when all are taken, and when half are, if that was 30 s.
 //
 // # Certificates
 //
@@ -59,10 +65,11 @@
 //
 // What goes over the connection is encrypted between the client and the server, so
 // that guard finds nothing in it: a login is leave to do what the server allows this
-// user. A client that forwards the agent without saying so (dropbear, OpenSSH before 8.9)
-// lets the remote side ask for git signatures and for logins of connections that are open
-// in this session, but for no login from there to elsewhere. A git signature is over a digest:
-// what is signed is not known. Parsed keys are overwritten after each signature as far as
+// user. A process of the session that leads others to the agent (a relay, ssh -R, forwarding by
+// dropbear or OpenSSH before 8.9) gets git signatures for them while the session lasts, but no
+// login from there to elsewhere; and one that carries a login's own bytes is the connection that
+// guard sees, and ends with the session. A git signature is over a digest: what is signed
+// is not known. Parsed keys are overwritten after each signature as far as
 // Go's libraries let one reach them.
 //
 // Goroutines: Serve starts one for each connection and waits for all.

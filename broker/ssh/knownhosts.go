@@ -8,15 +8,12 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"net"
 	"os"
 	"strconv"
 	"strings"
 	"time"
 
 	xssh "golang.org/x/crypto/ssh"
-
-	"guard/broker"
 )
 
 // KnownHosts are host keys that the user trusts (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT). The nil and the
@@ -115,37 +112,6 @@ func (k *KnownHosts) check(host string, port int, key xssh.PublicKey, now time.T
 		}
 	}
 	return best
-}
-
-// names are the hosts in plain words whose key it is.
-func (k *KnownHosts) names(key xssh.PublicKey) (out []place) {
-	if k == nil {
-		return nil
-	}
-	if cert, ok := key.(*xssh.Certificate); ok {
-		key = cert.Key
-	}
-	for _, l := range k.lines {
-		if l.marker != "" || !same(l.key, key) {
-			continue
-		}
-		for _, h := range l.hosts {
-			if h == "" || strings.ContainsAny(h, "*?!|") {
-				continue
-			}
-			p := place{host: h, port: 22}
-			if host, port, err := net.SplitHostPort(h); err == nil && strings.HasPrefix(h, "[") {
-				n, err := strconv.Atoi(port)
-				if err != nil {
-					continue
-				}
-				p = place{host, n}
-			}
-			p.host = broker.CanonicalHost(p.host)
-			out = append(out, p)
-		}
-	}
-	return out
 }
 
 func same(a, b xssh.PublicKey) bool {

@@ -65,6 +65,7 @@ func TestCertificates(t *testing.T) {
 				t.Errorf("recorded as %+v", u)
 			}
 			sid := newSID(t)
+			w.carries(host, sid, "a.example.com", 22)
 			c.bind(host, sid, false)
 			data := login(sid, "deploy", cert.Type(), cert.Marshal(), host.PublicKey().Marshal())
 			sig := c.sign(cert.Marshal(), data, 0)
@@ -221,10 +222,10 @@ func TestLoginFromTheWire(t *testing.T) {
 					t.Error("an open connection's login is refused")
 				}
 				up.Close()
-				if c.sign(s.key, seen, 0) != nil || w.last() != "ssh unbound" {
+				if c.sign(s.key, seen, 0) != nil || w.last() != "ssh connection" {
 					t.Errorf("the login of a closed connection is signed, or refused by %q", w.last())
 				}
-				if _, err := dial(false, s); err == nil || w.last() != "ssh unbound" {
+				if _, err := dial(false, s); err == nil || w.last() != "ssh connection" {
 					t.Errorf("a connection that was not seen: %v, %q", err, w.last())
 				}
 				if len(w.a.wires.all()) != 0 {
@@ -250,8 +251,7 @@ func TestWireHost(t *testing.T) {
 			w.knows(tt.known, host.PublicKey())
 		}
 		c, sid := w.dial(), newSID(t)
-		sig, _ := host.Sign(rand.Reader, sid)
-		w.a.wires.add(exchange{place{tt.at, 22}, host.PublicKey().Marshal(), sig})
+		w.carries(host, sid, tt.at, 22)
 		key := c.key()
 		if got := c.sign(key, login(sid, "git", xssh.KeyAlgoED25519, key, nil), 0); (got != nil) != (tt.rule == "") || tt.rule != "" && w.last() != tt.rule {
 			t.Errorf("%+v: signed: %t, %q", tt, got != nil, w.last())

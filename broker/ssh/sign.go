@@ -111,6 +111,10 @@ func (c *conn) judge(id identity, data []byte, flags uint32) (u guard.Use, alg s
 			return no("ssh namespace", "the key of a certificate lives for this session only, so that nobody could check its signatures later", "store a key of kind ssh-key for them")
 		}
 		u.Resource, u.Method = s.namespace, "sshsig"
+		// No connection is in a git signature; who asks for it has to be there.
+		if u.PID, u.Exe = broker.Process(c.self); u.PID <= 0 {
+			return no("ssh process", "guard cannot name the process of this session that wants a git signature: it is gone, or another one's connection to the agent is used", "connect to the agent and sign in one process, as ssh-keygen does")
+		}
 		return u, alg, nil
 	}
 	a, err := parseUserauth(data)
@@ -169,26 +173,28 @@ func algorithmName(key xssh.PublicKey, alg string) string {
 	return alg
 }
 
-// host finds the host key that is proven for the login's session, and where it is
-// if that was seen.
-func (c *conn) host(a userauth) (xssh.PublicKey, *place, *guard.Decision) {
-	if c.bound {
-		if !bytes.Equal(a.session, c.sid) {
-			d := refusal("ssh session-bind", "the login to be signed is for another connection than the one that the client proved", "use ssh")
-			return nil, nil, &d
-		}
-		return c.key, nil, nil
+// host finds the connection that the login is for among those that guard carries,
+// and the host key that is proven for it. What a client binds proves the host, and
+// not that the connection is one of this session: the agent's socket can be
+// forwarded to elsewhere.
+func (c *conn) host(a userauth) (xssh.PublicKey, place, *guard.Decision) {
+	if c.bound && !bytes.Equal(a.session, c.sid) {
+		d := refusal("ssh session-bind", "the login to be signed is for another connection than the one that the client proved", "use ssh")
+		return nil, place{}, &d
 	}
-	if key, at, ok := c.a.wires.find(a.session); ok {
-		return key, &at, nil
+	key, at, ok := c.a.wires.find(a.session)
+	if !ok {
+		d := refusal("ssh connection", "guard did not see this connection: the login is for none that is open in this session and goes straight to its server",
+			"connect directly: a login through another host (ssh -J, ProxyJump) is hidden in that host's connection", "log in from inside of the session: its agent cannot be used from elsewhere")
+		return nil, place{}, &d
 	}
-	d := refusal("ssh unbound", "the client does not prove which host it logs in to (session-bind), and guard has seen no open connection of this session that the login is for",
-		"use OpenSSH 8.9 or newer", "connect directly, and not through another host or a forwarded agent")
-	return nil, nil, &d
+	return key, at, nil
 }
 
-// locate names the host that has key: in u, for policy to decide.
-func (c *conn) locate(u *guard.Use, key xssh.PublicKey, at *place) *guard.Decision {
+// locate checks that key is the one of the host that the connection goes to, and
+// names it in u, for policy to decide.
+func (c *conn) locate(u *guard.Use, key xssh.PublicKey, at place) *guard.Decision {
+	u.Host, u.Port = at.host, at.port
 	finger := xssh.FingerprintSHA256(key)
 	hosts := &KnownHosts{}
 	if c.a.KnownHosts != nil {
@@ -199,66 +205,18 @@ func (c *conn) locate(u *guard.Use, key xssh.PublicKey, at *place) *guard.Decisi
 		}
 		hosts = k
 	}
-	var try []place
-	if at != nil {
-		try = []place{*at} // it is that one and no other
-	} else {
-		seen := c.a.wires.at(c.keyRaw)
-		if len(seen) > 0 {
-			at = &seen[0]
-		}
-		try = append(seen, own(u.Credential)...)
-		try = append(try, hosts.names(key)...)
-	}
-	best, found := unknown, place{}
-	for _, p := range try {
-		v := hosts.check(p.host, p.port, key, c.a.now())
-		if v == revoked {
-			u.Host, u.Port = p.host, p.port
-			d := refusal("ssh host key", "the key "+finger+" of "+p.String()+" is marked @revoked in known_hosts", "tell the user")
-			return &d
-		}
-		if v == known && broker.MatchHost(u.Credential.Hosts, p.host, p.port) {
-			u.Host, u.Port = p.host, p.port
-			return nil
-		}
-		if v == changed && at != nil && p != *at {
-			continue // it is not there that the client is
-		}
-		if v > best {
-			best, found = v, p
-		}
-	}
-	if found.host == "" && at != nil {
-		found = *at
-	}
-	u.Host, u.Port = found.host, found.port
-	switch best {
+	switch hosts.check(at.host, at.port, key, c.a.now()) {
 	case known:
-		return nil // of another host: policy refuses it by its own rule
+		return nil // of another host than the credential's: policy refuses it by its own rule
+	case revoked:
+		d := refusal("ssh host key", "the key "+finger+" of "+at.String()+" is marked @revoked in known_hosts", "tell the user")
+		return &d
 	case changed:
-		d := refusal("ssh host key", "the key "+finger+" is not the one that known_hosts has for "+found.String(), "tell the user: somebody may be in between, or the server was set up anew (ssh-keygen -R, then connect once outside of the session)")
+		d := refusal("ssh host key", "the key "+finger+" is not the one that known_hosts has for "+at.String(), "tell the user: somebody may be in between, or the server was set up anew (ssh-keygen -R, then connect once outside of the session)")
 		return &d
 	}
-	d := refusal("ssh host key", "the host key "+finger+" is in no known_hosts", "the user can check it and connect once outside of the session, or name a file with it: guard run --ssh-known-hosts FILE ...")
+	d := refusal("ssh host key", "the host key "+finger+" is in no known_hosts for "+at.String(), "the user can check it and connect once outside of the session, or name a file with it: guard run --ssh-known-hosts FILE ...")
 	return &d
-}
-
-// own are a credential's hosts that are no patterns.
-func own(cred guard.Credential) (out []place) {
-	for _, h := range cred.Hosts {
-		if strings.HasPrefix(h, "*.") {
-			continue
-		}
-		p := place{broker.CanonicalHost(h), 22}
-		if host, port, err := net.SplitHostPort(h); err == nil {
-			if n, err := strconv.Atoi(port); err == nil {
-				p = place{broker.CanonicalHost(host), n}
-			}
-		}
-		out = append(out, p)
-	}
-	return out
 }
 
 func (p place) String() string { return net.JoinHostPort(p.host, strconv.Itoa(p.port)) }

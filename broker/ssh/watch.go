@@ -32,7 +32,7 @@ type wires struct {
 }
 
 // maxWires bounds what is remembered, and so how many signatures are tried for
-// a login of which the connection is not known.
+// a login. The oldest is forgotten for the newest.
 const maxWires = 256
 
 func (w *wires) add(e exchange) uint64 {
@@ -41,8 +41,12 @@ func (w *wires) add(e exchange) uint64 {
 	if w.open == nil {
 		w.open = map[uint64]exchange{}
 	}
-	if len(w.open) >= maxWires {
-		return 0
+	if len(w.open) >= maxWires { // a login comes soon after its key exchange
+		oldest := w.next
+		for id := range w.open {
+			oldest = min(oldest, id)
+		}
+		delete(w.open, oldest)
 	}
 	w.next++
 	w.open[w.next] = e
@@ -74,16 +78,6 @@ func (w *wires) find(session []byte) (xssh.PublicKey, place, bool) {
 		}
 	}
 	return nil, place{}, false
-}
-
-// at returns where open connections to servers with this key go.
-func (w *wires) at(key []byte) (out []place) {
-	for _, e := range w.all() {
-		if bytes.Equal(e.hostKey, key) {
-			out = append(out, e.place)
-		}
-	}
-	return out
 }
 
 // proves says whether sig is a host key's signature over an exchange hash. SHA-1 is none.

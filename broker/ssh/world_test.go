@@ -15,6 +15,8 @@ import (
 	"net"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -33,6 +35,7 @@ type world struct {
 	a      *Agent
 	path   string
 	policy *policy.Policy
+	end    func() // of the session
 
 	mu      sync.Mutex
 	now     time.Time
@@ -44,6 +47,7 @@ type world struct {
 	told    []string // rules
 	reads   int      // values given to the use line
 	unaudit bool     // the log cannot be written
+	dialed  int
 }
 
 var session = guard.Session{ID: "s1", Context: "default"}
@@ -144,13 +148,14 @@ func newWorld(t testing.TB, values map[string][]byte, creds ...guard.Credential)
 	check(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- w.a.Serve(ctx, l) }()
-	t.Cleanup(func() {
+	go func() { done <- w.a.Serve(ctx, named{l}) }()
+	w.end = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("serve: %v", err)
 		}
 	})
+	t.Cleanup(w.end)
 	return w
 }
 
@@ -189,9 +194,22 @@ type client struct {
 	t testing.TB
 }
 
+// dial connects as a process of its own.
 func (w *world) dial() *client {
 	w.t.Helper()
-	c, err := net.Dial("unix", w.path)
+	w.mu.Lock()
+	pid := 1000 + w.dialed
+	w.mu.Unlock()
+	return w.dialAs(pid)
+}
+
+func (w *world) dialAs(pid int) *client {
+	w.t.Helper()
+	w.mu.Lock()
+	w.dialed++
+	from := fmt.Sprintf("%s%d.%d", w.path, w.dialed, pid)
+	w.mu.Unlock()
+	c, err := net.DialUnix("unix", &net.UnixAddr{Name: from, Net: "unix"}, &net.UnixAddr{Name: w.path, Net: "unix"})
 	check(w.t, err)
 	w.t.Cleanup(func() { c.Close() })
 	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
@@ -304,4 +322,35 @@ func newSID(t testing.TB) []byte {
 	_, err := rand.Read(b)
 	check(t, err)
 	return b
+}
+
+// named takes the process at the other end from the name of its socket.
+type named struct{ net.Listener }
+
+func (l named) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return namedConn{c}, nil
+}
+
+type namedConn struct{ net.Conn }
+
+func (c namedConn) Peer() int {
+	pid, _ := strconv.Atoi(strings.TrimPrefix(filepath.Ext(c.RemoteAddr().String()), "."))
+	return pid
+}
+
+func (c namedConn) Process() (int, string) { return c.Peer(), "" }
+
+// carries has guard carry a connection to a place, whose server has signed sid.
+func (w *world) carries(host xssh.Signer, sid []byte, name string, port int) (id uint64) {
+	w.t.Helper()
+	sig, err := host.Sign(rand.Reader, sid)
+	if as, ok := host.(xssh.AlgorithmSigner); ok && host.PublicKey().Type() == xssh.KeyAlgoRSA {
+		sig, err = as.SignWithAlgorithm(rand.Reader, sid, xssh.KeyAlgoRSASHA512)
+	}
+	check(w.t, err)
+	return w.a.wires.add(exchange{place{name, port}, host.PublicKey().Marshal(), sig})
 }

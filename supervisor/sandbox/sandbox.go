@@ -73,7 +73,8 @@ type Config struct {
 
 	HostPorts []int // ports of 127.0.0.1 inside whose connections are handed over by Sandbox.HostPort
 	// Unix are paths inside of sockets whose connections are handed over by
-	// Sandbox.Unix, below /run, which the session has for itself. The tiers below
+	// Sandbox.Unix, below /run, which the session has for itself. They cannot be taken
+	// away, and the folder below /run that they are in is to read only. The tiers below
 	// Contained have none.
 	Unix []string
 

@@ -211,6 +211,9 @@ func (in *inner) prepare(trees map[string]int) ([]int, *failure) {
 			}
 			give(unixPrefix+path, fd)
 		}
+		if err := keepUnix(in.c.Unix); err != nil {
+			return nil, failed("keep the sockets inside", lacking(err))
+		}
 	}
 	if in.tty != nil {
 		give("pty", in.tty.master)
