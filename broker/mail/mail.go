@@ -19,6 +19,9 @@
 // that the server does not take for a literal are never there for it to take for
 // commands. Lines that servers may read in more than one way are refused.
 //
+// Encoded words of a message (RFC 2047) go through a filter of their own, decoded and
+// joined as who reads them has them.
+//
 // Commands are lines that end in CR LF and nothing else (a lone CR or LF in one ends
 // the connection), and what comes in clear text behind STARTTLS ends it too, on both
 // sides. In a message a line of one dot counts as its end only between two CR LF, and

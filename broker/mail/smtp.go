@@ -299,6 +299,12 @@ func (s *smtp) rcpt(line, rest string) error {
 	if words := s.pick(); words != "" {
 		return s.c.say("530 5.7.0 " + oneLine(words))
 	}
+	if local, _, _ := strings.Cut(to, "@"); strings.Contains(local, "!") && !s.h.Decide(s.use(s.cred, "mail:send", "")).Allowed() {
+		d := guard.Decision{Action: guard.Block, Rule: "scope", Reason: "the scope names recipients, and some servers take an address with ! for a route"}
+		d.Secret = s.cred.ID()
+		s.refused(s.cred, "mail:send", to, "RCPT", d)
+		return s.c.say("550 5.7.1 " + denied(d))
+	}
 	if s.up == nil || !s.in {
 		if code, words := s.login(to); code != 0 {
 			return s.c.say(fmt.Sprintf("%d %s", code, words))
@@ -341,8 +347,8 @@ func (s *smtp) data() error {
 	if err := s.c.say("354 go ahead"); err != nil {
 		return err
 	}
-	f := s.h.Open(s.origin())
-	if f == nil {
+	f, decoded := s.h.Open(s.origin()), s.decoded()
+	if f == nil || decoded == nil {
 		return errStopped
 	}
 	var refusal string
@@ -373,6 +379,9 @@ func (s *smtp) data() error {
 		if bad != "" && refusal == "" {
 			refusal = bad
 		}
+		if bad := decoded(b[:n], guard.More); bad != "" && refusal == "" {
+			refusal = bad
+		}
 		err = put(b[:n], guard.More)
 		if _, derr := s.c.r.Discard(n); err == nil {
 			err = derr
@@ -382,6 +391,9 @@ func (s *smtp) data() error {
 			return err
 		}
 	}
+	if bad := decoded(nil, guard.End); bad != "" && refusal == "" {
+		refusal = bad
+	}
 	if err := put(nil, guard.End); err != nil {
 		return err
 	}
@@ -390,7 +402,10 @@ func (s *smtp) data() error {
 	if refusal != "" {
 		s.refusals++
 		s.detach() // a message whose end did not come is not delivered
-		return s.c.say(refusal)
+		if err := s.c.say(refusal); err != nil || !body.nul {
+			return err
+		}
+		return errStopped
 	}
 	code, lines, err = s.reply()
 	if err != nil {

@@ -7,6 +7,7 @@ type body struct {
 	cr   bool // the last byte is a CR
 	n    int  // bytes of this line
 	dot  bool // it begins with a dot
+	nul  bool // there was a byte of zero
 }
 
 func newBody() *body { return &body{crlf: true} }
@@ -39,6 +40,10 @@ func (d *body) feed(b []byte) (n int, bad string) {
 		}
 		alone = d.n == 1 && d.dot
 		switch c {
+		case 0:
+			d.nul = true
+			bad = "554 5.6.0 guard refuses a message with a byte of zero: some servers take it for its end"
+			d.n++
 		case '\r':
 			d.cr = true
 		case '\n':

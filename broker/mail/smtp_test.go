@@ -129,7 +129,9 @@ func TestRecipientScope(t *testing.T) {
 	for _, a := range []string{"<\"x\"@evil.test,b@example.com>", "<@evil.test:b@example.com>", "b@example.com", "<x@evil.test@example.com>", "<>", "<a b@example.com>", "<x@evil.test\\@example.com>"} {
 		c.want("501", "RCPT TO:"+a+"\r\n")
 	}
-	c.want("550", "RCPT TO:<x%evil.test@example.com>\r\n") // routed by some servers
+	for _, a := range []string{"x%evil.test@example.com", "evil.test!x@example.com", "a!b!x@example.com", "evil.test!x"} { // routed by some servers
+		c.want("550", "RCPT TO:<"+a+">\r\n")
+	}
 	c.want("354", "DATA\r\n")
 	c.want("250", "hello\r\n.\r\n")
 	if m := srv.messages(t); len(m) != 1 || strings.Contains(m[0], "evil") {
