@@ -166,7 +166,7 @@ func (s *imap) command(line string) error {
 		case !taken:
 			return s.discard(line)
 		}
-		if err := s.passBytes(n); err != nil {
+		if err := s.passBytes(n, known == "APPEND"); err != nil {
 			return err
 		}
 		if line, err = s.c.line(); err != nil {
@@ -255,12 +255,39 @@ func (s *imap) pass(line string) error {
 	return nil
 }
 
-func (s *imap) passBytes(n int64) error {
+func (s *imap) passBytes(n int64, message bool) error {
+	var decoded func([]byte, guard.Step) string
+	if message {
+		if decoded = s.decoded(); decoded == nil {
+			return errStopped
+		}
+	}
+	look := func(p []byte, step guard.Step) error {
+		if decoded == nil {
+			return nil
+		}
+		bad := decoded(p, step)
+		if bad == "" {
+			return nil
+		}
+		s.refusals++
+		s.tell("* BYE " + bad)
+		s.up.Close()
+		return errStopped
+	}
 	buf := make([]byte, 32<<10)
 	for n > 0 {
 		k, err := s.c.r.Read(buf[:min(n, int64(len(buf)))])
 		if k > 0 {
 			n -= int64(k)
+			if err := look(buf[:k], guard.More); err != nil {
+				return err
+			}
+			if n == 0 { // before the last of it goes on
+				if err := look([]byte("\n"), guard.End); err != nil {
+					return err
+				}
+			}
 			if err := s.put(buf[:k], guard.More); err != nil {
 				return err
 			}

@@ -80,7 +80,8 @@ func TestIMAPLeaksAndStrictness(t *testing.T) {
 	port := w.listen(t, w.h.IMAP, 143)
 	for name, cmd := range map[string]string{
 		"search": "SEARCH TEXT " + planted, "mailbox": "CREATE " + planted, "append": fmt.Sprintf("APPEND INBOX {%d+}\r\n%s", len(planted)+4, "x: "+planted+"y"),
-		"append, base64": fmt.Sprintf("APPEND INBOX {44+}\r\n%s", base64.StdEncoding.EncodeToString([]byte(planted))), "login": "LOGIN me " + planted,
+		"append, encoded words": fmt.Sprintf("APPEND INBOX {%d+}\r\nX: %s\r\n %s", 7+len(bWord("u", planted[:9])+qWord(planted[9:])), bWord("u", planted[:9]), qWord(planted[9:])),
+		"append, base64":        fmt.Sprintf("APPEND INBOX {44+}\r\n%s", base64.StdEncoding.EncodeToString([]byte(planted))), "login": "LOGIN me " + planted,
 	} {
 		c := dial(t, port)
 		if name != "login" {

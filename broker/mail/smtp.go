@@ -380,7 +380,7 @@ func (s *smtp) data() error {
 			refusal = bad
 		}
 		if bad := decoded(b[:n], guard.More); bad != "" && refusal == "" {
-			refusal = bad
+			refusal = "554 5.7.1 " + bad
 		}
 		err = put(b[:n], guard.More)
 		if _, derr := s.c.r.Discard(n); err == nil {
@@ -392,7 +392,7 @@ func (s *smtp) data() error {
 		}
 	}
 	if bad := decoded(nil, guard.End); bad != "" && refusal == "" {
-		refusal = bad
+		refusal = "554 5.7.1 " + bad
 	}
 	if err := put(nil, guard.End); err != nil {
 		return err

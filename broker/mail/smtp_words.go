@@ -11,10 +11,10 @@ import (
 // wordRE is an encoded word (RFC 2047), looser than the RFC about what is in it.
 var wordRE = regexp.MustCompile(`=\?[^?\s]+\?[bBqQ]\?[^?\r\n]*\?=`)
 
-// decoded is the leak line's look at the encoded words of a message: bad is a reply
-// where it is to be refused. nil: there is no filter.
-func (s *smtp) decoded() func(p []byte, step guard.Step) (bad string) {
-	f := s.h.Open(s.origin())
+// decoded is the leak line's look at the encoded words of a message: bad says why
+// it is to be refused, if it is. nil: there is no filter.
+func (l *link) decoded() func(p []byte, step guard.Step) (bad string) {
+	f := l.h.Open(l.origin())
 	if f == nil {
 		return nil
 	}
@@ -29,7 +29,7 @@ func (s *smtp) decoded() func(p []byte, step guard.Step) (bad string) {
 		out, d := f(text, step)
 		// What would be changed cannot be, inside of words.
 		if d.Action.Stops() || !bytes.HasPrefix(held, out) {
-			return "554 5.7.1 " + stopped(d)
+			return stopped(d)
 		}
 		held = held[len(out):]
 		return ""
