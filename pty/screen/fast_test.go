@@ -37,6 +37,9 @@ func pieces(r *rand.Rand, rows, cols, n int) string {
 		case 7: // a column of plain lines
 			for i := 0; i < len(value); i += w {
 				fmt.Fprintf(&b, "%-10s %s\r\n", words[r.IntN(3)], value[i:min(len(value), i+w)])
+				if r.IntN(20) == 0 {
+					b.WriteString("more\r\r\n")
+				}
 			}
 		case 8: // a long scroll
 			b.WriteString(strings.Repeat("a line \x1b[1mof\x1b[m text\r\n", num(3*rows)))
@@ -102,7 +105,8 @@ func TestPlainOutputIsAsIfModelled(t *testing.T) {
 		rows, cols := 3+r.IntN(22), 34+r.IntN(167)
 		in := "\x1b[H\x1b[2J"
 		for range 6 { // so much plain text that it goes the short way
-			in += strings.Repeat("some \x1b[1mtext\x1b[m of  a   line\r\n", 3*rows) + pieces(r, rows, cols, 3)
+			end := []string{"\r\n", "\r\r\n", "\r\r\r\n"}[r.IntN(3)]
+			in += strings.Repeat("some \x1b[1mtext\x1b[m of  a   line"+end, 3*rows) + pieces(r, rows, cols, 3)
 		}
 		fast, slow := New(rows, cols, finder(value), redact), New(rows, cols, finder(value), redact)
 		f, g := fast.Wrap(passAll), slow.Wrap(passAll)
@@ -135,7 +139,7 @@ func TestDrawnAfterScrolling(t *testing.T) {
 			if parts == nil {
 				continue
 			}
-			scroll := strings.Repeat("a \x1b[32mline\x1b[m   of\ttext\r\n", 2*rows+i)
+			scroll := strings.Repeat("a \x1b[32mline\x1b[m   of\ttext"+[]string{"\r\n", "\r\r\n"}[i%2], 2*rows+i)
 			if i%2 == 0 {
 				scroll += strings.Repeat("\r\n", rows) // nothing is below what is drawn
 			}

@@ -94,13 +94,18 @@ func (p *plain) scan(b []byte, width int) (n int, cut bool) {
 			p.col++
 			i++
 		case c == '\r':
-			if i+1 == len(b) {
+			// A file with CR LF is shown with one more CR, which does nothing.
+			j := i + 1
+			for j < len(b) && b[j] == '\r' {
+				j++
+			}
+			if j == len(b) {
 				return i, true
 			}
-			if b[i+1] != '\n' {
+			if b[j] != '\n' {
 				return i, false
 			}
-			i++
+			i = j
 		case c == '\n':
 			if p.col == 1 || p.col > 1 && i > 0 {
 				if k := p.repeat(b, from, i); k > i {
