@@ -72,7 +72,8 @@ func TestParentDies(t *testing.T) {
 		select {}
 	}
 	cmd := exec.Command(selfPath(t), "-test.run=^TestParentDies$")
-	cmd.Env = append(os.Environ(), "GUARD_TEST_PARENT=1")
+	// Its temporary folders are below this one, which is removed.
+	cmd.Env = append(os.Environ(), "GUARD_TEST_PARENT=1", "TMPDIR="+t.TempDir())
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
