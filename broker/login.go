@@ -3,10 +3,13 @@ package broker
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"net"
+	"strconv"
 	"time"
 
 	"guard"
@@ -74,6 +77,17 @@ func (l *Login) Trusted(s tls.ConnectionState, host string) error {
 	}
 	_, err := s.PeerCertificates[0].Verify(opts)
 	return err
+}
+
+// RequestID names a refusal, for whoever asks about it: the number of its record, or,
+// where the handler does not know that, a random one.
+func RequestID(d guard.Decision) string {
+	if d.Record != 0 {
+		return strconv.FormatUint(d.Record, 10)
+	}
+	var id [8]byte
+	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
+	return hex.EncodeToString(id[:])
 }
 
 // Wait waits for d, and says whether ctx is still there.

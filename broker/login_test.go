@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"guard"
 	"testing"
 	"time"
 )
@@ -25,5 +26,14 @@ func TestWait(t *testing.T) {
 	cancel()
 	if Wait(ctx, time.Hour) {
 		t.Error("waited for nobody")
+	}
+}
+
+func TestRequestID(t *testing.T) {
+	if RequestID(guard.Decision{Record: 42}) != "42" {
+		t.Error("not the record's number")
+	}
+	if a, b := RequestID(guard.Decision{}), RequestID(guard.Decision{}); a == b || len(a) != 16 {
+		t.Errorf("%s and %s name two refusals", a, b)
 	}
 }

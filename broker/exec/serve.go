@@ -4,8 +4,6 @@ import (
 	"archive/tar"
 	"bufio"
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -200,15 +198,13 @@ func (k *call) refuse(d guard.Decision) {
 
 // tell sends a refusal that is recorded already.
 func (k *call) tell(credential string, d guard.Decision) {
-	var id [8]byte
-	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
 	program := ""
 	if len(k.q.Argv) > 0 {
 		program = k.q.Argv[0]
 	}
 	_ = k.out.json(frameRefusal, Refusal{ // a client that is gone needs no answer
 		Error: "guard_denied", Layer: "exec", Credential: credential, Method: "exec", Path: program,
-		Rule: d.Rule, Reason: d.Reason, NextSteps: d.NextSteps, RequestID: hex.EncodeToString(id[:]),
+		Rule: d.Rule, Reason: d.Reason, NextSteps: d.NextSteps, RequestID: broker.RequestID(d),
 	})
 }
 

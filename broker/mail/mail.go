@@ -372,7 +372,7 @@ func oneLine(parts ...string) string {
 }
 
 func denied(d guard.Decision) string {
-	return oneLine(append([]string{"guard refused the use of credential " + d.Secret.Name + ": " + d.Reason}, append(d.NextSteps, fmt.Sprintf("layer: broker, rule: %s, request: %d", d.Rule, d.Record))...)...)
+	return oneLine(append([]string{"guard refused the use of credential " + d.Secret.Name + ": " + d.Reason}, append(d.NextSteps, fmt.Sprintf("layer: broker, rule: %s, request: %s", d.Rule, broker.RequestID(d)))...)...)
 }
 
 func stopped(d guard.Decision) string {
@@ -380,7 +380,7 @@ func stopped(d guard.Decision) string {
 	if d.Secret.Name != "" {
 		m += " (" + d.Secret.Name + ")"
 	}
-	return oneLine(append([]string{m, d.Reason}, append(d.NextSteps, fmt.Sprintf("layer: leak, rule: %s, request: %d", d.Rule, d.Record))...)...)
+	return oneLine(append([]string{m, d.Reason}, append(d.NextSteps, fmt.Sprintf("layer: leak, rule: %s, request: %s", d.Rule, broker.RequestID(d)))...)...)
 }
 
 // failed says why the server could not be logged in to, without its words.

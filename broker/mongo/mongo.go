@@ -193,7 +193,7 @@ func (l *link) take(m message) error {
 		if d.Secret.Name != "" {
 			words += " (" + d.Secret.Name + ")"
 		}
-		return say(failure(13, "Unauthorized", strings.Join(append([]string{words, d.Reason}, append(d.NextSteps, fmt.Sprintf("layer: leak, rule: %s, request: %d", d.Rule, d.Record))...), "; ")))
+		return say(failure(13, "Unauthorized", strings.Join(append([]string{words, d.Reason}, append(d.NextSteps, fmt.Sprintf("layer: leak, rule: %s, request: %s", d.Rule, broker.RequestID(d)))...), "; ")))
 	}
 	if l.up == nil {
 		if err := l.connect(); err != nil {

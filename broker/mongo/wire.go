@@ -3,6 +3,7 @@ package mongo
 import (
 	"encoding/binary"
 	"fmt"
+	"guard/broker"
 	"io"
 	"strings"
 
@@ -161,5 +162,5 @@ func failure(code int32, name, words string) []byte {
 }
 
 func denied(d guard.Decision) []byte {
-	return failure(13, "Unauthorized", strings.Join(append([]string{"guard refused the use of credential " + d.Secret.Name + ": " + d.Reason}, append(d.NextSteps, fmt.Sprintf("layer: broker, rule: %s, request: %d", d.Rule, d.Record))...), "; "))
+	return failure(13, "Unauthorized", strings.Join(append([]string{"guard refused the use of credential " + d.Secret.Name + ": " + d.Reason}, append(d.NextSteps, fmt.Sprintf("layer: broker, rule: %s, request: %s", d.Rule, broker.RequestID(d)))...), "; "))
 }

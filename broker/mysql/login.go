@@ -376,7 +376,7 @@ func denied(d guard.Decision) *serverError {
 	if d.Secret.Name != "" {
 		what = "guard refused the use of credential " + d.Secret.Name
 	}
-	return refuse(what+": "+d.Reason, fmt.Sprintf("%s; layer: broker, rule: %s, request: %d", strings.Join(d.NextSteps, "; "), d.Rule, d.Record))
+	return refuse(what+": "+d.Reason, fmt.Sprintf("%s; layer: broker, rule: %s, request: %s", strings.Join(d.NextSteps, "; "), d.Rule, broker.RequestID(d)))
 }
 
 // stopped is the refusal of what a client sent, by the leak line.
@@ -389,7 +389,7 @@ func stopped(d guard.Decision) *serverError {
 	if strings.Trim(hint, "; ") == "" {
 		hint = "send the statement without the value"
 	}
-	return refuse(what, fmt.Sprintf("%s; layer: leak, rule: %s, request: %d", hint, d.Rule, d.Record))
+	return refuse(what, fmt.Sprintf("%s; layer: leak, rule: %s, request: %s", hint, d.Rule, broker.RequestID(d)))
 }
 
 func charsetRefusal() *serverError {

@@ -201,7 +201,7 @@ func refuse(code, message, hint string) *pgproto3.ErrorResponse {
 // denied is the use line's refusal.
 func denied(d guard.Decision) *pgproto3.ErrorResponse {
 	e := refuse("42501", "guard refused the use of credential "+d.Secret.Name+": "+d.Reason, strings.Join(d.NextSteps, "; "))
-	e.Detail = fmt.Sprintf("layer: broker, rule: %s, request: %d", d.Rule, d.Record)
+	e.Detail = fmt.Sprintf("layer: broker, rule: %s, request: %s", d.Rule, broker.RequestID(d))
 	return e
 }
 
@@ -220,7 +220,7 @@ func stopped(d guard.Decision) *pgproto3.ErrorResponse {
 	if e.Hint == "" {
 		e.Hint = "send the statement without the value"
 	}
-	e.Detail = fmt.Sprintf("layer: leak, rule: %s, request: %d", d.Rule, d.Record)
+	e.Detail = fmt.Sprintf("layer: leak, rule: %s, request: %s", d.Rule, broker.RequestID(d))
 	return e
 }
 

@@ -218,7 +218,7 @@ func refusal(message, hint string) []byte {
 // denied is policy's refusal.
 func denied(d guard.Decision) []byte {
 	return refusal("guard refused the use of credential "+d.Secret.Name+": "+d.Reason,
-		strings.Join(append(append([]string{}, d.NextSteps...), fmt.Sprintf("layer: broker, rule: %s, request: %d", d.Rule, d.Record)), "; "))
+		strings.Join(append(append([]string{}, d.NextSteps...), fmt.Sprintf("layer: broker, rule: %s, request: %s", d.Rule, broker.RequestID(d))), "; "))
 }
 
 // stopped is the leak line's refusal.
@@ -228,7 +228,7 @@ func stopped(d guard.Decision) []byte {
 		m += " (" + d.Secret.Name + ")"
 	}
 	steps := append([]string{d.Reason}, d.NextSteps...)
-	return refusal(m, strings.TrimPrefix(strings.Join(append(steps, fmt.Sprintf("layer: leak, rule: %s, request: %d", d.Rule, d.Record)), "; "), "; "))
+	return refusal(m, strings.TrimPrefix(strings.Join(append(steps, fmt.Sprintf("layer: leak, rule: %s, request: %s", d.Rule, broker.RequestID(d))), "; "), "; "))
 }
 
 var errStopped = errors.New("stopped")
