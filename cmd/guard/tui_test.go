@@ -169,6 +169,8 @@ func newTUI(t *testing.T) *tui {
 	t.Cleanup(func() {
 		_ = u.tmux("kill-server").Run() // there is none if nothing was started
 		testutil.WaitFor(t, "tmux has ended", func() bool { return u.tmux("ls").Run() != nil })
+		// A guard whose terminal is gone still writes how far its log is.
+		testutil.WaitFor(t, "guard has ended", func() bool { return !anyProcessOf(base) })
 		_ = filepath.WalkDir(base, func(path string, d os.DirEntry, _ error) error { // a session's layers hold folders that nobody may read
 			if d != nil && d.IsDir() {
 				_ = os.Chmod(path, 0o700)
@@ -389,4 +391,17 @@ func shareAgent(root string) []string {
 		return nil
 	}
 	return []string{"--share", dir}
+}
+
+// anyProcessOf says whether the environment or the command line of a process names dir.
+func anyProcessOf(dir string) bool {
+	for _, pattern := range []string{"/proc/[0-9]*/environ", "/proc/[0-9]*/cmdline"} {
+		files, _ := filepath.Glob(pattern)
+		for _, f := range files {
+			if b, err := os.ReadFile(f); err == nil && bytes.Contains(b, []byte(dir)) {
+				return true
+			}
+		}
+	}
+	return false
 }
