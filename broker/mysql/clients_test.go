@@ -1,6 +1,7 @@
 package mysql
 
 import (
+	"guard/internal/testutil"
 	"os"
 	"os/exec"
 	"strconv"
@@ -11,11 +12,9 @@ import (
 func TestMoreClients(t *testing.T) {
 	srv, on := real(t, "")
 	t.Run("PyMySQL", func(t *testing.T) {
-		if err := exec.Command("python3", "-c", "import pymysql").Run(); err != nil {
-			t.Skip("PyMySQL is not installed here (Debian: python3-pymysql)")
-		}
+		python := testutil.NeedPython(t, "pymysql", "python3-pymysql")
 		w := newWorld(t, on)
-		cmd := exec.Command("python3", "-c", `
+		cmd := exec.Command(python, "-c", `
 import pymysql, sys
 c = pymysql.connect(host="127.0.0.1", port=int(sys.argv[1]), user="agent", password="placeholder-of-appdb", database="app")
 k = c.cursor()

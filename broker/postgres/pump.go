@@ -9,6 +9,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -103,6 +104,10 @@ func pump(client, up net.Conn, open func() guard.Filter, mint minter, scope *sco
 			// Into the middle of a server's message nothing can be said.
 			if between {
 				_ = say(client, stopped(verdict))
+				// Closing on what the client still sends would take the words from it.
+				broker.CloseWrite(client)
+				_ = client.SetReadDeadline(time.Now().Add(linger))
+				_, _ = io.Copy(io.Discard, client)
 			}
 		default:
 		}
@@ -110,6 +115,9 @@ func pump(client, up net.Conn, open func() guard.Filter, mint minter, scope *sco
 	wg.Wait()
 	return verdict
 }
+
+// linger is how long a client that was refused may take to hang up.
+const linger = time.Second
 
 // maxRewrite bounds an error or notice that is looked into.
 const maxRewrite = 1 << 20

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -20,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 
 	"guard"
+	"guard/internal/testutil"
 	"guard/rotate/rotatetest"
 )
 
@@ -436,11 +436,7 @@ func TestReadOnlyClients(t *testing.T) {
 		must(t, c.QueryRow(ctx, "SELECT 'still here'").Scan(&name))
 	})
 	t.Run("psycopg2", func(t *testing.T) {
-		python := slices.IndexFunc([]string{"python3", "/usr/bin/python3"}, func(p string) bool { return exec.Command(p, "-c", "import psycopg2").Run() == nil })
-		if python < 0 {
-			t.Skip("psycopg2 is not installed here (Debian: python3-psycopg2)")
-		}
-		cmd := exec.Command([]string{"python3", "/usr/bin/python3"}[python], "-c", `
+		cmd := exec.Command(testutil.NeedPython(t, "psycopg2", "python3-psycopg2"), "-c", `
 import io, sys, psycopg2
 c = psycopg2.connect(host="127.0.0.1", port=sys.argv[1], user="agent", dbname="postgres", sslmode="disable")
 k = c.cursor()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rsa"
 	"encoding/pem"
+	"guard/internal/testutil"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,10 +18,7 @@ import (
 // TestRSAAsTheLibrary: keys of ssh-keygen, whole and damaged, are read as
 // x/crypto/ssh reads them.
 func TestRSAAsTheLibrary(t *testing.T) {
-	keygen, err := exec.LookPath("ssh-keygen")
-	if err != nil {
-		t.Skip("ssh-keygen is missing")
-	}
+	keygen := testutil.Need(t, "ssh-keygen", "openssh-client")
 	for _, bits := range []string{"1024", "2048", "3072"} {
 		path := filepath.Join(t.TempDir(), "k")
 		if out, err := exec.Command(keygen, "-q", "-t", "rsa", "-b", bits, "-N", "", "-C", "somebody@example.com", "-f", path).CombinedOutput(); err != nil {

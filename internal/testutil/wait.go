@@ -54,6 +54,29 @@ func freePort() (int, error) {
 	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
+// Need returns the path of a program of the Debian package pkg, or skips the test (see
+// the package doc).
+func Need(t testing.TB, program, pkg string) string {
+	t.Helper()
+	return need(t, program, pkg)
+}
+
+// NeedPython returns a Python that has a module of the Debian package pkg, or skips
+// the test (see the package doc). Debian's own is not always the first in PATH.
+func NeedPython(t testing.TB, module, pkg string) string {
+	t.Helper()
+	for _, python := range []string{"python3", "/usr/bin/python3"} {
+		if exec.Command(python, "-c", "import "+module).Run() == nil {
+			return python
+		}
+	}
+	if os.Getenv("GUARD_TEST_ALL") != "" {
+		t.Fatalf("no Python has %s: apt-get install %s", module, pkg)
+	}
+	t.Skipf("no Python has %s: apt-get install %s", module, pkg)
+	return ""
+}
+
 // need returns the path of a program, or skips the test (see the package doc).
 // pkg is the Debian package that has it.
 func need(t testing.TB, program, pkg string) string {
