@@ -203,8 +203,8 @@ func (k *call) tell(credential string, d guard.Decision) {
 		program = k.q.Argv[0]
 	}
 	_ = k.out.json(frameRefusal, Refusal{ // a client that is gone needs no answer
-		Error: "guard_denied", Layer: "exec", Credential: credential, Method: "exec", Path: program,
-		Rule: d.Rule, Reason: d.Reason, NextSteps: d.NextSteps, RequestID: broker.RequestID(d),
+		Error: "guard_denied", Refusal: broker.Refusal{Layer: "exec", Credential: credential, Method: "exec", Path: program,
+			Rule: d.Rule, Reason: d.Reason, NextSteps: d.NextSteps, RequestID: broker.RequestID(d)},
 	})
 }
 

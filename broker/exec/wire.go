@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"guard/broker"
 	"io"
 	"sync"
 )
@@ -47,16 +48,8 @@ type Exit struct {
 
 // Refusal says why nothing was run, or why the command was ended.
 type Refusal struct {
-	Error      string   `json:"error"`
-	Layer      string   `json:"layer"`
-	Credential string   `json:"credential"`
-	Host       string   `json:"host"`
-	Method     string   `json:"method"`
-	Path       string   `json:"path"`
-	Rule       string   `json:"rule"`
-	Reason     string   `json:"reason"`
-	NextSteps  []string `json:"next_steps"`
-	RequestID  string   `json:"request_id"`
+	Error string `json:"error"`
+	broker.Refusal
 }
 
 // RefusedError is Run's error if guard refused.

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"guard/broker"
 	"io"
 	"mime"
 	nethttp "net/http"
@@ -52,25 +53,13 @@ func dialectOf(host string, r *nethttp.Request) dialect {
 type modelDenial struct {
 	Type  string `json:"type,omitempty"`
 	Error any    `json:"error"`
-	denialRest
-}
-
-type denialRest struct {
-	Layer      string   `json:"layer"`
-	Credential string   `json:"credential"`
-	Host       string   `json:"host"`
-	Method     string   `json:"method"`
-	Path       string   `json:"path"`
-	Rule       string   `json:"rule"`
-	Reason     string   `json:"reason"`
-	NextSteps  []string `json:"next_steps"`
-	RequestID  string   `json:"request_id"`
+	broker.Refusal
 }
 
 // modelError is d in the words of r's API. Sources: the error pages of each API's
 // reference.
 func (x *exchange) modelError(d denial, status int) any {
-	out := modelDenial{denialRest: denialRest{d.Layer, d.Credential, d.Host, d.Method, d.Path, d.Rule, d.Reason, d.NextSteps, d.RequestID}}
+	out := modelDenial{Refusal: d.Refusal}
 	message := "guard: " + d.Reason
 	if len(d.NextSteps) > 0 {
 		message += ". Next: " + strings.Join(d.NextSteps, "; ")

@@ -17,16 +17,8 @@ import (
 // denial is the body of a refusal: these keys and no others, but for a model's API
 // (modelDenial).
 type denial struct {
-	Error      string   `json:"error"`
-	Layer      string   `json:"layer"`
-	Credential string   `json:"credential"`
-	Host       string   `json:"host"`
-	Method     string   `json:"method"`
-	Path       string   `json:"path"`
-	Rule       string   `json:"rule"`
-	Reason     string   `json:"reason"`
-	NextSteps  []string `json:"next_steps"`
-	RequestID  string   `json:"request_id"`
+	Error string `json:"error"`
+	broker.Refusal
 }
 
 // refusal is an error that becomes an answer to the client.
@@ -65,8 +57,11 @@ func newID() string {
 // that tells it from an upstream's own.
 func (x *exchange) answer(w nethttp.ResponseWriter, r *refusal) {
 	body := x.denialBody(denial{
-		Error: errorWord(r), Layer: r.layer, Credential: r.credential, Host: x.meta.host, Method: x.method, Path: x.path,
-		Rule: r.d.Rule, Reason: r.d.Reason, NextSteps: append([]string{}, r.d.NextSteps...), RequestID: x.id,
+		Error: errorWord(r),
+		Refusal: broker.Refusal{
+			Layer: r.layer, Credential: r.credential, Host: x.meta.host, Method: x.method, Path: x.path,
+			Rule: r.d.Rule, Reason: r.d.Reason, NextSteps: append([]string{}, r.d.NextSteps...), RequestID: x.id,
+		},
 	}, r.status)
 	h := w.Header()
 	clear(h)

@@ -40,20 +40,6 @@ func must(tb testing.TB, err error) {
 	}
 }
 
-func need(tb testing.TB, file, pkg string) {
-	tb.Helper()
-	if _, err := exec.LookPath(file); err == nil {
-		return
-	}
-	if _, err := os.Stat(file); err == nil {
-		return
-	}
-	if os.Getenv("GUARD_TEST_ALL") != "" {
-		tb.Fatalf("%s is missing: apt-get install %s", file, pkg)
-	}
-	tb.Skipf("%s is missing: apt-get install %s", file, pkg)
-}
-
 // smtpServer is aiosmtpd: it writes what it got into files, a message each, with the
 // envelope in front.
 const smtpServer = `
@@ -94,9 +80,9 @@ type server struct {
 
 func startSMTP(tb testing.TB, secure bool) *server {
 	tb.Helper()
-	need(tb, "/usr/bin/python3", "python3-aiosmtpd")
+	testutil.Need(tb, "/usr/bin/python3", "python3-aiosmtpd")
 	if exec.Command("/usr/bin/python3", "-c", "import aiosmtpd").Run() != nil {
-		need(tb, "aiosmtpd", "python3-aiosmtpd")
+		testutil.Need(tb, "aiosmtpd", "python3-aiosmtpd")
 	}
 	s := &server{port: testutil.FreePort(tb), dir: tb.TempDir(), ca: testutil.NewCA(tb)}
 	pem := ""
@@ -134,7 +120,7 @@ func (s *server) messages(tb testing.TB) []string {
 // startIMAP is Dovecot, with the login mechanisms that are named.
 func startIMAP(tb testing.TB, mechs string) *server {
 	tb.Helper()
-	need(tb, "/usr/sbin/dovecot", "dovecot-imapd")
+	testutil.Need(tb, "/usr/sbin/dovecot", "dovecot-imapd")
 	if os.Geteuid() != 0 {
 		tb.Skip("Dovecot's own users need root")
 	}
