@@ -44,6 +44,7 @@ package rotate
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"time"
@@ -167,6 +168,26 @@ var (
 	// ErrNoProvider: the credential does not say how to rotate it.
 	ErrNoProvider = errors.New("no provider: say how with `guard secret edit NAME --rotate PROVIDER,...`")
 )
+
+// alphabet needs no quoting in a DSN, a URL, a shell or SQL.
+const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+
+// NewPassword makes a value of n random letters and digits (5.95 bits each), for
+// issuers where guard chooses.
+func NewPassword(n int) guard.Secret {
+	out := make([]byte, 0, n)
+	var b [64]byte
+	for len(out) < n {
+		rand.Read(b[:])
+		for _, c := range b {
+			if len(out) < n && int(c) < 256-256%len(alphabet) { // no modulo bias
+				out = append(out, alphabet[int(c)%len(alphabet)])
+			}
+		}
+	}
+	clear(b[:])
+	return guard.NewSecret(out)
+}
 
 // NotMade marks a failed Mint that left nothing new at the issuer, or nothing
 // but Job.Candidate, which Verify tells.

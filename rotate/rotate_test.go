@@ -312,26 +312,37 @@ func TestCancelLeavesItOpen(t *testing.T) {
 	}
 }
 
-func TestParseSpec(t *testing.T) {
-	name, o, err := ParseSpec("postgres,admin=boss,host=h,port=1,db=d,user=u,sslmode=require,ca=/x")
-	if err != nil || name != "postgres" || len(o) != 7 || o["admin"] != "boss" {
+// described is a provider that says what it takes.
+type described struct{ Provider }
+
+func (described) About() About {
+	return About{Name: "db", Options: []Option{{Key: "admin"}, {Key: "host"}, {Key: "cmd", Must: true}}}
+}
+
+func (described) Pin(o map[string]string) error { o["admin"] = "pinned"; return nil }
+
+func TestSpecs(t *testing.T) {
+	ps := Providers{"db": described{}, "any": nil}
+	name, o, err := ps.Parse("db,cmd=/x,admin=boss,every=12h,host=h,at=start+killed")
+	if err != nil || name != "db" || len(o) != 5 || o["admin"] != "boss" {
 		t.Errorf("%v %v %v", name, o, err)
 	}
-	if got := FormatSpec(name, o); got != "postgres,admin=boss,host=h,port=1,db=d,user=u,sslmode=require,ca=/x" {
+	if got := ps.Format(name, o); got != "db,admin=boss,host=h,cmd=/x,every=12h,at=start+killed" {
 		t.Errorf("back: %s", got)
 	}
-	if _, o, err := ParseSpec("postgres"); err != nil || len(o) != 0 {
+	if got, err := ps.Pin("db,cmd=/x"); err != nil || got != "db,admin=pinned,cmd=/x" {
+		t.Errorf("pinned: %s, %v", got, err)
+	}
+	if _, o, err := ps.Parse("any,what=ever"); err != nil || len(o) != 1 {
 		t.Error(o, err)
 	}
 	const typed = "hunter2-hunter2"
-	for _, s := range []string{"", "none", typed, "postgres,", "postgres,password=" + typed, "postgres," + typed, "postgres,host=", "postgres,host=a,host=" + typed, "exec", "exec,sha256=1", "exec,cmd=/x\n" + typed} {
-		if _, _, err := ParseSpec(s); err == nil || strings.Contains(err.Error(), typed) {
+	for _, s := range []string{
+		"", "none", typed, "db", "db,cmd=/x,", "db,cmd=/x,password=" + typed, "db,cmd=/x," + typed, "db,cmd=/x,host=", "db,cmd=/x,host=a,host=" + typed, "db,cmd=/x\n" + typed,
+		"db,cmd=/x,every=" + typed, "db,cmd=/x,every=1s", "db,cmd=/x,every=-1h", "db,cmd=/x,uses=0", "db,cmd=/x,at=" + typed, "db,cmd=/x,contained=" + typed, "db,cmd=/x,overlap=1",
+	} {
+		if _, _, err := ps.Parse(s); err == nil || strings.Contains(err.Error(), typed) {
 			t.Errorf("%q: %v", s, err)
-		}
-	}
-	for _, a := range Providers() {
-		if a.Name == "" || a.Privileges == "" || a.Sessions == "" || a.Limits == "" {
-			t.Errorf("%+v is not described", a)
 		}
 	}
 }

@@ -17,7 +17,7 @@ var ErrPermanent = errors.New("someone must act")
 // Runner replaces credentials. Vault, Providers and Journal are needed; the rest may be zero. Its methods may be called by many goroutines.
 type Runner struct {
 	Vault     *vault.Vault
-	Providers map[string]Provider
+	Providers Providers
 	Journal   *Journal
 
 	// Quarantine makes the broker refuse this version and earlier ones at once;
@@ -178,15 +178,11 @@ func (r *Runner) provider(c guard.Credential) (Provider, map[string]string, erro
 	if c.Rotate == "" {
 		return nil, nil, ErrNoProvider
 	}
-	name, options, err := ParseSpec(c.Rotate)
+	name, options, err := r.Providers.Parse(c.Rotate)
 	if err != nil {
 		return nil, nil, err
 	}
-	p, ok := r.Providers[name]
-	if !ok {
-		return nil, nil, fmt.Errorf("rotation provider %s is not in this build", name)
-	}
-	return p, options, nil
+	return r.Providers[name], options, nil
 }
 
 // Check asks the credential's provider what is missing for a rotation. nil:

@@ -171,7 +171,7 @@ func (x *run) close(state string, why error) (Report, error) {
 
 // with calls f with the job of a step, and wipes its values afterwards.
 func (x *run) with(step string, f func(Job) error) error {
-	_, options, err := ParseSpec(x.c.Rotate)
+	_, options, err := x.r.Providers.Parse(x.c.Rotate)
 	if err != nil {
 		return err
 	}

@@ -16,7 +16,6 @@ import (
 	"guard"
 	"guard/audit"
 	"guard/policy"
-	"guard/rotate"
 	"guard/vault"
 )
 
@@ -189,11 +188,10 @@ func (o credentialFlags) apply(c *guard.Credential) error {
 		c.Expires = t
 	}
 	if o.rotate != "" {
-		provider, opts, err := rotate.ParseSpec(o.rotate)
-		if err != nil {
+		if _, _, err := providers().Parse(o.rotate); err != nil {
 			return usageError{err}
 		}
-		spec, err := pinProvider(provider, opts)
+		spec, err := providers().Pin(o.rotate)
 		if err != nil {
 			return err
 		}

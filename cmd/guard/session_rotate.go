@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"slices"
 	"time"
@@ -152,19 +151,6 @@ func (a *app) usesOf(context, name string) []rotate.Used {
 }
 
 // providers are the issuers that guard can replace credentials at.
-func providers() map[string]rotate.Provider {
-	return map[string]rotate.Provider{"postgres": rotatepg.Provider{}, "exec": exec.Provider{}}
-}
-
-// pinProvider completes a spec with what is fixed when it is set.
-func pinProvider(provider string, options map[string]string) (string, error) {
-	if _, ok := providers()[provider]; !ok {
-		return "", usagef("--rotate %s: want postgres or exec", provider)
-	}
-	if provider == "exec" {
-		if err := exec.Pin(options); err != nil {
-			return "", fmt.Errorf("--rotate exec: %w", err)
-		}
-	}
-	return rotate.FormatSpec(provider, options), nil
+func providers() rotate.Providers {
+	return rotate.Providers{"postgres": rotatepg.Provider{}, "exec": exec.Provider{}}
 }

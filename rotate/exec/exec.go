@@ -42,7 +42,6 @@ package exec
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -88,23 +87,26 @@ type answer struct {
 	RetryAfter float64 `json:"retry_after_s"`
 }
 
-const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz234567" // 58
-
-// Choose makes a value of 40 letters and digits (234 bits).
-func (p Provider) Choose(rotate.Job) (guard.Secret, error) {
-	out := make([]byte, 0, 40)
-	var b [64]byte
-	for len(out) < cap(out) {
-		rand.Read(b[:])
-		for _, c := range b {
-			if len(out) < cap(out) && int(c) < 256-256%len(alphabet) {
-				out = append(out, alphabet[int(c)%len(alphabet)])
-			}
-		}
+// About describes it.
+func (Provider) About() rotate.About {
+	return rotate.About{
+		Name: "exec",
+		Options: []rotate.Option{
+			{Key: "cmd", About: "absolute path of the program to run once a step", Must: true},
+			{Key: "sha256", About: "hash of that program, recorded when the credential was set"},
+			{Key: "timeout", About: "of one step; default 30s"},
+		},
+		Privileges: "what the program needs",
+		Sessions:   "the program's revoke step ends them",
+		Limits:     "the program and its folders must not be writable by anyone else; values must be text",
 	}
-	clear(b[:])
-	return guard.NewSecret(out), nil
 }
+
+// Pin adds the program's hash to a spec that is set.
+func (Provider) Pin(options map[string]string) error { return Pin(options) }
+
+// Choose makes a value of 40 letters and digits (238 bits), which the program may use.
+func (p Provider) Choose(rotate.Job) (guard.Secret, error) { return rotate.NewPassword(40), nil }
 
 // Check says whether the program may be run. It does not run it.
 func (p Provider) Check(_ context.Context, j rotate.Job) error {

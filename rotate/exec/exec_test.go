@@ -72,7 +72,7 @@ func open(mint string) rotatetest.Open {
 		must(tb, Pin(options))
 		return rotatetest.Fixture{
 			Name: "exec", Provider: Provider{}, State: dir, Value: first,
-			Credential: guard.Credential{Name: "token", Kind: "generic", Hosts: []string{"issuer.test"}, Rotate: rotate.FormatSpec("exec", options)},
+			Credential: guard.Credential{Name: "token", Kind: "generic", Hosts: []string{"issuer.test"}, Rotate: rotate.Providers{"exec": Provider{}}.Format("exec", options)},
 			Login: func(v string) error {
 				b, err := os.ReadFile(filepath.Join(dir, "tokens.json"))
 				if err != nil {

@@ -32,7 +32,6 @@ package postgres
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -53,24 +52,29 @@ type Provider struct {
 	Timeout time.Duration
 }
 
-const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
-
-// Choose makes a password of 32 letters and digits (190 bits): it needs no
-// quoting in a DSN, a URL or a shell.
-func (p Provider) Choose(rotate.Job) (guard.Secret, error) {
-	out := make([]byte, 0, 32)
-	var b [64]byte
-	for len(out) < cap(out) {
-		rand.Read(b[:])
-		for _, c := range b {
-			if len(out) < cap(out) && int(c) < 256-256%len(alphabet) { // no modulo bias
-				out = append(out, alphabet[int(c)%len(alphabet)])
-			}
-		}
+// About describes it.
+func (Provider) About() rotate.About {
+	return rotate.About{
+		Name: "postgres",
+		Options: []rotate.Option{
+			{Key: "admin", About: "credential of the same context that may alter the role: a password with a user, or a DSN; without it the role changes its own password"},
+			{Key: "host", About: "server; default: the credential's first host"},
+			{Key: "port", About: "default 5432"},
+			{Key: "db", About: "database to connect to; default postgres"},
+			{Key: "user", About: "role whose password this is; default: the credential's user"},
+			{Key: "sslmode", About: "disable, prefer, require, verify-ca or verify-full; default verify-full, and prefer for a loopback address"},
+			{Key: "ca", About: "file with the root certificates to trust"},
+			{Key: "superuser", About: "yes: rotate the role even if it is a superuser or replicates"},
+		},
+		Privileges: "with admin: CREATEROLE (from PostgreSQL 16 on also ADMIN OPTION on the role) and membership in pg_signal_backend or in the role; without: none",
+		Sessions:   "pg_terminate_backend for every session of the role; a graceful rotation spares guard's own",
+		Limits:     "a role has one password: new logins with the old one fail from the moment of mint on",
+		Calls:      []string{"ALTER ROLE ... [NOLOGIN] PASSWORD 'SCRAM-SHA-256$...'", "SELECT pg_terminate_backend(pid)"},
 	}
-	clear(b[:])
-	return guard.NewSecret(out), nil
 }
+
+// Choose makes a new password.
+func (p Provider) Choose(rotate.Job) (guard.Secret, error) { return rotate.NewPassword(32), nil }
 
 // Check logs in as the one who would rotate, and looks at the role.
 func (p Provider) Check(ctx context.Context, j rotate.Job) error {

@@ -29,7 +29,7 @@ import (
 
 // Fixture is one fresh credential at a real issuer.
 type Fixture struct {
-	Name       string // of the provider, as ParseSpec knows it
+	Name       string // of the provider, as a spec begins
 	Provider   rotate.Provider
 	Credential guard.Credential // Name, Kind, Hosts, User, Rotate
 	Value      string           // works now
