@@ -49,6 +49,8 @@ type Contents struct {
 	Generation uint64
 	Contexts   int
 	Values     int // versions of credentials
+	// Sealed are the contexts that were not looked into: nothing of us opens their seals.
+	Sealed []string
 }
 
 // Restore puts the backup in path in the place of the vault in dir, after every
@@ -147,6 +149,13 @@ func readBackup(path string, us []Unlocker) (*state, []byte, Contents, error) {
 	v.st = st
 	for i := 0; err == nil && i < len(st.index.Contexts); i++ {
 		var n int
+		name := st.index.Contexts[i].Name
+		if st.isSealed(name) {
+			if oerr := v.openSeal(name, us); errors.Is(oerr, ErrNoUnlocker) || errors.Is(oerr, ErrWrongKey) {
+				c.Contexts, c.Sealed = c.Contexts+1, append(c.Sealed, name)
+				continue
+			}
+		}
 		n, err = v.tryAll(st, i)
 		c.Contexts, c.Values = c.Contexts+1, c.Values+n
 	}

@@ -15,9 +15,9 @@ func (v *Vault) key(st *state, i int) ([]byte, error) {
 	if ck, ok := v.cks[c.Name]; ok {
 		return ck, nil
 	}
-	p, err := open(derive(v.mk, "wrap-context"), c.Key, aad(v.id, c.Name, "", 0, "context-key"))
-	if err != nil || len(p) != keySize {
-		return nil, corrupt("the key of context %q does not open", c.Name)
+	p, err := v.unwrap(c)
+	if err != nil {
+		return nil, err
 	}
 	ck, err := v.ctx.put(p)
 	if err != nil {
@@ -81,7 +81,7 @@ func (v *Vault) edit(name string, create bool, f func(seg *segment, ck []byte) e
 		if i < 0 {
 			p := make([]byte, keySize)
 			rand.Read(p)
-			box := seal(derive(v.mk, "wrap-context"), p, aad(v.id, name, "", 0, "context-key"))
+			box := v.wrap(name, p, nil)
 			clear(p)
 			i = len(next.index.Contexts)
 			next.index.Contexts = append(next.index.Contexts, context{Name: name, Key: box})

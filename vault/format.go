@@ -18,7 +18,8 @@ import (
 
 const (
 	magic         = "GUARDVLT"
-	formatVersion = 1
+	formatVersion = 1 // also in the associated data of every box
+	formatSealed  = 2 // the same, with contexts that are sealed: a guard that knows none must not rewrite it
 	prefixSize    = len(magic) + 2 + 8
 	maxFile       = 256 << 20
 )
@@ -38,9 +39,11 @@ type index struct {
 // context is one context's entry in the index.
 type context struct {
 	Name string `json:"name"`
-	Key  []byte `json:"key"` // CK, wrapped
-	Size int    `json:"size"`
-	Sum  []byte `json:"sum"` // SHA-256 of the segment as sealed
+	Key  []byte `json:"key"` // CK, wrapped; of a sealed context, by its seal's key first
+	// Slots are the ways to open a sealed context's seal; none: MK is enough.
+	Slots []slot `json:"slots,omitempty"`
+	Size  int    `json:"size"`
+	Sum   []byte `json:"sum"` // SHA-256 of the segment as sealed
 }
 
 // segment is what a context's key opens. Values stay sealed in it.
@@ -105,7 +108,7 @@ func (st *state) encode(mk []byte) ([]byte, error) {
 		return nil, fmt.Errorf("encode vault index: %w", err)
 	}
 	b := append([]byte(nil), magic...)
-	b = binary.BigEndian.AppendUint16(b, formatVersion)
+	b = binary.BigEndian.AppendUint16(b, st.format())
 	b = binary.BigEndian.AppendUint64(b, st.gen)
 	b = appendSized(b, h)
 	b = appendSized(b, seal(derive(mk, "index"), ix, indexAAD(st.id, b)))
@@ -117,6 +120,13 @@ func (st *state) encode(mk []byte) ([]byte, error) {
 	}
 	sum := sha256.Sum256(b)
 	return append(b, sum[:]...), nil
+}
+
+func (st *state) format() uint16 {
+	if slices.ContainsFunc(st.index.Contexts, func(c context) bool { return len(c.Slots) > 0 }) {
+		return formatSealed
+	}
+	return formatVersion
 }
 
 func indexAAD(id string, head []byte) []byte {
@@ -138,8 +148,8 @@ func generation(b []byte) (uint64, error) {
 		return 0, corrupt("it does not start as a vault does")
 	}
 	switch f := binary.BigEndian.Uint16(b[len(magic):]); {
-	case f > formatVersion:
-		return 0, fmt.Errorf("%w: format %d, and this one reads %d: update guard", ErrNewer, f, formatVersion)
+	case f > formatSealed:
+		return 0, fmt.Errorf("%w: format %d, and this one reads up to %d: update guard", ErrNewer, f, formatSealed)
 	case f < formatVersion:
 		return 0, fmt.Errorf("%w: format %d, and this one reads %d", ErrOlder, f, formatVersion)
 	}

@@ -158,11 +158,15 @@ func (st *state) rewrap(from, to []byte) error {
 	st.index.Root = seal(derive(to, "wrap-root"), root, aad(st.id, "", "", 0, "root"))
 	clear(root)
 	for i, c := range st.index.Contexts {
-		ck, err := open(derive(from, "wrap-context"), c.Key, aad(st.id, c.Name, "", 0, "context-key"))
+		job := "context-key"
+		if len(c.Slots) > 0 {
+			job = "sealed-context" // what is in it stays sealed
+		}
+		ck, err := open(derive(from, "wrap-context"), c.Key, aad(st.id, c.Name, "", 0, job))
 		if err != nil {
 			return fmt.Errorf("key of context %s: %w: %w", c.Name, ErrCorrupt, err)
 		}
-		st.index.Contexts[i].Key = seal(derive(to, "wrap-context"), ck, aad(st.id, c.Name, "", 0, "context-key"))
+		st.index.Contexts[i].Key = seal(derive(to, "wrap-context"), ck, aad(st.id, c.Name, "", 0, job))
 		clear(ck)
 	}
 	return nil

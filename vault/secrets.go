@@ -3,6 +3,7 @@ package vault
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -21,7 +22,7 @@ const (
 
 var (
 	namePattern    = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
-	contextPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(/[A-Za-z0-9][A-Za-z0-9._-]{0,63})?$`)
+	contextPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(/[A-Za-z0-9][A-Za-z0-9._-]{0,63})?(@daemon)?$`)
 	envPattern     = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`)
 	hostPattern    = regexp.MustCompile(`^(\*\.)?[A-Za-z0-9_\[\]:-]+(\.[A-Za-z0-9_-]+)*\.?(:[0-9]{1,5})?$`)
 )
@@ -135,7 +136,7 @@ func check(c guard.Credential) error {
 		return fmt.Errorf("credential name %q: want a-z, 0-9, '.', '_' and '-', starting with a letter or digit, at most 64", c.Name)
 	}
 	if !contextPattern.MatchString(c.Context) {
-		return fmt.Errorf("context %q: want PROJECT or PROJECT/ENVIRONMENT, each of letters, digits, '.', '_' and '-'", c.Context)
+		return fmt.Errorf("context %q: want PROJECT or PROJECT/ENVIRONMENT, each of letters, digits, '.', '_' and '-', and @daemon for the daemon's", c.Context)
 	}
 	if c.Env != "" && !envPattern.MatchString(c.Env) {
 		return fmt.Errorf("credential %q: %q is no name for an environment variable", c.Name, c.Env)
@@ -293,6 +294,9 @@ func (v *Vault) view(context, name string, f func(e *entry, ck []byte) error) er
 	if err := v.refresh(); err != nil {
 		return err
 	}
+	if e := v.lentEntry(context, name); e != nil {
+		return f(e, v.lentKey)
+	}
 	seg, ck, err := v.read(context)
 	if err != nil {
 		return err
@@ -304,8 +308,8 @@ func (v *Vault) view(context, name string, f func(e *entry, ck []byte) error) er
 	return f(e, ck)
 }
 
-// each hands every segment of one context, or of all if it is "", to f. There
-// may be no such context.
+// each hands every segment of one context, or of all that are not sealed if it is "",
+// to f. There may be no such context.
 func (v *Vault) each(context string, f func(seg *segment, ck []byte) error) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -317,6 +321,9 @@ func (v *Vault) each(context string, f func(seg *segment, ck []byte) error) erro
 			continue
 		}
 		seg, ck, err := v.read(c.Name)
+		if context == "" && errors.Is(err, ErrSealed) {
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -324,10 +331,10 @@ func (v *Vault) each(context string, f func(seg *segment, ck []byte) error) erro
 			return err
 		}
 	}
-	return nil
+	return v.eachLent(context, f)
 }
 
-// List returns the credentials of one context, or of all if it is "", by
+// List returns the credentials of one context, or of all that are not sealed if it is "", by
 // context and name.
 func (v *Vault) List(context string) ([]guard.Credential, error) {
 	var out []guard.Credential
@@ -380,7 +387,7 @@ func (v *Vault) Remove(context, name string) error {
 }
 
 // Values returns everything that the scanner should know in a context, or in
-// all if it is "": the values of current, pending and retiring versions
+// all that are not sealed if it is "": the values of current, pending and retiring versions
 // (Live), of dead ones (Retired), the placeholders, and the decoys. Of a URL, the
 // password in it is a value of its own, also as it reads decoded. No two have the same bytes; the one worth most
 // is kept. The caller wipes them.

@@ -1,7 +1,6 @@
 package vault
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -48,19 +47,7 @@ func slotKey(k guard.Secret, salt []byte) (onceKey, error) {
 
 // enrol makes a slot that u opens, named apart from those in taken.
 func (v *Vault) enrol(u Unlocker, taken []slot) (slot, error) {
-	k, params, err := u.Enrol(v.id)
-	if err != nil {
-		return slot{}, fmt.Errorf("set up the %s: %w", u.Name(), err)
-	}
-	s := slot{Kind: u.Name(), Params: params, Salt: make([]byte, 16)}
-	rand.Read(s.Salt)
-	kek, err := slotKey(k, s.Salt)
-	if err != nil {
-		return slot{}, fmt.Errorf("set up the %s: %w", u.Name(), err)
-	}
-	s.Key = seal(kek, v.mk, s.aad(v.id))
-	s.name(taken)
-	return s, nil
+	return enrolSlot(v.id, v.mk, u, taken)
 }
 
 func (s *slot) name(taken []slot) {
@@ -71,15 +58,18 @@ func (s *slot) name(taken []slot) {
 }
 
 // unlock gets MK out of the first slot that one of us opens.
-func (st *state) unlock(us []Unlocker) ([]byte, error) {
+func (st *state) unlock(us []Unlocker) ([]byte, error) { return unlockSlots(st.id, st.slots, us) }
+
+// unlockSlots gets the key of owner, a vault or a sealed context, out of its slots.
+func unlockSlots(owner string, slots []slot, us []Unlocker) ([]byte, error) {
 	var tried []error
 	wrong := false
 	for _, u := range us {
-		for _, s := range st.slots {
+		for _, s := range slots {
 			if s.Kind != u.Name() {
 				continue
 			}
-			k, err := u.Unlock(st.id, s.Params)
+			k, err := u.Unlock(owner, s.Params)
 			if err != nil {
 				tried = append(tried, fmt.Errorf("%s: %w", s.Name, err))
 				continue
@@ -89,7 +79,7 @@ func (st *state) unlock(us []Unlocker) ([]byte, error) {
 				tried = append(tried, fmt.Errorf("%s: %w", s.Name, err))
 				continue
 			}
-			mk, err := open(kek, s.Key, s.aad(st.id))
+			mk, err := open(kek, s.Key, s.aad(owner))
 			if err == nil && len(mk) == keySize {
 				return mk, nil
 			}
@@ -105,7 +95,7 @@ func (st *state) unlock(us []Unlocker) ([]byte, error) {
 		return nil, fmt.Errorf("%w: %w", ErrNoUnlocker, errors.Join(tried...))
 	}
 	var names []string
-	for _, s := range st.slots {
+	for _, s := range slots {
 		names = append(names, s.Name)
 	}
 	return nil, fmt.Errorf("%w: it opens with: %s", ErrNoUnlocker, strings.Join(names, ", "))

@@ -8,6 +8,8 @@
 //	MK --HKDF "index"----------> seals the index: which contexts there are
 //	MK --HKDF "wrap-root"------> wraps the root key (random)
 //	MK --HKDF "wrap-context"---> wraps CK, one random key per context
+//	SK --HKDF "wrap-sealed-context" wraps the CK of a sealed context first: SK is random,
+//	                             and the context's own slots open it as the vault's open MK
 //	CK --HKDF "segment"--------> seals the context's metadata
 //	CK --HKDF "wrap-version"---> wraps DEK, one random key per secret version
 //	CK --HKDF "placeholder"----> makes the context's placeholders
@@ -15,7 +17,9 @@
 //	root --HKDF "key/P"--------> Key(P); "seal/P" -> Seal(P), Unseal(P)
 //
 // Slots are added and removed without touching values. A context's metadata is
-// opened only when something in that context is asked for.
+// opened only when something in that context is asked for. A context is PROJECT or
+// PROJECT/ENVIRONMENT, with @daemon behind it for what daemons use: each of these has
+// its own key, names and placeholders.
 //
 // Boxes are XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03) with a random
 // 24-byte nonce in front; keys are derived with HKDF-SHA256 (RFC 5869). The
@@ -28,7 +32,7 @@
 // DIR/vault.gv1, mode 0600 in a folder of mode 0700; numbers are big-endian:
 //
 //	magic       8 bytes   "GUARDVLT"
-//	format      uint16    1
+//	format      uint16    1; 2 where a context is sealed
 //	generation  uint64    goes up by one with every write
 //	header      uint32 length, then JSON: vault id, slots
 //	index       uint32 length, then a box of JSON: wrapped root key; each
@@ -90,6 +94,7 @@ var (
 	ErrLastSlot   = errors.New("the last unlock slot cannot be removed")
 	ErrNoKeyring  = errors.New("no keychain answers")
 	ErrClosed     = fmt.Errorf("the vault is closed: %w", os.ErrClosed)
+	ErrLocked     = errors.New("the vault is locked")
 	errBox        = errors.New("a sealed box does not open")
 	errUnchanged  = errors.New("nothing to write")
 )
@@ -106,7 +111,15 @@ type Vault struct {
 	mk     []byte
 	ctx    *locked           // holds what cks points into
 	cks    map[string][]byte // keys of the contexts opened since the last load
-	st     *state
+
+	sealKeys *locked           // holds what seals points into
+	seals    map[string][]byte // keys of the seals that were opened, by context
+	ticket   *ticketKey        // set while it is locked
+	st       *state
+
+	memory  bool                // there is no file: see Memory
+	lent    map[string]*segment // by context: see Lend
+	lentKey []byte
 }
 
 // GuardHome is where guard keeps its things: $GUARD_HOME, else
@@ -187,11 +200,15 @@ func Create(dir string, u Unlocker) (*Vault, error) {
 		return nil, fmt.Errorf("create vault in %s: a backup: %w, though %s is gone: rename %s to %s to restore it, or move it away to start anew",
 			dir, ErrExists, fileName, bakName, fileName)
 	}
-	id := make([]byte, 16)
-	mk, root := make([]byte, keySize), make([]byte, keySize)
-	rand.Read(id)
+	id, root, err := readSeed(dir) // what sessions had before, so that their log goes on
+	if err != nil {
+		return nil, err
+	}
+	if id == nil {
+		id, root = newSeed()
+	}
+	mk := make([]byte, keySize)
 	rand.Read(mk)
-	rand.Read(root)
 	v := &Vault{dir: dir, id: hex.EncodeToString(id)}
 	if err := v.hold(mk); err != nil {
 		return nil, err
@@ -208,6 +225,9 @@ func Create(dir string, u Unlocker) (*Vault, error) {
 	raw, err := st.encode(v.mk)
 	if err == nil {
 		st.stamp, err = replace(dir, raw)
+	}
+	if err == nil {
+		err = dropSeed(dir)
 	}
 	if err != nil {
 		v.Close()
@@ -260,7 +280,12 @@ func (v *Vault) hold(mk []byte) (err error) {
 		v.master.free()
 		return err
 	}
-	v.cks = map[string][]byte{}
+	if v.sealKeys, err = newLocked(); err != nil {
+		v.master.free()
+		v.ctx.free()
+		return err
+	}
+	v.cks, v.seals = map[string][]byte{}, map[string][]byte{}
 	v.mk, err = v.master.put(mk)
 	return err
 }
@@ -273,7 +298,7 @@ func (v *Vault) Close() {
 		return
 	}
 	v.closed = true
-	v.mk, v.cks, v.st = nil, nil, nil
+	v.mk, v.cks, v.st, v.lent, v.lentKey = nil, nil, nil, nil, nil
 	v.master.free()
 	v.ctx.free()
 }
@@ -309,8 +334,11 @@ func (v *Vault) Advance(to uint64) error {
 
 // refresh takes in the file if it is not the one that v knows. Caller holds mu.
 func (v *Vault) refresh() error {
-	if v.closed {
-		return ErrClosed
+	if err := v.usable(); err != nil {
+		return err
+	}
+	if v.memory {
+		return nil
 	}
 	same, err := unchanged(v.dir, v.st.stamp, v.st.gen)
 	if err != nil || same {
@@ -346,14 +374,16 @@ func (v *Vault) refresh() error {
 // update changes a copy of the state and makes it the file, as one step among
 // all processes. If f or the write fails, nothing changed. Caller holds mu.
 func (v *Vault) update(f func(next *state) error) error {
-	if v.closed {
-		return ErrClosed
-	}
-	unlock, err := lockDir(v.dir)
-	if err != nil {
+	if err := v.usable(); err != nil {
 		return err
 	}
-	defer unlock()
+	if !v.memory {
+		unlock, err := lockDir(v.dir)
+		if err != nil {
+			return err
+		}
+		defer unlock()
+	}
 	if err := v.refresh(); err != nil {
 		return err
 	}
@@ -364,6 +394,10 @@ func (v *Vault) update(f func(next *state) error) error {
 		return err
 	}
 	next.gen++
+	if v.memory {
+		v.st = next
+		return nil
+	}
 	raw, err := next.encode(v.mk)
 	if err != nil {
 		return err
@@ -409,8 +443,13 @@ func (v *Vault) Unseal(purpose string, box []byte) ([]byte, error) {
 func (v *Vault) purpose(info string) ([]byte, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.closed {
-		return nil, ErrClosed
+	return v.rootKey(info)
+}
+
+// rootKey is purpose for who holds mu.
+func (v *Vault) rootKey(info string) ([]byte, error) {
+	if err := v.usable(); err != nil {
+		return nil, err
 	}
 	root, err := open(derive(v.mk, "wrap-root"), v.st.index.Root, aad(v.id, "", "", 0, "root"))
 	if err != nil {

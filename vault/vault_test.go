@@ -168,7 +168,7 @@ func TestErrorsOfOpen(t *testing.T) {
 	set(t, v, "", "a", canary)
 	raw, _ := os.ReadFile(file)
 	newer := bytes.Clone(raw)
-	newer[9] = 2
+	newer[9] = 3
 	older := bytes.Clone(raw)
 	older[9] = 0
 	for name, c := range map[string]struct {
