@@ -62,7 +62,8 @@ const (
 	longNeedle = 15        // bytes: windows of 8 bytes at a stride of 8
 	maxStride  = 16        // as far as it pays: each doubles the windows of a needle
 	roomy      = 128 << 10 // windows: more of them at a stride of more than 8 crowd the cache
-	single     = 16 << 10  // windows of fewer than 8 bytes, of all needles: more of them are met in noise
+	single     = 16 << 10  // windows of fewer than 8 bytes, of all needles: more of them are met in noise,
+	fewest     = 4 << 10   // and of 4 bytes
 )
 
 func newGoEngine(needles [][]byte) *goEngine {
@@ -78,7 +79,11 @@ func newGoEngine(needles [][]byte) *goEngine {
 			long = append(long, i)
 		}
 	}
-	if len(short) > 0 && len(long) > 0 && least > minGram+maxGram-1 && len(needles)*maxGram <= single {
+	most := single
+	if least < minGram+maxGram {
+		most = fewest
+	}
+	if len(short) > 0 && len(long) > 0 && least >= minGram+6 && len(needles)*maxGram <= most {
 		// One sampler looks at fewer windows than two.
 		short = make([]int, len(needles))
 		for i := range short {

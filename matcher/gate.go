@@ -17,6 +17,9 @@ import (
 type gate struct {
 	bitmap []uint64
 	shift  uint
+	starts []uint64        // as bitmap, of the first 4 bytes
+	ends   []uint64        // and of the last 4
+	edge   uint            // shift for these
 	early  bool            // a needle has a line break that i < 4 could meet
 	pairs  [1 << 10]uint64 // bitmap of 2 bytes at index 0 to 3 of a needle
 	all    [1 << 10]uint64 // and at any
@@ -32,6 +35,8 @@ func newGate(needles [][]byte) *gate {
 	}
 	logBits := min(max(bits.Len(uint(8*n)), 12), 23)
 	g := &gate{bitmap: make([]uint64, 1<<(logBits-6)), shift: uint(64 - logBits)}
+	logBits = min(max(bits.Len(uint(16*len(needles))), 12), 20)
+	g.starts, g.ends, g.edge = make([]uint64, 1<<(logBits-6)), make([]uint64, 1<<(logBits-6)), uint(64-logBits)
 	g.add(needles)
 	return g
 }
@@ -39,7 +44,7 @@ func newGate(needles [][]byte) *gate {
 // with is a gate that lets needles through as well.
 func (g *gate) with(needles [][]byte) *gate {
 	n := *g
-	n.bitmap = slices.Clone(g.bitmap)
+	n.bitmap, n.starts, n.ends = slices.Clone(g.bitmap), slices.Clone(g.starts), slices.Clone(g.ends)
 	n.add(needles)
 	return &n
 }
@@ -59,6 +64,10 @@ func (g *gate) add(needles [][]byte) {
 			h := uint64(binary.LittleEndian.Uint32(b[i:])) * golden >> g.shift
 			g.bitmap[h>>6] |= 1 << (h & 63)
 		}
+		first := uint64(binary.LittleEndian.Uint32(b)) * golden >> g.edge
+		g.starts[first>>6] |= 1 << (first & 63)
+		last := uint64(binary.LittleEndian.Uint32(b[len(b)-gram:])) * golden >> g.edge
+		g.ends[last>>6] |= 1 << (last & 63)
 		g.early = g.early || bytes.ContainsAny(b[:min(len(b), 2*gram+1)], "\r\n")
 	}
 }
@@ -76,6 +85,8 @@ func (g *gate) bit(x uint32) uint64 {
 
 func (g *gate) wipe() {
 	clear(g.bitmap)
+	clear(g.starts)
+	clear(g.ends)
 	clear(g.pairs[:])
 	clear(g.all[:])
 	clear(g.heads[:])

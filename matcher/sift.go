@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math/bits"
 	"slices"
+	"unsafe"
 )
 
 // sifted are the places, of some class in a classes, that a view has to look at: where
@@ -32,7 +33,7 @@ func (s *sifted) after(m *classes, i int) int {
 }
 
 // siftBlocks are looked at together.
-const siftBlocks = 8
+const siftBlocks = 32
 
 // sift is what is left of classNoise or classLine in b[from:to].
 func (m *classes) sift(g *gate, b []byte, c class) *sifted {
@@ -93,56 +94,91 @@ func flatten(out []uint16, n int, x uint64, base uint16) int {
 	return end
 }
 
-// breaks appends those of at, where LFs are, that mayBreak has to look at. It asks what
-// goesOver does, without a branch that depends on the answers.
+// breaks appends those of at, where LFs are, that mayBreak has to look at: most are left
+// out by what the bytes next to them make together.
 func (m *classes) breaks(g *gate, b []byte, at, out []uint16) []uint16 {
+	k := 0
+	for ; k < len(at) && m.from+int(at[k]) <= gram; k++ {
+		out = append(out, at[k])
+	}
+	end := len(at)
+	for end > k && m.from+int(at[end-1])+24 > m.to {
+		end--
+	}
 	n := len(out)
-	out = slices.Grow(out, len(at))
-	out = out[:n+len(at)]
-	for _, place := range at {
-		i := m.from + int(place)
+	out = slices.Grow(out, end-k)[:n+end-k]
+	// What may go over a break: 2 bytes on either side, or the first one of a needle and
+	// the next 3, or the last one and the 3 before it. A needle has 4 bytes at least
+	// that are one of these.
+	all, starts, ends := unsafe.Pointer(unsafe.SliceData(g.bitmap)), unsafe.Pointer(unsafe.SliceData(g.starts)), unsafe.Pointer(unsafe.SliceData(g.ends))
+	middle, edge := g.shift&63, g.edge&63
+	p := unsafe.Add(unsafe.Pointer(unsafe.SliceData(b)), m.from-gram-1)
+	for _, place := range at[k:end] {
 		out[n] = place
-		if i <= gram || i+24 > m.to {
-			n++
-			continue
-		}
-		// The first byte after the blanks.
-		w := b[i-gram-1 : i+24]
-		v := binary.LittleEndian.Uint64(w[gram+2:])
-		z := nonZero(v^blanks8) & nonZero(v^tabs8)
-		next := i + 1 + bits.TrailingZeros64(z)>>3
-		if z == 0 {
-			for next+8 < m.to && (b[next] == ' ' || b[next] == '\t') {
-				next++
-			}
-			if next+8 >= m.to {
-				n++
-				continue
-			}
-		}
-		// What is before the LF, or CR LF, and after it.
-		v = binary.LittleEndian.Uint64(w)
+		w := unsafe.Add(p, int(place)) // 5 bytes before the LF, and 24 from it on
+		// The first byte that is neither blank nor a control character.
+		v := load(unsafe.Add(w, gram+2))
+		next := bits.TrailingZeros64((v&^high8+(0x80-'!')*ones|v)&high8) >> 3
+		y := uint32(load(unsafe.Add(w, gram+2+next)))
+		// What is before the LF, or CR LF.
+		v = load(w)
 		shift := uint(8)
 		if byte(v>>32) == '\r' {
 			shift = 0
 		}
-		tail, y := uint32(v>>shift), binary.LittleEndian.Uint32(b[next:])
-		k := uint16(tail>>24) | uint16(y)<<8
-		over := g.bit(tail>>8|y<<24) & g.bit(tail)
-		on := g.bit(tail>>24|y<<8) & g.bit(y)
-		start := g.pairs[k>>6] >> (k & 63)
-		more := uint64((y-' '*ones>>32)&^y&(high8>>32)) >> 7 // one of them is a control character
-		more |= more >> 16
-		more |= more >> 8
-		in := (uint64(y&0xff) - ' ') >> 63 // 1: no needle goes on with it
-		if over |= start & on; (over|^(start&more)|in)&1 == 0 {
-			over = g.continues(b[next:m.to])
-		} else {
-			over &^= in
-		}
-		n += int(over & 1)
+		more := (uint64(y) - 0x00202021) &^ uint64(y) & 0x00808080 // there are more blanks, or the second or third is a control character
+		tail := uint32(v >> shift)
+		// A hash has 64-shift bits, so no index is outside a bitmap, which has that many.
+		mid := uint64(tail>>16|y<<16) * golden >> middle
+		first := uint64(tail>>24|y<<8) * golden >> edge
+		last := uint64(tail>>8|y<<24) * golden >> edge
+		n += int((bit(all, mid) | bit(starts, first) | bit(ends, last) | more>>7 | more>>15 | more>>23) & 1)
 	}
-	return out[:n]
+	kept := n - (len(out) - (end - k))
+	from := n - kept
+	// Those that are left are few.
+	n = from
+	for _, place := range out[from : from+kept] {
+		i := m.from + int(place)
+		out[n] = place
+		n += int(g.overBreak(b, i, m.to) & 1)
+	}
+	return append(out[:n], at[end:]...)
+}
+
+// overBreak says, with 1, whether a needle may go on over the LF b[i], which has 5 bytes before it
+// and 23 after it before b[to].
+func (g *gate) overBreak(b []byte, i, to int) uint64 {
+	w := b[i-gram-1 : i+24]
+	v := binary.LittleEndian.Uint64(w[gram+2:])
+	z := nonZero(v^blanks8) & nonZero(v^tabs8)
+	next := i + 1 + bits.TrailingZeros64(z)>>3
+	if z == 0 {
+		for next+8 < to && (b[next] == ' ' || b[next] == '\t') {
+			next++
+		}
+		if next+8 >= to {
+			return 1
+		}
+	}
+	v = binary.LittleEndian.Uint64(w)
+	shift := uint(8)
+	if byte(v>>32) == '\r' {
+		shift = 0
+	}
+	tail, y := uint32(v>>shift), binary.LittleEndian.Uint32(b[next:])
+	k := uint16(tail>>24) | uint16(y)<<8
+	over := g.bit(tail>>8|y<<24) & g.bit(tail)
+	on := g.bit(tail>>24|y<<8) & g.bit(y)
+	start := g.pairs[k>>6] >> (k & 63)
+	more := uint64((y-' '*ones>>32)&^y&(high8>>32)) >> 7 // one of them is a control character
+	more |= more >> 16
+	more |= more >> 8
+	in := (uint64(y&0xff) - ' ') >> 63 // 1: no needle goes on with it
+	if over |= start & on; (over|^(start&more)|in)&1 == 0 {
+		return g.continues(b[next:to])
+	}
+	return over &^ in & 1
 }
 
 // continues says, with 1, whether the first 5 bytes of b without its line breaks are in a

@@ -58,3 +58,34 @@ func TestSifted(t *testing.T) {
 		}
 	}
 }
+
+// Of line breaks at any place of any needle none is left out, also where more follow soon;
+// in text, nearly all are.
+func TestBreaksLeft(t *testing.T) {
+	r := newRand(53)
+	m := mustNew(t, append(benchValues(12), val("lines", "first line of two\nsecond line of two"), val("cr", "a\rb\rc\rd\re\rf12"), val("dots", "......!!++......,,"))...)
+	var c classes
+	for _, d := range m.set.needles[1:] {
+		for i := 1; i < len(d); i++ {
+			if !inLine(d[i-1]) || !inLine(d[i]) {
+				continue
+			}
+			cut := []string{"\n", "\r\n", "\n\t", "\n  ", "\r\n        ", "\n                "}[r.IntN(6)]
+			before, rest := "a line that ends"+"\n"[:r.IntN(2)], string(d[i:])
+			if j := 1 + r.IntN(4); j < len(rest) && r.IntN(2) == 0 && inLine(rest[j-1]) && inLine(rest[j]) {
+				rest = rest[:j] + cut + rest[j:]
+			}
+			text := []byte(before + string(d[:i]) + cut + rest + strings.Repeat("z ", 20))
+			at := len(before) + i + strings.IndexByte(cut, '\n')
+			c.of(text, 0, len(text))
+			if got := c.sift(m.set.gate, text, classLine).after(&c, at); got != at {
+				t.Fatalf("%q: the line break at %d is left out, the next one is %d", text, at, got)
+			}
+		}
+	}
+	b := corpus("plain")[:slice]
+	c.of(b, 0, len(b))
+	if n := len(c.sift(m.set.gate, b, classLine).places); n > bytes.Count(b, []byte{'\n'})/20 {
+		t.Errorf("%d line breaks of text are left", n)
+	}
+}
