@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"guard"
+	"guard/broker/pack"
 	"guard/policy"
 )
 
@@ -16,7 +17,6 @@ const (
 	maxSwapBody = 1 << 20 // form and JSON bodies up to this are searched for placeholders to swap
 	spoolMem    = 1 << 20 // of a body that must be unpacked first; the rest is in a file
 	spoolMemGit = 8 << 20 // of a push
-	spoolMax    = 4 << 30 // more is refused
 )
 
 // inspectBody shows the body to the leak line: while it streams where that is
@@ -104,7 +104,7 @@ func (x *exchange) inspectSpooled(codings []string, push bool) (done func(), err
 	if push {
 		mem = spoolMemGit
 	}
-	raw, plain := newSpool(x.p.cfg.SpoolDir, mem), newSpool(x.p.cfg.SpoolDir, mem)
+	raw, plain := pack.NewSpool(x.p.cfg.SpoolDir, mem), pack.NewSpool(x.p.cfg.SpoolDir, mem)
 	done = func() { raw.Close(); plain.Close() }
 	if _, err := io.Copy(raw, x.in.Body); err != nil {
 		return done, spoolError(err)
@@ -137,11 +137,11 @@ func (x *exchange) inspectSpooled(codings []string, push bool) (done func(), err
 		}
 	}
 	if push {
-		pack := raw
+		sent := raw
 		if len(codings) > 0 {
-			pack = plain
+			sent = plain
 		}
-		if err := x.inspectPush(pack); err != nil {
+		if err := x.inspectPush(sent); err != nil {
 			return done, err
 		}
 	}
@@ -160,7 +160,7 @@ func (x *exchange) pass(dst io.Writer, src io.Reader, f guard.Filter) (n int64, 
 	n, err = io.Copy(dst, struct{ io.Reader }{t})
 	var r *refusal
 	if err != nil && !errors.As(err, &r) {
-		if errors.Is(err, errSpool) {
+		if errors.Is(err, pack.ErrSpool) {
 			return n, masked, spoolError(err)
 		}
 		return n, masked, undecodable()
@@ -173,7 +173,7 @@ func undecodable() *refusal {
 }
 
 func spoolError(err error) error {
-	if errors.Is(err, errSpool) {
+	if errors.Is(err, pack.ErrSpool) {
 		return refuse(nethttp.StatusRequestEntityTooLarge, "leak", "uninspectable", "the body is too large to be unpacked and inspected before it is sent", "send it in smaller parts")
 	}
 	return refuse(nethttp.StatusBadRequest, "protocol", "body", "the request's body ended early")

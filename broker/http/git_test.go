@@ -4,9 +4,10 @@ import (
 	"bytes"
 	"compress/gzip"
 	"fmt"
+	"guard/broker/pack"
+	"guard/internal/testutil"
 	"io"
 	nethttp "net/http"
-	"net/http/httptest"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -103,14 +104,13 @@ for i in 1 2 3 4 5; do seq $i 3000 >f; git add f; git commit -q -m $i; done; git
 }
 
 // pushBody is a push of refs/heads/x with what is packed.
-func pushBody(t *testing.T, p *packed, capabilities string) []byte {
+func pushBody(t *testing.T, p *testutil.Packfile, capabilities string) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	pkt(&b, strings.Repeat("0", 40)+" "+strings.Repeat("1", 40)+" refs/heads/x\x00"+capabilities)
+	line := strings.Repeat("0", 40) + " " + strings.Repeat("1", 40) + " refs/heads/x\x00" + capabilities
+	fmt.Fprintf(&b, "%04x%s", len(line)+4, line)
 	b.WriteString("0000")
-	s := p.spool(t)
-	defer s.Close()
-	io.Copy(&b, s.Reader())
+	b.Write(p.Whole())
 	return b.Bytes()
 }
 
@@ -126,7 +126,7 @@ func TestPushRaw(t *testing.T) {
 			return func(p []byte, _ guard.Step) ([]byte, guard.Decision) {
 				if bytes.Contains(p, []byte("FORMED")) {
 					formed.Add(1)
-					return nil, guard.Decision{Action: guard.Block, Rule: FormatRule + "x", Reason: "what has a form"}
+					return nil, guard.Decision{Action: guard.Block, Rule: pack.FormatRule + "x", Reason: "what has a form"}
 				}
 				return p, guard.Decision{Action: guard.Pass}
 			}
@@ -144,12 +144,12 @@ func TestPushRaw(t *testing.T) {
 		z.Close()
 		return out.Bytes()
 	}
-	fine, leaky, form, tree1 := &packed{}, &packed{}, &packed{}, &packed{}
-	fine.blob("fine")
-	leaky.blob("x " + canary)
-	form.blob("FORMED")
+	var fine, leaky, form, tree1 testutil.Packfile
+	fine.Blob("fine")
+	leaky.Blob("x " + canary)
+	form.Blob("FORMED")
 	// The bytes of a name in a tree are no text.
-	tree1.put(2, tree("100644 a", []byte("FORMED..............")))
+	tree1.Put(2, testutil.Tree("100644 a", []byte("FORMED..............")))
 	const caps = " report-status side-band-64k"
 	for what, c := range map[string]struct {
 		body  []byte
@@ -158,19 +158,19 @@ func TestPushRaw(t *testing.T) {
 		went  bool
 		words string
 	}{
-		"fine":               {pushBody(t, fine, caps), false, true, true, ""},
-		"fine, chunked":      {pushBody(t, fine, caps), false, false, true, ""},
-		"fine, gzip":         {zip(pushBody(t, fine, caps)), true, true, true, ""},
-		"leaky":              {pushBody(t, leaky, caps), false, true, false, "ng refs/heads/x refused by guard"},
-		"leaky, chunked":     {pushBody(t, leaky, caps), false, false, false, "ng refs/heads/x refused by guard"},
-		"leaky, gzip":        {zip(pushBody(t, leaky, caps)), true, false, false, "(path unknown) holds the credential known"},
-		"no side band":       {pushBody(t, leaky, " report-status"), false, true, false, "ng refs/heads/x refused by guard"},
-		"no report":          {pushBody(t, leaky, " delete-refs"), false, true, false, `"next_steps":["take it out`},
-		"format":             {pushBody(t, form, caps), false, true, false, "holds what has a form"},
-		"no form in a tree":  {pushBody(t, tree1, caps), false, true, true, ""},
-		"a second pack":      {append(pushBody(t, fine, caps), pushBody(t, leaky, caps)...), false, true, false, "its pack could not be read"},
-		"gzip in gzip":       {zip(zip(pushBody(t, leaky, caps))), true, true, false, "could not be read"},
-		"gzip and more":      {append(zip(pushBody(t, fine, caps)), canary...), true, true, false, "policy_denied"},
+		"fine":               {pushBody(t, &fine, caps), false, true, true, ""},
+		"fine, chunked":      {pushBody(t, &fine, caps), false, false, true, ""},
+		"fine, gzip":         {zip(pushBody(t, &fine, caps)), true, true, true, ""},
+		"leaky":              {pushBody(t, &leaky, caps), false, true, false, "ng refs/heads/x refused by guard"},
+		"leaky, chunked":     {pushBody(t, &leaky, caps), false, false, false, "ng refs/heads/x refused by guard"},
+		"leaky, gzip":        {zip(pushBody(t, &leaky, caps)), true, false, false, "(path unknown) holds the credential known"},
+		"no side band":       {pushBody(t, &leaky, " report-status"), false, true, false, "ng refs/heads/x refused by guard"},
+		"no report":          {pushBody(t, &leaky, " delete-refs"), false, true, false, `"next_steps":["take it out`},
+		"format":             {pushBody(t, &form, caps), false, true, false, "holds what has a form"},
+		"no form in a tree":  {pushBody(t, &tree1, caps), false, true, true, ""},
+		"a second pack":      {append(pushBody(t, &fine, caps), pushBody(t, &leaky, caps)...), false, true, false, "its pack could not be read"},
+		"gzip in gzip":       {zip(zip(pushBody(t, &leaky, caps))), true, true, false, "could not be read"},
+		"gzip and more":      {append(zip(pushBody(t, &fine, caps)), canary...), true, true, false, "policy_denied"},
 		"commands only":      {[]byte("0000"), false, true, true, ""},
 		"no commands":        {nil, false, true, true, ""},
 		"no end of commands": {[]byte("0015push options " + canary[:4]), false, true, false, "could not be read"},
@@ -240,26 +240,5 @@ mkdir d; for i in 1 2 3 4 5; do head -c 23068672 /dev/urandom >d/f$i; done; git 
 	t.Logf("pushed 110 MiB in %v, heap grew by %d MiB", pushed, grown>>20)
 	if grown > 64<<20 {
 		t.Errorf("the heap grew by %d MiB", grown>>20)
-	}
-}
-
-// A gitReport's lines are pkt-lines of a length that git takes.
-func TestGitReportIsShort(t *testing.T) {
-	g := &gitReport{status: true, sideband: true, refs: []string{"refs/heads/" + strings.Repeat("x", 60000)}}
-	err := g.refuse(guard.Decision{Action: guard.Block, Rule: strings.Repeat("r", 70000)}, "blob")
-	if err != error(g) {
-		t.Fatal(err)
-	}
-	w := httptest.NewRecorder()
-	g.write(w)
-	r := bytes.NewReader(w.Body.Bytes())
-	for {
-		_, flush, err := readPkt(r)
-		if err != nil {
-			t.Fatal("not pkt-lines: ", err)
-		}
-		if flush {
-			break
-		}
 	}
 }

@@ -2,7 +2,9 @@ package http
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
+	"guard/internal/testutil"
 	"io"
 	nethttp "net/http"
 	"strings"
@@ -116,16 +118,16 @@ func TestThinPushIsReported(t *testing.T) {
 	e := newEnv(t)
 	s := &seen{}
 	e.upstream("code.git.test", 443, s)
-	p := &packed{}
-	d := delta(256, 3, [2]int{'a', 1}, [2]int{'b', 1}, [2]int{'c', 1})
-	p.add(7, bytes.Repeat([]byte{9}, 20), d, len(d))
+	p := &testutil.Packfile{}
+	// Three letters of a base that only the other side has.
+	d := append(binary.AppendUvarint(binary.AppendUvarint(nil, 256), 3), 0x91, 'a', 1, 0x91, 'b', 1, 0x91, 'c', 1)
+	p.Add(7, bytes.Repeat([]byte{9}, 20), d, len(d))
 	var body bytes.Buffer
 	zero := strings.Repeat("0", 40)
-	pkt(&body, zero+" "+strings.Repeat("1", 40)+" refs/heads/main\x00 report-status side-band-64k")
+	line := zero + " " + strings.Repeat("1", 40) + " refs/heads/main\x00 report-status side-band-64k"
+	fmt.Fprintf(&body, "%04x%s", len(line)+4, line)
 	body.WriteString("0000")
-	sp := p.spool(t)
-	defer sp.Close()
-	io.Copy(&body, sp.Reader())
+	body.Write(p.Whole())
 	res, got := do(t, e.client("code.git.test", 443, false), "POST", "https://code.git.test/o/r.git/git-receive-pack", &body, "Content-Type", pushType)
 	if res.StatusCode != 200 || res.Header.Get("X-Guard-Decision") != "deny" || !strings.Contains(got, "git push --no-thin") || !strings.Contains(got, "ng refs/heads/main refused by guard") {
 		t.Errorf("%d %q", res.StatusCode, got)

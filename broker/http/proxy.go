@@ -35,7 +35,7 @@ type Config struct {
 	Open guard.OpenFilter
 	// Formats starts a search for credential formats in one thing that a push sends
 	// (a blob, a message, the paths). It changes nothing: a decision that stops, with
-	// a rule that begins with FormatRule, refuses the push. Optional.
+	// a rule that begins with pack.FormatRule, refuses the push. Optional.
 	Formats guard.OpenFilter
 	// Scrub starts the rewriting of a reply. Hosts that a credential may be sent to
 	// are scrubbed of its value from their first reply on, so most sets of ids come

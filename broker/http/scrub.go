@@ -9,6 +9,7 @@ import (
 
 	"guard"
 	"guard/broker"
+	"guard/broker/pack"
 )
 
 // toScrub are the values that the host's replies are scrubbed of: those it got
@@ -84,7 +85,7 @@ func (x *exchange) scrub(res *nethttp.Response) error {
 		res.Body = struct {
 			io.Reader
 			io.Closer
-		}{noThin(res.Body), res.Body}
+		}{pack.NoThin(res.Body), res.Body}
 		res.Header.Del("Content-Length")
 		res.ContentLength = -1
 	}

@@ -8,7 +8,7 @@ import (
 
 	"guard"
 	"guard/audit"
-	brokerhttp "guard/broker/http"
+	"guard/broker/pack"
 	"guard/matcher"
 	"guard/matcher/formats"
 )
@@ -37,7 +37,7 @@ func (s *session) pushFormats() (open guard.OpenFilter, close func()) {
 		set, err := make()
 		if err != nil {
 			return func([]byte, guard.Step) ([]byte, guard.Decision) {
-				return nil, guard.Decision{Action: guard.Block, Rule: brokerhttp.FormatRule + "search", Reason: "what could not be looked through for credentials"}
+				return nil, guard.Decision{Action: guard.Block, Rule: pack.FormatRule + "search", Reason: "what could not be looked through for credentials"}
 			}
 		}
 		return (&formatFilter{s: s, st: set.Stream(), o: o}).filter
@@ -68,7 +68,7 @@ func (f *formatFilter) filter(p []byte, step guard.Step) ([]byte, guard.Decision
 		if x.Confidence < formats.High {
 			continue // a guess would stop work that is fine
 		}
-		d := guard.Decision{Action: guard.Block, Rule: brokerhttp.FormatRule + x.Rule,
+		d := guard.Decision{Action: guard.Block, Rule: pack.FormatRule + x.Rule,
 			Reason:    fmt.Sprintf("what looks like a credential (%s %s, confidence %s)", x.Provider, x.Kind, x.Confidence),
 			NextSteps: []string{"if it opens nothing, the user can let it through: guard run --on-leak warn"}}
 		if f.s.policy.Leak(guard.Leak{Origin: f.o}).Action == guard.Warn { // --on-leak, and a project that is stricter

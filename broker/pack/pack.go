@@ -1,4 +1,4 @@
-package http
+package pack
 
 import (
 	"bufio"
@@ -71,12 +71,15 @@ type objectHit struct {
 
 func (h *objectHit) Error() string { return "a secret in an object" }
 
+// Kinds of what is judged: objects, and what has a name or a path for its bytes.
 const (
-	commitKind, treeKind, blobKind, tagKind = 1, 2, 3, 4
-	pathKind                                = 0 // of what each shows for paths
+	CommitKind, TreeKind, BlobKind, TagKind = 1, 2, 3, 4
+	PathKind                                = 0
 )
 
-var kinds = [...]string{pathKind: "path", commitKind: "commit", treeKind: "tree", blobKind: "blob", tagKind: "tag"}
+const judgeSize = 64 << 10 // bytes that are judged at once
+
+var kinds = [...]string{PathKind: "path", CommitKind: "commit", TreeKind: "tree", BlobKind: "blob", TagKind: "tag"}
 
 // each runs every object through a filter of its own, and all paths through
 // another. The error is an *objectHit, or says that the pack cannot be read.
@@ -95,7 +98,7 @@ func (p *pack) each(open func(kind byte, object string) guard.Filter) error {
 		return err
 	}
 	for i := range p.objects {
-		if p.objects[i].kind > tagKind {
+		if p.objects[i].kind > TagKind {
 			continue
 		}
 		if err := p.judgeStored(int32(i), open); err != nil {
@@ -187,7 +190,7 @@ func (p *pack) first(i int32, o *object, z io.Reader) error {
 	var to io.Writer = io.Discard
 	var h hash.Hash
 	var b []byte
-	if o.kind <= tagKind {
+	if o.kind <= TagKind {
 		h = p.digest(o.final, o.size)
 		to = h
 		if o.size <= maxSmall && p.cached+int(o.size) <= maxCache {
@@ -245,7 +248,7 @@ func (p *pack) made1(n int64) error {
 }
 
 // header reads an object's type, size and base.
-func (p *pack) header(r *counting) (o object, err error) {
+func (p *pack) header(r byteReader) (o object, err error) {
 	b, err := r.ReadByte()
 	if err != nil {
 		return o, err
@@ -261,7 +264,7 @@ func (p *pack) header(r *counting) (o object, err error) {
 		o.size |= int64(b&0x7f) << shift
 	}
 	switch o.kind {
-	case commitKind, treeKind, blobKind, tagKind:
+	case CommitKind, TreeKind, BlobKind, TagKind:
 		o.final = o.kind
 	case 6:
 		if b, err = r.ReadByte(); err != nil {
@@ -316,7 +319,7 @@ func (p *pack) judge(i int32, r io.Reader, size int64, open func(byte, string) g
 	o := p.objects[i]
 	label := p.label(i)
 	f := open(o.final, label)
-	buf := make([]byte, min(bufSize, size))
+	buf := make([]byte, min(judgeSize, size))
 	step := func(b []byte, s guard.Step) error {
 		if _, d := f(b, s); d.Action.Stops() || d.Action == guard.Redact {
 			return &objectHit{label, d}
@@ -421,7 +424,7 @@ func (p *pack) content(i int32) ([]byte, error) {
 			b = c
 			break
 		}
-		if p.objects[j].kind <= tagKind {
+		if p.objects[j].kind <= TagKind {
 			var err error
 			if b, err = p.inflate(p.objects[j]); err != nil {
 				return nil, err
@@ -460,6 +463,12 @@ func (p *pack) keep(i int32, b []byte) {
 	}
 	p.cache[i] = b
 	p.cached += len(b)
+}
+
+// byteReader is what zlib takes no more from than it needs.
+type byteReader interface {
+	io.Reader
+	io.ByteReader
 }
 
 // counting counts what is read through it, byte for byte: zlib takes from an

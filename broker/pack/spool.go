@@ -1,4 +1,4 @@
-package http
+package pack
 
 import (
 	"errors"
@@ -7,12 +7,15 @@ import (
 	"os"
 )
 
-// errSpool is what a spool returns that would grow beyond its limit.
-var errSpool = errors.New("too large to be spooled")
+// ErrSpool is what a Spool returns that would grow beyond MaxSpool.
+var ErrSpool = errors.New("too large to be spooled")
 
-// spool holds bytes: the first max in memory, all of them in a file without a
+// MaxSpool is how many bytes a Spool takes.
+const MaxSpool = 4 << 30
+
+// Spool holds bytes: the first max in memory, all of them in a file without a
 // name if there are more.
-type spool struct {
+type Spool struct {
 	dir  string
 	max  int
 	mem  []byte
@@ -21,11 +24,14 @@ type spool struct {
 	n    int64
 }
 
-func newSpool(dir string, max int) *spool { return &spool{dir: dir, max: max} }
+// NewSpool makes one whose file is in dir; "": where the system has its temporary
+// files.
+func NewSpool(dir string, max int) *Spool { return &Spool{dir: dir, max: max} }
 
-func (s *spool) Write(p []byte) (int, error) {
-	if s.n+int64(len(p)) > spoolMax {
-		return 0, errSpool
+// Write is io.Writer's; the error may be ErrSpool.
+func (s *Spool) Write(p []byte) (int, error) {
+	if s.n+int64(len(p)) > MaxSpool {
+		return 0, ErrSpool
 	}
 	if s.f == nil && len(s.mem)+len(p) <= s.max {
 		s.mem = append(s.mem, p...)
@@ -52,10 +58,10 @@ func (s *spool) Write(p []byte) (int, error) {
 }
 
 // Size is how many bytes are held.
-func (s *spool) Size() int64 { return s.n }
+func (s *Spool) Size() int64 { return s.n }
 
 // ReadAt is io.ReaderAt's.
-func (s *spool) ReadAt(p []byte, off int64) (int, error) {
+func (s *Spool) ReadAt(p []byte, off int64) (int, error) {
 	if s.f != nil {
 		return s.f.ReadAt(p, off)
 	}
@@ -70,9 +76,10 @@ func (s *spool) ReadAt(p []byte, off int64) (int, error) {
 }
 
 // Reader reads everything from the start.
-func (s *spool) Reader() *io.SectionReader { return io.NewSectionReader(s, 0, s.n) }
+func (s *Spool) Reader() *io.SectionReader { return io.NewSectionReader(s, 0, s.n) }
 
-func (s *spool) Close() error {
+// Close forgets the bytes.
+func (s *Spool) Close() error {
 	s.mem = nil
 	if s.f == nil {
 		return nil

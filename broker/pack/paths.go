@@ -1,4 +1,4 @@
-package http
+package pack
 
 import (
 	"bytes"
@@ -30,7 +30,7 @@ func short(name string) uint64 { return binary.BigEndian.Uint64([]byte(name)) }
 func (p *pack) learn() error {
 	for i := range p.objects {
 		o := &p.objects[i]
-		if o.kind != treeKind && o.kind != commitKind {
+		if o.kind != TreeKind && o.kind != CommitKind {
 			continue
 		}
 		if o.size > maxObject {
@@ -51,7 +51,7 @@ func (p *pack) learn() error {
 // note remembers what a commit's tree is, and what a tree lists.
 func (p *pack) note(i int32, b []byte) {
 	switch p.objects[i].final {
-	case commitKind:
+	case CommitKind:
 		line, _, _ := bytes.Cut(b, []byte("\n"))
 		if id, err := hex.DecodeString(strings.TrimPrefix(string(line), "tree ")); err == nil && len(id) == p.hash {
 			if k := short(string(id)); len(p.roots) < maxPlaces {
@@ -60,7 +60,7 @@ func (p *pack) note(i int32, b []byte) {
 				}
 			}
 		}
-	case treeKind:
+	case TreeKind:
 		p.entries(b, func(name, id []byte) {
 			k := short(string(id))
 			if _, ok := p.tree[k]; !ok && len(p.tree) < maxPlaces {
@@ -109,7 +109,7 @@ func (p *pack) path(name string) (path string, commit int32) {
 func (p *pack) label(i int32) string {
 	o := p.objects[i]
 	s := kinds[o.final] + " " + abbrev(o.name)
-	if o.final != blobKind && o.final != treeKind {
+	if o.final != BlobKind && o.final != TreeKind {
 		return s
 	}
 	path, commit := p.path(o.name)
@@ -147,7 +147,7 @@ func (p *pack) judgePaths(open func(byte, string) guard.Filter) error {
 	if len(p.tree) == 0 {
 		return nil
 	}
-	f := open(pathKind, "a path")
+	f := open(PathKind, "a path")
 	for k := range p.tree {
 		var name [8]byte
 		binary.BigEndian.PutUint64(name[:], k)

@@ -1,4 +1,4 @@
-package http
+package pack
 
 import (
 	"bytes"
@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"guard"
+	"guard/internal/testutil"
 	"guard/matcher"
 )
 
@@ -52,36 +53,18 @@ func sum(h hash.Hash, kind string, b []byte) []byte {
 	return h.Sum(nil)
 }
 
-// tree makes one of "mode name" and ids.
-func tree(entries ...any) []byte {
-	var b []byte
-	for i := 0; i < len(entries); i += 2 {
-		b = append(append(append(b, entries[i].(string)...), 0), entries[i+1].([]byte)...)
-	}
-	return b
-}
-
-func commit(tree []byte, rest string) []byte {
-	return []byte("tree " + hex.EncodeToString(tree) + "\n" + rest)
+func commit(root []byte, rest string) []byte {
+	return []byte("tree " + hex.EncodeToString(root) + "\n" + rest)
 }
 
 const value = "kR7-tQ2x/Zp9+Lm4wVb8nYc3sHd6fGj1"
 
-func (p *packed) blob(b string) []byte {
-	p.add(3, nil, []byte(b), len(b))
-	return name("blob", []byte(b))
-}
-func (p *packed) put(kind byte, b []byte) []byte {
-	p.add(kind, nil, b, len(b))
-	return name(kinds[kind], b)
-}
-
-// gitRepo of one file at a path.
-func (p *packed) file(path, content string) (root []byte) {
-	id, mode := p.blob(content), "100644 "
+// file adds one file at a path, with its folders.
+func file(p *testutil.Packfile, path, content string) (root []byte) {
+	id, mode := p.Blob(content), "100644 "
 	parts := strings.Split(path, "/")
 	for i := len(parts) - 1; i >= 0; i-- {
-		id = p.put(2, tree(mode+parts[i], id))
+		id = p.Put(2, testutil.Tree(mode+parts[i], id))
 		mode = "40000 "
 	}
 	return id
@@ -89,9 +72,9 @@ func (p *packed) file(path, content string) (root []byte) {
 
 const who = "author A <a@example.com> 1700000000 +0000\ncommitter A <a@example.com> 1700000000 +0000\n"
 
-func examine(t *testing.T, p *packed, open func() guard.Filter) error {
+func examine(t *testing.T, p *testutil.Packfile, open func() guard.Filter) error {
 	t.Helper()
-	s := p.spool(t)
+	s := spooled(t, p)
 	defer s.Close()
 	return (&pack{src: s, size: s.Size(), hash: 20}).each(func(byte, string) guard.Filter { return open() })
 }
@@ -103,89 +86,93 @@ func TestPackHides(t *testing.T) {
 	b64 := base64.StdEncoding.EncodeToString([]byte(value))
 	wrapped := "gpgsig -----BEGIN SSH SIGNATURE-----\n " + strings.Repeat("A", 70) + "\n " + base64.StdEncoding.EncodeToString([]byte("x" + value + strings.Repeat("y", 60)))[:70] + "\n " +
 		base64.StdEncoding.EncodeToString([]byte("x" + value + strings.Repeat("y", 60)))[70:] + "\n -----END SSH SIGNATURE-----\n"
-	empty := name("tree", nil)
+	empty := testutil.ObjectName("tree", nil)
 	for what, c := range map[string]struct {
-		build func(*packed)
+		build func(*testutil.Packfile)
 		where string // expression
 	}{
-		"blob":                         {func(p *packed) { p.put(1, commit(p.file("a/b/conf.yml", "key: "+value), who+"\nx\n")) }, `^blob [0-9a-f]{12} \(a/b/conf.yml, in commit [0-9a-f]{12}\)$`},
-		"blob before its tree":         {func(p *packed) { p.file("conf.yml", value) }, `^blob [0-9a-f]{12} \(\.\.\./conf.yml\)$`},
-		"blob alone":                   {func(p *packed) { p.blob(value) }, `^blob [0-9a-f]{12} \(path unknown\)$`},
-		"path with controls":           {func(p *packed) { p.put(1, commit(p.file("a\x1b]0;x\n\xff", value), who+"\nx\n")) }, `^blob [0-9a-f]{12} \("a\\x1b\]0;x\\n\\xff", in commit`},
-		"long path":                    {func(p *packed) { p.put(1, commit(p.file(strings.Repeat("d/", 500)+"f", value), who+"\nx\n")) }, `^blob [0-9a-f]{12} \(\.\.\.[d/]+/f, in commit`},
-		"path deeper than is followed": {func(p *packed) { p.put(1, commit(p.file(strings.Repeat("d/", 1500)+"f", value), who+"\nx\n")) }, `^blob [0-9a-f]{12} \(\.\.\./`},
-		"inserted by a delta": {func(p *packed) {
+		"blob":                 {func(p *testutil.Packfile) { p.Put(1, commit(file(p, "a/b/conf.yml", "key: "+value), who+"\nx\n")) }, `^blob [0-9a-f]{12} \(a/b/conf.yml, in commit [0-9a-f]{12}\)$`},
+		"blob before its tree": {func(p *testutil.Packfile) { file(p, "conf.yml", value) }, `^blob [0-9a-f]{12} \(\.\.\./conf.yml\)$`},
+		"blob alone":           {func(p *testutil.Packfile) { p.Blob(value) }, `^blob [0-9a-f]{12} \(path unknown\)$`},
+		"path with controls":   {func(p *testutil.Packfile) { p.Put(1, commit(file(p, "a\x1b]0;x\n\xff", value), who+"\nx\n")) }, `^blob [0-9a-f]{12} \("a\\x1b\]0;x\\n\\xff", in commit`},
+		"long path": {func(p *testutil.Packfile) {
+			p.Put(1, commit(file(p, strings.Repeat("d/", 500)+"f", value), who+"\nx\n"))
+		}, `^blob [0-9a-f]{12} \(\.\.\.[d/]+/f, in commit`},
+		"path deeper than is followed": {func(p *testutil.Packfile) {
+			p.Put(1, commit(file(p, strings.Repeat("d/", 1500)+"f", value), who+"\nx\n"))
+		}, `^blob [0-9a-f]{12} \(\.\.\./`},
+		"inserted by a delta": {func(p *testutil.Packfile) {
 			base := strings.Repeat("line\n", 30)
-			at := p.add(3, nil, []byte(base), len(base))
+			at := p.Add(3, nil, []byte(base), len(base))
 			d := delta(len(base), 100+len(value), [2]int{0, 50}, value, [2]int{100, 50})
-			p.add(6, ofs(p.Len()-at), d, len(d))
+			p.Add(6, ofs(p.Len()-at), d, len(d))
 		}, `^blob`},
-		"inserted in two pieces": {func(p *packed) {
-			at := p.add(3, nil, []byte("base"), 4)
+		"inserted in two pieces": {func(p *testutil.Packfile) {
+			at := p.Add(3, nil, []byte("base"), 4)
 			d := delta(4, len(value), value[:9], value[9:])
-			p.add(6, ofs(p.Len()-at), d, len(d))
+			p.Add(6, ofs(p.Len()-at), d, len(d))
 		}, `^blob`},
-		"letter by letter": {func(p *packed) {
+		"letter by letter": {func(p *testutil.Packfile) {
 			base := []byte("")
 			for c := byte(0x20); c < 0x7f; c++ {
 				base = append(base, c, '.')
 			}
-			at := p.add(3, nil, base, len(base))
+			at := p.Add(3, nil, base, len(base))
 			var ops []any
 			for i := range len(value) {
 				ops = append(ops, [2]int{2 * int(value[i]-0x20), 1})
 			}
 			d := delta(len(base), len(value), ops...)
-			p.add(6, ofs(p.Len()-at), d, len(d))
+			p.Add(6, ofs(p.Len()-at), d, len(d))
 		}, `^blob`},
-		"a tree by a delta": {func(p *packed) {
-			id := p.blob("key: " + value)
-			base := tree("100644 a", id)
-			at := p.add(2, nil, base, len(base))
-			made := tree("100644 secret.ini", id)
+		"a tree by a delta": {func(p *testutil.Packfile) {
+			id := p.Blob("key: " + value)
+			base := testutil.Tree("100644 a", id)
+			at := p.Add(2, nil, base, len(base))
+			made := testutil.Tree("100644 secret.ini", id)
 			d := delta(len(base), len(made), string(made))
-			p.add(6, ofs(p.Len()-at), d, len(d))
-			p.put(1, commit(name("tree", made), who+"\nx\n"))
+			p.Add(6, ofs(p.Len()-at), d, len(d))
+			p.Put(1, commit(testutil.ObjectName("tree", made), who+"\nx\n"))
 		}, `^blob [0-9a-f]{12} \(`},
-		"the second of two equal objects": {func(p *packed) { p.blob("x"); p.blob("x"); p.blob(value); p.blob(value) }, `^blob`},
-		"a delta of equal bases, ahead of them": {func(p *packed) {
+		"the second of two equal objects": {func(p *testutil.Packfile) { p.Blob("x"); p.Blob("x"); p.Blob(value); p.Blob(value) }, `^blob`},
+		"a delta of equal bases, ahead of them": {func(p *testutil.Packfile) {
 			d := delta(4, 4+len(value), [2]int{0, 4}, value)
-			p.add(7, name("blob", []byte("base")), d, len(d))
-			p.blob("base")
-			p.blob("base")
+			p.Add(7, testutil.ObjectName("blob", []byte("base")), d, len(d))
+			p.Blob("base")
+			p.Blob("base")
 		}, `^blob`},
-		"cut by folders":      {func(p *packed) { p.put(1, commit(p.file("x/"+value, "x"), who+"\nx\n")) }, `^the path of object [0-9a-f]{12}$`},
-		"commit message":      {func(p *packed) { p.put(1, commit(empty, who+"\nkey "+value)) }, `^commit [0-9a-f]{12}$`},
-		"author":              {func(p *packed) { p.put(1, commit(empty, "author "+value+" <a@b> 1 +0000\n\nx")) }, `^commit`},
-		"committer's address": {func(p *packed) { p.put(1, commit(empty, who[:40]+"committer A <"+value+"@b> 1 +0000\n\nx")) }, `^commit`},
-		"author in an encoded word": {func(p *packed) {
-			p.put(1, commit(empty, "author =?utf-8?b?"+b64+"?= <a@b> 1 +0000\nencoding utf-8\n\nx"))
+		"cut by folders":      {func(p *testutil.Packfile) { p.Put(1, commit(file(p, "x/"+value, "x"), who+"\nx\n")) }, `^the path of object [0-9a-f]{12}$`},
+		"commit message":      {func(p *testutil.Packfile) { p.Put(1, commit(empty, who+"\nkey "+value)) }, `^commit [0-9a-f]{12}$`},
+		"author":              {func(p *testutil.Packfile) { p.Put(1, commit(empty, "author "+value+" <a@b> 1 +0000\n\nx")) }, `^commit`},
+		"committer's address": {func(p *testutil.Packfile) { p.Put(1, commit(empty, who[:40]+"committer A <"+value+"@b> 1 +0000\n\nx")) }, `^commit`},
+		"author in an encoded word": {func(p *testutil.Packfile) {
+			p.Put(1, commit(empty, "author =?utf-8?b?"+b64+"?= <a@b> 1 +0000\nencoding utf-8\n\nx"))
 		}, `^commit`},
-		"message in UTF-16": {func(p *packed) {
+		"message in UTF-16": {func(p *testutil.Packfile) {
 			var u []byte
 			for i := range len(value) {
 				u = append(u, value[i], 0)
 			}
-			p.put(1, commit(empty, who+"encoding utf-16\n\n"+string(u)))
+			p.Put(1, commit(empty, who+"encoding utf-16\n\n"+string(u)))
 		}, `^commit`},
-		"a header of its own": {func(p *packed) { p.put(1, commit(empty, who+"x-key "+value+"\n\nx")) }, `^commit`},
-		"signature":           {func(p *packed) { p.put(1, commit(empty, who+wrapped+"\nx")) }, `^commit`},
-		"merged tag": {func(p *packed) {
-			p.put(1, commit(empty, who+"mergetag object "+strings.Repeat("0", 40)+"\n type commit\n tag v\n \n "+value+"\n\nx"))
+		"a header of its own": {func(p *testutil.Packfile) { p.Put(1, commit(empty, who+"x-key "+value+"\n\nx")) }, `^commit`},
+		"signature":           {func(p *testutil.Packfile) { p.Put(1, commit(empty, who+wrapped+"\nx")) }, `^commit`},
+		"merged tag": {func(p *testutil.Packfile) {
+			p.Put(1, commit(empty, who+"mergetag object "+strings.Repeat("0", 40)+"\n type commit\n tag v\n \n "+value+"\n\nx"))
 		}, `^commit`},
-		"tag message": {func(p *packed) {
-			p.put(4, []byte("object "+strings.Repeat("0", 40)+"\ntype commit\ntag v\ntagger A <a@b> 1 +0000\n\n"+value))
+		"tag message": {func(p *testutil.Packfile) {
+			p.Put(4, []byte("object "+strings.Repeat("0", 40)+"\ntype commit\ntag v\ntagger A <a@b> 1 +0000\n\n"+value))
 		}, `^tag [0-9a-f]{12}$`},
-		"compressed in a blob": {func(p *packed) {
+		"compressed in a blob": {func(p *testutil.Packfile) {
 			var b bytes.Buffer
 			z := gzip.NewWriter(&b)
 			fmt.Fprintf(z, "some text\nkey = %s\nmore text\n", value)
 			z.Close()
-			p.put(1, commit(p.file("dump.gz", b.String()), who+"\nx"))
+			p.Put(1, commit(file(p, "dump.gz", b.String()), who+"\nx"))
 		}, `^blob [0-9a-f]{12} \(dump.gz, in`},
-		"base64 in a blob": {func(p *packed) { p.blob("auth: " + b64) }, `^blob`},
+		"base64 in a blob": {func(p *testutil.Packfile) { p.Blob("auth: " + b64) }, `^blob`},
 	} {
-		p := &packed{}
+		p := &testutil.Packfile{}
 		c.build(p)
 		var hit *objectHit
 		if err := examine(t, p, open); !errors.As(err, &hit) {
@@ -198,8 +185,8 @@ func TestPackHides(t *testing.T) {
 
 func TestPackFileName(t *testing.T) {
 	v := strings.ReplaceAll(value, "/", "_")
-	p := &packed{}
-	p.put(2, tree("100644 "+v, name("blob", nil)))
+	p := &testutil.Packfile{}
+	p.Put(2, testutil.Tree("100644 "+v, testutil.ObjectName("blob", nil)))
 	var hit *objectHit
 	if err := examine(t, p, knowing(t, v)); !errors.As(err, &hit) || strings.Contains(hit.object, v) {
 		t.Error("a file's name:", err)
@@ -209,9 +196,9 @@ func TestPackFileName(t *testing.T) {
 // What is not found: nobody who sees one object at a time can know.
 func TestPackDoesNotSee(t *testing.T) {
 	open := knowing(t, value)
-	p := &packed{}
-	p.blob("first " + value[:16])
-	p.blob(value[16:] + " second")
+	p := &testutil.Packfile{}
+	p.Blob("first " + value[:16])
+	p.Blob(value[16:] + " second")
 	if err := examine(t, p, open); err != nil {
 		t.Errorf("a value in two blobs is found now (%v): say so in doc.go", err)
 	}
@@ -220,14 +207,14 @@ func TestPackDoesNotSee(t *testing.T) {
 // A pack that git would not write does not go, whatever is in it.
 func TestPackContradicts(t *testing.T) {
 	raw := func(change func(b []byte) []byte) error {
-		p := &packed{}
-		p.blob("harmless")
-		s := p.spool(t)
+		p := &testutil.Packfile{}
+		p.Blob("harmless")
+		s := spooled(t, p)
 		defer s.Close()
 		b := make([]byte, s.Size())
 		s.ReadAt(b, 0)
 		b = change(b)
-		s2 := newSpool(t.TempDir(), 1<<20)
+		s2 := NewSpool(t.TempDir(), 1<<20)
 		defer s2.Close()
 		s2.Write(b)
 		return (&pack{src: s2, size: s2.Size(), hash: 20}).each(func(byte, string) guard.Filter { return knowing(t, value)() })
@@ -258,8 +245,8 @@ func TestPackContradicts(t *testing.T) {
 		t.Errorf("too many objects: %v", err)
 	}
 	// A dictionary that the other side might have, too.
-	p := &packed{}
-	p.n = 1
+	p := &testutil.Packfile{}
+	p.N = 1
 	p.WriteByte(3<<4 | 4)
 	z, err := zlib.NewWriterLevelDict(p, 6, []byte(value))
 	if err != nil {
@@ -282,12 +269,12 @@ func TestPackChains(t *testing.T) {
 		last := contents[i]
 		contents = append(contents, append([]byte(fmt.Sprintf("%06d", i)), last[6:]...))
 	}
-	p := &packed{}
+	p := &testutil.Packfile{}
 	for i := n; i > 0; i-- { // the last one first
 		d := delta(len(base), len(base), string(contents[i][:6]), [2]int{6, len(base) - 6})
-		p.add(7, name("blob", contents[i-1]), d, len(d))
+		p.Add(7, testutil.ObjectName("blob", contents[i-1]), d, len(d))
 	}
-	p.add(3, nil, base, len(base))
+	p.Add(3, nil, base, len(base))
 	if err := examine(t, p, knowing(t, value)); err != nil {
 		t.Error(err)
 	}
@@ -299,19 +286,19 @@ func TestPackChains(t *testing.T) {
 func TestPackSHA256(t *testing.T) {
 	blob := []byte("key = " + value)
 	id := sum(sha256.New(), "blob", blob)
-	root := tree("100644 conf", id)
+	root := testutil.Tree("100644 conf", id)
 	rootID := sum(sha256.New(), "tree", root)
-	p := &packed{}
-	p.add(3, nil, blob, len(blob))
-	p.add(2, nil, root, len(root))
+	p := &testutil.Packfile{}
+	p.Add(3, nil, blob, len(blob))
+	p.Add(2, nil, root, len(root))
 	c := commit(rootID, who+"\nx\n")
-	p.add(1, nil, c, len(c))
+	p.Add(1, nil, c, len(c))
 	d := delta(len(blob), 5, [2]int{0, 5})
-	p.add(7, id, d, len(d))
-	head := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32([]byte("PACK"), 2), p.n)
+	p.Add(7, id, d, len(d))
+	head := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32([]byte("PACK"), 2), p.N)
 	all := append(head, p.Bytes()...)
 	check := sha256.Sum256(all)
-	s := newSpool(t.TempDir(), 1<<20)
+	s := NewSpool(t.TempDir(), 1<<20)
 	defer s.Close()
 	s.Write(append(all, check[:]...))
 	open := knowing(t, value)

@@ -1,4 +1,4 @@
-package http
+package pack
 
 import (
 	"fmt"
@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"guard"
+	"guard/internal/testutil"
 	"guard/matcher"
 )
 
@@ -23,16 +24,16 @@ func BenchmarkPack(b *testing.B) {
 		return s.String()[:n]
 	}
 	const size = 10000
-	whole, deltas := &packed{}, &packed{}
+	whole, deltas := &testutil.Packfile{}, &testutil.Packfile{}
 	for range 2000 {
-		whole.blob(text(size))
+		whole.Blob(text(size))
 	}
 	for range 10 {
 		base := text(size)
-		at := deltas.add(3, nil, []byte(base), size)
+		at := deltas.Add(3, nil, []byte(base), size)
 		for range 199 {
 			d := delta(size, size, [2]int{0, 4000}, text(100), [2]int{4100, size - 4100})
-			at2 := deltas.add(6, ofs(deltas.Len()-at), d, len(d))
+			at2 := deltas.Add(6, ofs(deltas.Len()-at), d, len(d))
 			at = at2
 		}
 	}
@@ -41,11 +42,11 @@ func BenchmarkPack(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer m.Close()
-	for name, p := range map[string]*packed{"whole": whole, "deltas": deltas} {
+	for name, p := range map[string]*testutil.Packfile{"whole": whole, "deltas": deltas} {
 		b.Run(name, func(b *testing.B) {
-			s := p.spool(b)
+			s := spooled(b, p)
 			defer s.Close()
-			b.SetBytes(int64(p.n) * size)
+			b.SetBytes(int64(p.N) * size)
 			for b.Loop() {
 				err := (&pack{src: s, size: s.Size(), hash: 20}).each(func(byte, string) guard.Filter {
 					st := m.Stream()
