@@ -25,6 +25,12 @@ require (
 )
 
 require (
+	github.com/cedar-policy/cedar-go v1.9.0 // indirect
+	github.com/go-json-experiment/json v0.0.0-20260820222146-c27c302e5fc3 // indirect
+	golang.org/x/exp v0.0.0-20231006140011-7918f672742d // indirect
+)
+
+require (
 	charm.land/bubbletea/v2 v2.0.2 // indirect
 	filippo.io/age v1.3.1
 	filippo.io/edwards25519 v1.1.0 // indirect
