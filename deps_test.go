@@ -52,18 +52,19 @@ var imports = map[string][]string{
 // only names modules that belong to one package: the kernel boundary of each
 // is there and nowhere else.
 var only = map[string][]string{
-	"github.com/cilium/ebpf":         {"bpf"},
-	"github.com/creack/pty":          {"pty", "internal/bench", "internal/demo", "internal/testutil"},
-	"github.com/flier/gohs":          {"matcher", "matcher/formats"},
-	"github.com/charmbracelet/x/vt":  {"pty/screen"},
-	"github.com/zalando/go-keyring":  {"vault"},
-	"github.com/fsnotify/fsnotify":   {"supervisor"},
-	"github.com/google/nftables":     {"supervisor/sandbox"},
-	"github.com/vishvananda/netlink": {"supervisor/sandbox"},
-	"github.com/miekg/dns":           {"broker/dns"},
-	"golang.org/x/mod":               {"audit"},
-	"filippo.io/age":                 {"vault"},
-	"golang.org/x/crypto":            {"vault", "rotate/postgres", "broker/ssh"},
+	"github.com/cilium/ebpf":           {"bpf"},
+	"github.com/creack/pty":            {"pty", "internal/bench", "internal/demo", "internal/testutil"},
+	"github.com/flier/gohs":            {"matcher", "matcher/formats"},
+	"github.com/charmbracelet/x/vt":    {"pty/screen"},
+	"github.com/zalando/go-keyring":    {"vault"},
+	"github.com/fsnotify/fsnotify":     {"supervisor"},
+	"github.com/google/nftables":       {"supervisor/sandbox"},
+	"github.com/vishvananda/netlink":   {"supervisor/sandbox"},
+	"github.com/miekg/dns":             {"broker/dns"},
+	"golang.org/x/mod":                 {"audit"},
+	"filippo.io/age":                   {"vault"},
+	"github.com/cedar-policy/cedar-go": {"policy"},
+	"golang.org/x/crypto":              {"vault", "rotate/postgres", "broker/ssh"},
 }
 
 func goFiles(t *testing.T, visit func(pkg, path string)) {
