@@ -39,6 +39,10 @@ type record struct {
 	Dead      bool           `json:"dead"`
 	Switched  bool           `json:"switched"`
 	Started   time.Time      `json:"started"`
+	Until     time.Time      `json:"until,omitzero"`   // the old value is left valid until then
+	Next      []string       `json:"next,omitempty"`   // what a person must do
+	Hand      bool           `json:"hand,omitempty"`   // a person stored the new value
+	Expires   time.Time      `json:"expires,omitzero"` // of the new value, if the issuer said
 	Steps     []Step         `json:"steps"`
 }
 
@@ -137,9 +141,12 @@ func (j *Journal) lockPath(context, name string) string {
 	return filepath.Join(j.dir, hex.EncodeToString(sum[:12])+".lock")
 }
 
-// writeFile replaces path durably.
+// writeFile replaces path durably. Others must not write it at the same time.
 func writeFile(path string, b []byte) error {
-	tmp := strings.TrimSuffix(path, filepath.Ext(path)) + ".tmp"
+	return writeVia(strings.TrimSuffix(path, filepath.Ext(path))+".tmp", path, b)
+}
+
+func writeVia(tmp, path string, b []byte) error {
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err

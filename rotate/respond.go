@@ -12,8 +12,11 @@ import (
 
 // Responder turns leaks into incidents and rotations: one of each for one
 // version of a credential, however often it is seen. A leak that guard stopped
-// is answered gracefully, one that got out in emergency order; if one gets out
-// while a graceful rotation is under way, that becomes an emergency.
+// is answered gracefully, one that got out in emergency order, unless the
+// credential's spec says otherwise; if one gets out while a graceful rotation is
+// under way, that becomes an emergency. Leaks that were stopped replace a
+// credential once in Hooks.Rest at most, so that an agent which leaks whatever it
+// is given cannot keep an issuer busy.
 type Responder struct {
 	runner    *Runner
 	incidents *Incidents
@@ -29,8 +32,9 @@ type Responder struct {
 type Hooks struct {
 	// NoRotate records incidents, and quarantines what escaped, but replaces nothing.
 	NoRotate bool
-	// Mode overrides the order for a credential.
-	Mode func(id guard.SecretID, escaped bool) Mode
+	// Rest is how long a credential that was replaced because of a leak is not
+	// replaced again for one that was stopped: default 10 minutes. Due names it then.
+	Rest time.Duration
 	// Fill adds what only main knows: uses, copies, files to restore.
 	Fill func(*Incident)
 	// Notify is called when an incident opens and when it is settled.
@@ -42,6 +46,7 @@ type Hooks struct {
 type response struct {
 	incident Incident
 	mode     Mode
+	replace  bool // false: recorded only
 	working  bool
 	again    bool // the mode rose while working
 	cancel   context.CancelFunc
@@ -64,21 +69,24 @@ func (r *Responder) Leak(id guard.SecretID, escaped bool, l guard.Leak) {
 	if l.Class == guard.Placeholder {
 		return
 	}
-	mode := Graceful
-	if escaped {
-		mode = Emergency
-	}
-	if r.hooks.Mode != nil {
-		mode = r.hooks.Mode(id, escaped)
-	}
-	if mode == Emergency && l.Class == guard.Live && r.runner.Quarantine != nil {
-		r.runner.Quarantine(id)
+	if escaped && l.Class == guard.Live && r.runner.Quarantine != nil {
+		if mode, _ := r.runner.order(id, true); mode == Emergency {
+			r.runner.Quarantine(id)
+		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s, known := r.seen[id]
+	var mode Mode
+	var replace bool
+	switch {
+	case known && (!escaped || s.mode == Emergency):
+		mode, replace = s.mode, s.replace
+	default:
+		mode, replace = r.runner.order(id, escaped)
+	}
 	if !known {
-		s = &response{incident: newIncident(id, l.At), mode: mode}
+		s = &response{incident: newIncident(id, l.At), mode: mode, replace: replace}
 		if old, err := r.incidents.Load(s.incident.ID); err == nil {
 			s.incident = old
 		} else if !errors.Is(err, fs.ErrNotExist) && r.hooks.Failed != nil {
@@ -92,6 +100,8 @@ func (r *Responder) Leak(id guard.SecretID, escaped bool, l guard.Leak) {
 	if rises {
 		s.mode = Emergency
 	}
+	rises = rises || replace && !s.replace
+	s.replace = s.replace || replace
 	switch {
 	case s.working && rises:
 		s.again = true
@@ -137,12 +147,18 @@ func (r *Responder) work(id guard.SecretID, s *response, class guard.Class) {
 		r.mu.Lock()
 		s.cancel, s.again = cancel, false
 		mode := s.mode
+		rotates := class == guard.Live && !r.hooks.NoRotate && s.replace
 		r.mu.Unlock()
 
 		var rep Report
 		var err error
-		rotates := class == guard.Live && !r.hooks.NoRotate
-		if rotates {
+		if mode == Emergency && class == guard.Live { // also where nothing is replaced
+			err = r.runner.Journal.Hold(id)
+		}
+		if rotates && mode == Graceful {
+			err = r.resting(id, opened.ID)
+		}
+		if rotates && err == nil {
 			reason := "a leak that was stopped"
 			if mode == Emergency {
 				reason = "a leak that got out"
@@ -178,6 +194,29 @@ func (r *Responder) work(id guard.SecretID, s *response, class guard.Class) {
 	}
 }
 
+// errResting is a leak that was stopped, of a credential that was replaced for
+// another one a moment ago.
+var errResting = errors.New("it was replaced because of a leak a moment ago: `guard rotate --due` replaces it again later")
+
+// resting says whether another version of id was replaced because of a leak, and
+// not long ago.
+func (r *Responder) resting(id guard.SecretID, incident string) error {
+	rest := r.hooks.Rest
+	if rest == 0 {
+		rest = 10 * time.Minute
+	}
+	all, err := r.incidents.List()
+	if err != nil {
+		return err
+	}
+	for _, i := range all {
+		if i.Context == id.Context && i.Credential == id.Name && i.ID != incident && i.Report != nil && time.Since(i.Report.Started) < rest {
+			return errResting
+		}
+	}
+	return nil
+}
+
 // Apply takes over how a rotation ended, also one that Resume finished later
 // (Report.Incident names the incident).
 func (i *Incident) Apply(rep Report, err error) { settle(i, rep, err, true) }
@@ -189,10 +228,16 @@ func settle(i *Incident, rep Report, err error, rotates bool) {
 	}
 	i.MS = float64(time.Since(i.First).Microseconds()) / 1000
 	switch {
-	case !rotates:
+	case !rotates && err == nil:
 		i.State, i.Result = "closed", "recorded; nothing was rotated"
 	case err == nil && rep.Dead:
 		i.State, i.Result = "closed", "replaced, and the old value is dead"
+	case rep.State == "overlap":
+		i.State, i.Result = "open", "replaced; the old value is left valid until "+rep.Until.Format(time.RFC3339)
+	case errors.Is(err, errResting):
+		i.State, i.Result = "waiting", err.Error()
+	case errors.Is(err, ErrByHand):
+		i.State, i.Result, i.Next = "by hand", err.Error(), rep.Next
 	case errors.Is(err, ErrNoProvider):
 		i.State, i.Result = "by hand", "guard does not know how to rotate it"
 		i.Next = append(i.Next, "revoke the old value at its issuer, make a new one, then `guard secret set "+i.Credential+"`")

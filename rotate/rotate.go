@@ -97,6 +97,11 @@ type Job struct {
 	// Spare lists the backend process ids that a graceful rotation leaves
 	// alone: the session's own connections. nil: none.
 	Spare func() []uint32
+	// Mark tells that a part of the step is done: PartRevoked, PartSessions. It is
+	// never nil.
+	Mark func(part string)
+	// Expires tells, at mint, when the new value expires. It is never nil.
+	Expires func(time.Time)
 	// Admin returns another credential of the same context, and a copy of its
 	// value to wipe.
 	Admin func(name string) (guard.Secret, guard.Credential, error)
@@ -113,6 +118,10 @@ const (
 	StepDead       = "verify-dead"
 	StepDone       = "done"
 	StepRollback   = "rollback"
+
+	// Parts of revoke that a provider tells of as they are done.
+	PartRevoked  = "revoked"        // the issuer refuses the old value for new logins
+	PartSessions = "sessions-ended" // those that were opened with it are gone
 )
 
 // Mode is the order in which a credential is replaced.
@@ -151,8 +160,10 @@ type Report struct {
 	Started    time.Time `json:"started"`
 	MS         float64   `json:"ms"` // of all steps, without the time between a crash and Resume
 	Steps      []Step    `json:"steps"`
-	Dead       bool      `json:"dead"`  // the old value was tried and refused
-	State      string    `json:"state"` // "done", "rolled back", "open", or "replaced" if there was nothing to do
+	Dead       bool      `json:"dead"`           // the old value was tried and refused
+	State      string    `json:"state"`          // "done", "rolled back", "open", "overlap" (until Until), "by hand", or "replaced" if there was nothing to do
+	Until      time.Time `json:"until,omitzero"` // both values are left valid until then
+	Next       []string  `json:"next_steps,omitempty"`
 }
 
 // What Rotate and Resume answer, next to a Report.
@@ -165,6 +176,8 @@ var (
 	ErrOpen = errors.New("not finished: both values are kept, `guard rotate --due` goes on")
 	// ErrAlive: the new value is current, the old one not proven dead.
 	ErrAlive = errors.New("the old value is not proven dead: `guard rotate --due` goes on")
+	// ErrByHand: only a person can make the new value; the report says where.
+	ErrByHand = errors.New("a person must make the new value")
 	// ErrNoProvider: the credential does not say how to rotate it.
 	ErrNoProvider = errors.New("no provider: say how with `guard secret edit NAME --rotate PROVIDER,...`")
 )
@@ -202,6 +215,19 @@ type notMade struct{ err error }
 
 func (e *notMade) Error() string { return e.err.Error() }
 func (e *notMade) Unwrap() error { return e.err }
+
+// ByHand is what Mint answers where no program can make a new value: the page
+// where a person does, and what to do there. The rotation stays open until the
+// new value is stored, and then goes on.
+type ByHand struct {
+	Page  string
+	Steps []string
+}
+
+func (e *ByHand) Error() string { return ErrByHand.Error() + " at " + e.Page }
+
+// Unwrap makes it Is ErrByHand, and no step to be taken again at once.
+func (e *ByHand) Unwrap() []error { return []error{ErrByHand, ErrPermanent} }
 
 // RetryAfter is a step's failure that should not be tried again before After.
 type RetryAfter struct {

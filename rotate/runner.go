@@ -33,10 +33,12 @@ type Runner struct {
 	// Spare lists the backend process ids of a credential's live connections.
 	Spare func(context, name string) []uint32
 
+	// Default is the spec of a credential that names none; nil, or "": it has none.
+	Default func(guard.Credential) string
+
 	// VerifyFor is how long to wait for the issuer to take a new value (default
-	// 20 s), DeadFor for it to refuse the old one (default 60 s), Overlap how
-	// long both are left valid in a graceful rotation (default: not at all).
-	VerifyFor, DeadFor, Overlap time.Duration
+	// 20 s), DeadFor for it to refuse the old one (default 60 s).
+	VerifyFor, DeadFor time.Duration
 }
 
 // Rotate replaces the current version of a credential. If a rotation of it was
@@ -59,8 +61,13 @@ func (r *Runner) Replace(ctx context.Context, id guard.SecretID, m Mode, reason,
 	if id.Version == 0 {
 		id.Version = c.Version
 	}
-	if m == Emergency && r.Quarantine != nil {
-		r.Quarantine(id) // before anything that can wait
+	if m == Emergency {
+		if r.Quarantine != nil {
+			r.Quarantine(id) // before anything that can wait
+		}
+		if err := r.Journal.Hold(id); err != nil {
+			return Report{}, fmt.Errorf("rotate %s: %w", id.Name, err)
+		}
 	}
 	if _, _, err := r.provider(c); err != nil {
 		return Report{}, fmt.Errorf("rotate %s: %w", id.Name, err)
@@ -70,6 +77,11 @@ func (r *Runner) Replace(ctx context.Context, id guard.SecretID, m Mode, reason,
 		return Report{}, err
 	}
 	defer unlock()
+	if m == Emergency { // the rotation before may just have let go of it
+		if err := r.Journal.Hold(id); err != nil {
+			return Report{}, fmt.Errorf("rotate %s: %w", id.Name, err)
+		}
+	}
 
 	rec, err := r.Journal.of(id.Context, id.Name)
 	if err != nil {
@@ -102,7 +114,7 @@ func (r *Runner) Replace(ctx context.Context, id guard.SecretID, m Mode, reason,
 		// An earlier version: there is a new one already, only its end is open.
 		rec.To, rec.Switched, rec.Step = c.ID(), true, StepRevoke
 		if rep, dead := r.alreadyDead(ctx, rec, c); dead {
-			return rep, nil
+			return rep, r.Journal.letGo(c.ID())
 		}
 	}
 	if m == Emergency && rec.Step == StepIntent {
@@ -175,14 +187,39 @@ func escalate(rec *record, m Mode) {
 }
 
 func (r *Runner) provider(c guard.Credential) (Provider, map[string]string, error) {
-	if c.Rotate == "" {
+	spec := c.Rotate
+	if spec == "" && r.Default != nil {
+		spec = r.Default(c)
+	}
+	if spec == "" {
 		return nil, nil, ErrNoProvider
 	}
-	name, options, err := r.Providers.Parse(c.Rotate)
+	name, options, err := r.Providers.Parse(spec)
 	if err != nil {
 		return nil, nil, err
 	}
 	return r.Providers[name], options, nil
+}
+
+// order is what a leak of a credential sets off, as its spec says or by default.
+func (r *Runner) order(id guard.SecretID, escaped bool) (m Mode, rotates bool) {
+	word := ""
+	if c, err := r.Vault.Find(id.Context, id.Name); err == nil {
+		if _, options, err := r.provider(c); err == nil {
+			if s, err := ParseSchedule(options); err == nil {
+				if word = s.Contained; escaped {
+					word = s.Escaped
+				}
+			}
+		}
+	}
+	switch {
+	case word == "record":
+		return Graceful, false
+	case word == "emergency" || word == "" && escaped:
+		return Emergency, true
+	}
+	return Graceful, true
 }
 
 // Check asks the credential's provider what is missing for a rotation. nil:
@@ -192,7 +229,7 @@ func (r *Runner) Check(ctx context.Context, context, name string) error {
 	if err != nil {
 		return err
 	}
-	p, _, err := r.provider(c)
+	p, options, err := r.provider(c)
 	if err != nil {
 		return err
 	}
@@ -200,16 +237,16 @@ func (r *Runner) Check(ctx context.Context, context, name string) error {
 	if !ok {
 		return nil
 	}
-	x := &run{r: r, c: c, p: p, rec: &record{Intent: newIntent(), From: c.ID()}}
+	x := &run{r: r, c: c, p: p, options: options, rec: &record{Intent: newIntent(), From: c.ID()}}
 	return x.with(StepVerify, func(j Job) error { return checker.Check(ctx, j) })
 }
 
 func (r *Runner) alreadyDead(ctx context.Context, rec *record, c guard.Credential) (Report, bool) {
-	p, _, err := r.provider(c)
+	p, options, err := r.provider(c)
 	if err != nil {
 		return Report{}, false
 	}
-	x := &run{r: r, c: c, p: p, rec: rec}
+	x := &run{r: r, c: c, p: p, options: options, rec: rec}
 	err = x.take(StepDead, func() error {
 		return x.with(StepDead, func(j Job) error { return proof(p.Verify(ctx, j, j.Current)) })
 	})
@@ -224,6 +261,7 @@ func (r *record) report(state string) Report {
 	rep := Report{
 		Intent: r.Intent, Context: r.From.Context, Credential: r.From.Name, Mode: Graceful.String(), Reason: r.Reason, Incident: r.Incident,
 		From: r.From.Version, To: r.To.Version, Started: r.Started, Steps: append([]Step(nil), r.Steps...), Dead: r.Dead, State: state,
+		Until: r.Until, Next: r.Next,
 	}
 	if r.Emergency {
 		rep.Mode = Emergency.String()

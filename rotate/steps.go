@@ -17,6 +17,9 @@ type run struct {
 	c   guard.Credential
 	p   Provider
 	rec *record
+
+	options  map[string]string
+	schedule Schedule
 }
 
 // run takes steps from the recorded one on, until the rotation is done, rolled
@@ -26,11 +29,14 @@ func (r *Runner) run(ctx context.Context, rec *record) (Report, error) {
 	if err != nil {
 		return rec.report("open"), fmt.Errorf("rotate %s: %w: %w", rec.From.Name, ErrOpen, err)
 	}
-	p, _, err := r.provider(c)
+	p, options, err := r.provider(c)
 	if err != nil {
 		return rec.report("open"), fmt.Errorf("rotate %s: %w: %w", rec.From.Name, ErrOpen, err)
 	}
-	x := &run{r: r, c: c, p: p, rec: rec}
+	x := &run{r: r, c: c, p: p, options: options, rec: rec}
+	if x.schedule, err = ParseSchedule(options); err != nil {
+		return rec.report("open"), fmt.Errorf("rotate %s: %w: %w", rec.From.Name, ErrOpen, err)
+	}
 	if rec.To.Version != 0 && !rec.Switched && r.OnCandidate != nil {
 		r.OnCandidate(rec.To)
 	}
@@ -55,6 +61,10 @@ func (r *Runner) run(ctx context.Context, rec *record) (Report, error) {
 				rec.Step = StepRevoke
 			}
 		case StepMint:
+			if x.stored() {
+				rec.Step = StepVerify
+				break
+			}
 			if err := x.take(StepMint, func() error { return x.mint(ctx) }); err != nil {
 				if stop := x.settle(ctx, err); stop != nil {
 					return x.stop(stop, err)
@@ -62,9 +72,12 @@ func (r *Runner) run(ctx context.Context, rec *record) (Report, error) {
 			}
 			rec.Step = StepVerify
 		case StepVerify:
+			if rec.Hand {
+				rec.To = x.c.ID() // a person may have stored another one since
+			}
 			if err := x.take(StepVerify, func() error { return x.verify(ctx) }); err != nil {
 				if stop := x.settle(ctx, err); stop != nil {
-					if errors.Is(err, ErrRefused) {
+					if errors.Is(err, ErrRefused) && !rec.Hand {
 						rec.Step = StepMint // made real, then unmade: make it real again
 					}
 					return x.stop(stop, err)
@@ -78,15 +91,18 @@ func (r *Runner) run(ctx context.Context, rec *record) (Report, error) {
 			rec.Switched, rec.Step = true, StepRevoke
 			if rec.Dead {
 				rec.Step = StepDone
-			} else if !rec.Emergency && r.Overlap > 0 {
+			} else if x.schedule.Overlap > 0 && rec.Incident == "" {
+				// Whoever else has the old value, outside of guard, gets the time to
+				// take the new one. A value that leaked is given none.
+				rec.Until = time.Now().Add(x.schedule.Overlap).UTC()
+			}
+		case StepRevoke:
+			if rec.Switched && !rec.Emergency && time.Now().Before(rec.Until) {
 				if err := r.Journal.save(rec); err != nil {
 					return x.stop(ErrOpen, err)
 				}
-				if err := wait(ctx, r.Overlap); err != nil {
-					return x.stop(ErrAlive, err)
-				}
+				return rec.report("overlap"), nil
 			}
-		case StepRevoke:
 			// That the old value is refused says nothing about its sessions, so a
 			// revocation that failed cannot end in "dead".
 			revoked := x.take(StepRevoke, func() error { return x.revoke(ctx) })
@@ -130,6 +146,11 @@ func (r *Runner) run(ctx context.Context, rec *record) (Report, error) {
 func (x *run) take(step string, act func() error) error {
 	at := time.Now()
 	err := act()
+	x.note(step, at, err)
+	return err
+}
+
+func (x *run) note(step string, at time.Time, err error) {
 	s := Step{Step: step, At: at.UTC(), MS: float64(time.Since(at).Microseconds()) / 1000, Result: "ok"}
 	if err != nil {
 		s.Result = err.Error()
@@ -138,11 +159,28 @@ func (x *run) take(step string, act func() error) error {
 	if x.r.OnStep != nil {
 		x.r.OnStep(x.rec.report("open"), s)
 	}
-	return err
+}
+
+// stored says whether a person stored the new value meanwhile, and takes it over.
+func (x *run) stored() bool {
+	if x.rec.Next == nil || x.c.Version <= x.rec.From.Version {
+		return false
+	}
+	x.rec.Hand, x.rec.Next = true, nil
+	return true
 }
 
 // stop leaves the rotation open, or takes the way back that settle found.
 func (x *run) stop(why, cause error) (Report, error) {
+	var hand *ByHand
+	if errors.As(cause, &hand) {
+		x.rec.Next = append([]string{"make a new value at " + hand.Page}, hand.Steps...)
+		x.rec.Next = append(x.rec.Next, "store it with `guard secret set "+x.rec.From.Name+"`: guard then tries both and goes on")
+		if err := x.r.Journal.save(x.rec); err != nil {
+			return x.rec.report("open"), fmt.Errorf("rotate %s: %w: %w", x.rec.From.Name, ErrOpen, err)
+		}
+		return x.rec.report("by hand"), fmt.Errorf("rotate %s: %w", x.rec.From.Name, cause)
+	}
 	if errors.Is(why, ErrRolledBack) {
 		x.rec.Step = StepRollback
 		if err := x.r.Journal.save(x.rec); err != nil {
@@ -171,12 +209,14 @@ func (x *run) close(state string, why error) (Report, error) {
 
 // with calls f with the job of a step, and wipes its values afterwards.
 func (x *run) with(step string, f func(Job) error) error {
-	_, options, err := x.r.Providers.Parse(x.c.Rotate)
-	if err != nil {
-		return err
+	at := time.Now()
+	j := Job{
+		Intent: x.rec.Intent, Step: step, Credential: x.c, Options: x.options, Emergency: x.rec.Emergency, Live: x.rec.Switched,
+		Mark:    func(part string) { x.note(part, at, nil) },
+		Expires: func(t time.Time) { x.rec.Expires = t.UTC() },
 	}
-	j := Job{Intent: x.rec.Intent, Step: step, Credential: x.c, Options: options, Emergency: x.rec.Emergency, Live: x.rec.Switched}
 	j.Credential.Version = x.rec.From.Version
+	var err error
 	if j.Current, err = x.r.Vault.Get(x.rec.From); err != nil {
 		return err
 	}
@@ -298,11 +338,23 @@ func (x *run) switchOver() error {
 	if err := x.r.Vault.Promote(x.rec.To); err != nil {
 		return err
 	}
+	if !x.rec.Expires.IsZero() {
+		_, err := x.r.Vault.Edit(x.rec.From.Context, x.rec.From.Name, func(c *guard.Credential) error {
+			c.Expires = x.rec.Expires
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
 	if x.r.OnSwitch != nil {
 		x.r.OnSwitch(x.rec.From, x.rec.To)
 	}
-	if x.rec.Emergency && x.r.Release != nil {
-		x.r.Release(x.rec.To)
+	if x.rec.Emergency {
+		if x.r.Release != nil {
+			x.r.Release(x.rec.To)
+		}
+		return x.r.Journal.letGo(x.rec.To)
 	}
 	return nil
 }
@@ -342,6 +394,10 @@ func proof(err error) error {
 // was lost. nil: the new value works after all. ErrRolledBack: it is refused
 // and the old one works. ErrOpen: neither could be shown.
 func (x *run) settle(ctx context.Context, cause error) error {
+	var hand *ByHand
+	if errors.As(cause, &hand) {
+		return ErrOpen
+	}
 	var candidate, current error = errors.New("there is none"), nil
 	err := x.with(StepVerify, func(j Job) error {
 		if j.Candidate.Len() > 0 {
@@ -357,7 +413,7 @@ func (x *run) settle(ctx context.Context, cause error) error {
 		return ErrOpen
 	case candidate == nil:
 		return nil
-	case x.rec.Emergency || current != nil:
+	case x.rec.Emergency || current != nil || x.rec.Hand:
 		return ErrOpen
 	case x.rec.To.Version != 0 && !errors.Is(candidate, ErrRefused):
 		return ErrOpen
