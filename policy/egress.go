@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cedar-policy/cedar-go/ast"
+
 	"guard"
 )
 
@@ -43,23 +45,96 @@ func (p *Policy) Egress(host string, port int, proto string) guard.Decision {
 	case proto != "http" && proto != "https" && proto != "tcp":
 		return refuse(id, "egress", "the protocol is not one that guard knows", "use HTTP or HTTPS")
 	}
-	d := p.userEgress(h, port, proto)
-	if d.Allowed() {
-		for _, r := range p.repo.all() {
-			if narrower, ok := p.repoEgress(r, h, port, proto); !ok {
-				return narrower
+	u := guard.Use{Session: p.session, Action: "connect", Host: h, Port: port}
+	d, told := p.atHost(u, proto)
+	if told || d.Allowed() {
+		return d
+	}
+	return p.sayClosed(h, port, proto)
+}
+
+// atHost decides about what is done at a host without a credential: connections and
+// logins. told is false where nothing but the lack of a permission refuses it: the
+// caller has the words for that.
+func (p *Policy) atHost(u guard.Use, proto string) (d guard.Decision, told bool) {
+	id := guard.SecretID{}
+	h, _ := canonical(u.Host)
+	q := newRequest(u, newHostEntity(h))
+	q.protocol = proto
+	for i, s := range p.hostSets[u.Action] {
+		v := p.ask(q, s)
+		repo := p.engines[i].repo
+		at := hostPort(h, u.Port)
+		switch {
+		case v.broken != nil:
+			return p.sayBroken(q, v), true
+		case len(v.forbids) > 0 && repo != nil && v.forbids[0].name == repo.rule(repo.hostsLine) && repo.hasHosts:
+			return refuse(id, v.forbids[0].name, fmt.Sprintf("the project's %s lists the hosts that it needs, and %s is not there", repo.file, at),
+				fmt.Sprintf("ask the user to add %q to hosts in %s", h, repo.file)), true
+		case len(v.forbids) > 0 && repo != nil:
+			return refuse(id, v.forbids[0].name, fmt.Sprintf("the project's %s says egress %s, and %s is not listed", repo.file, repo.mode, at),
+				"guard run --allow-host "+at+" ..."), true
+		case len(v.forbids) > 0:
+			return refuse(id, v.forbids[0].name, fmt.Sprintf("the policy %s forbids %s at %s", v.forbids[0].where(), u.Action, at), "ask the user: it is their policy, guard policy show prints it"), true
+		case !v.allowed:
+			return refuse(id, "default-deny", at+" is not allowed"), false
+		case i > 0:
+		default:
+			by := v.permits[0]
+			d = guard.Decision{Action: guard.Pass, Rule: by.name, Reason: fmt.Sprintf("%s allows %s", by.where(), at)}
+			switch by.name {
+			case ruleListed:
+				d.Rule, d.Reason = p.listed(h, u.Port, proto), at+" is listed"
+			case "flag --allow-login":
+				d.Reason = "--allow-login names " + at
+			case "flag --egress " + p.egress:
+				d.Reason = fmt.Sprintf("%s is public, and --egress %s allows %s there", at, p.egress, proto)
 			}
 		}
 	}
-	return d
+	return d, false
 }
 
-func (p *Policy) userEgress(h string, port int, proto string) guard.Decision {
+// ruleListed is how the policy is called that lets connections to listed hosts go.
+const ruleListed = "listed"
+
+// egressRules are the user's side: what is listed, and what --egress says.
+func (p *Policy) egressRules(rs rules) rules {
+	connect := uid(typeAction, "connect")
+	public := ast.Not(ast.Resource().Access("private"))
+	rs, _ = rs.made(ruleListed, "--allow-host, --host-port, hosts of allowed credentials", rankDefault, ast.Permit().ActionEq(connect).ResourceIs(typeHost).When(contextOf("listed")))
+	switch p.egress {
+	case "web":
+		rs, _ = rs.made("flag --egress web", "--egress web", rankDefault,
+			ast.Permit().ActionEq(connect).ResourceIs(typeHost).When(public.And(contextOf("protocol").NotEqual(ast.String("tcp")))))
+	case "any":
+		rs, _ = rs.made("flag --egress any", "--egress any", rankDefault, ast.Permit().ActionEq(connect).ResourceIs(typeHost).When(public))
+	}
+	return rs
+}
+
+// egressRules are what a guard.toml takes away.
+func (r *Repo) egressRules(rs rules) rules {
+	connect := uid(typeAction, "connect")
+	if r.hasHosts {
+		at := r.rule(r.hostsLine)
+		rs, _ = rs.made(at, at, rankRepoDeny, ast.Forbid().ActionEq(connect).ResourceIs(typeHost).Unless(hostsNode(r.hosts)))
+		return rs
+	}
+	at := r.rule(r.modeLine)
+	switch r.mode {
+	case "list", "ask":
+		rs, _ = rs.made(at, at, rankRepoDeny, ast.Forbid().ActionEq(connect).ResourceIs(typeHost).Unless(contextOf("listed")))
+	case "web":
+		rs, _ = rs.made(at, at, rankRepoDeny, ast.Forbid().ActionEq(connect).ResourceIs(typeHost).Unless(contextOf("listed").Or(contextOf("protocol").NotEqual(ast.String("tcp")))))
+	}
+	return rs
+}
+
+// sayClosed says why nothing permits a connection.
+func (p *Policy) sayClosed(h string, port int, proto string) guard.Decision {
 	id := guard.SecretID{}
 	at := hostPort(h, port)
-	if rule := p.listed(h, port, proto); rule != "" {
-		return guard.Decision{Action: guard.Pass, Rule: rule, Reason: fmt.Sprintf("%s is listed", at)}
-	}
 	if why := private(h); why != "" {
 		next := []string{"guard run --allow-host " + at + " ..."}
 		if loopback(h) {
@@ -67,11 +142,7 @@ func (p *Policy) userEgress(h string, port int, proto string) guard.Decision {
 		}
 		return refuse(id, "egress private", fmt.Sprintf("%s is %s, which a session reaches only where the user lists it", at, why), next...)
 	}
-	web := proto != "tcp"
-	switch {
-	case p.egress == "any", p.egress == "web" && web:
-		return guard.Decision{Action: guard.Pass, Rule: "flag --egress " + p.egress, Reason: fmt.Sprintf("%s is public, and --egress %s allows %s there", at, p.egress, proto)}
-	case p.egress == "web":
+	if p.egress == "web" {
 		return refuse(id, "flag --egress web", fmt.Sprintf("guard cannot read what goes to %s, and such connections go only to listed hosts and hosts of allowed credentials", at),
 			"use HTTP or HTTPS", "guard run --allow-host "+at+" ...")
 	}
@@ -113,7 +184,7 @@ func (p *Policy) listed(h string, port int, proto string) string {
 func (p *Policy) credentialHost(h string, port int, proto string, exact bool) string {
 	rule := ""
 	for name, c := range p.creds {
-		if len(c.grants) == 0 || p.deny[name] {
+		if !c.allowed || p.deny[name] {
 			continue
 		}
 		for _, hp := range c.hosts {

@@ -1,11 +1,17 @@
 // Package policy decides: pure functions from what happened to a
 // guard.Decision. Nothing is allowed unless a rule allows it, a denial wins over
 // every permission, and what a repository says (guard.toml) can only take away:
-// it is asked after the user's own rules have allowed something, and can answer
-// nothing but no.
+// it is asked beside the user's own rules, and both have to allow.
 //
-// A Policy is immutable, so that it may be used from many goroutines, and knows
-// no clock, network or file: only LoadRepo and Check read one.
+// What decides about uses, logins and connections is Cedar: flags and guard.toml
+// are compiled to policies, those of credentials are added (hosts, scopes), and
+// guard's own (builtin.cedar) and the user's (files of Cedar) are read. A policy
+// that cannot be decided denies, whatever the others say: Cedar would pass it over.
+// guard.cedarschema says what policies can ask about. What is done about leaks is
+// graded, and decided by this package's own rules.
+//
+// A Policy says the same to the same question, budgets aside, may be used from many
+// goroutines, and knows no clock, network or file: only LoadRepo, LoadPolicies and Check read one.
 //
 // Every refusal names its rule, says why in a sentence, and what to do about it
 // in commands that can be pasted.
@@ -15,7 +21,10 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
+
+	"github.com/cedar-policy/cedar-go/types"
 
 	"guard"
 )
@@ -32,11 +41,17 @@ type Options struct {
 	// Egress is --egress: "list" (the default), "ask" (nobody is asked by this
 	// package: as list, with a hint), "web" or "any".
 	Egress     string
-	AllowHosts []string // --allow-host: HOST[:PORT], *.SUFFIX[:PORT]
-	HostPorts  []int    // --host-port: on the host's loopback
-	Logins     []string // --allow-login: hosts at which the agent may log in, as AllowHosts
-	Repo       *Repo    // guard.toml; nil: none
-	Models     []string // hosts of model APIs, as AllowHosts
+	AllowHosts []string       // --allow-host: HOST[:PORT], *.SUFFIX[:PORT]
+	HostPorts  []int          // --host-port: on the host's loopback
+	Logins     []string       // --allow-login: hosts at which the agent may log in, as AllowHosts
+	Repo       *Repo          // guard.toml; nil: none
+	Models     []string       // hosts of model APIs, as AllowHosts
+	Policies   []*File        // the user's, in Cedar: they permit and forbid
+	Budget     *Budget        // what was used of grants so far; nil: nothing, and nobody else looks
+	Zone       *time.Location // of the user, for times of day; nil: the machine's
+	// Hash is the SHA-256, in hex, of the program that a process runs; asked only
+	// where a policy looks at it. Nil: "".
+	Hash func(pid int, exe string) string
 }
 
 // Policy decides for one session. The nil and the zero Policy refuse everything.
@@ -51,13 +66,25 @@ type Policy struct {
 	ports   []int
 	models  []hostPattern
 	repo    *Repo
+	zone    *time.Location
+	budget  *Budget
+	hash    func(pid int, exe string) string
+
+	engines       []*engine         // the user's, and each guard.toml's
+	hostSets      map[string][]*set // of each engine, by action, for uses without a credential
+	compiled      sync.Map          // *compiled, by credential
+	entities      types.EntityMap
+	sessionEntity types.Entity
+	countsBytes   bool       // a policy looks at context.bytes
+	takes         sync.Mutex // counted uses are decided one by one
 }
 
 // credential is what the rules say about one credential.
 type credential struct {
 	guard.Credential
-	hosts  []hostPattern // of Credential.Hosts, those that can be read
-	grants []Grant
+	hosts   []hostPattern // of Credential.Hosts, those that can be read
+	grants  []Grant
+	allowed bool // something permits it something
 }
 
 // New checks o against the credentials that there are. Errors name what is
@@ -66,7 +93,13 @@ func New(o Options, creds []guard.Credential) (*Policy, error) {
 	if o.Session.Context == "" {
 		return nil, fmt.Errorf("policy: the session has no context")
 	}
-	p := &Policy{session: o.Session, creds: map[string]*credential{}, deny: map[string]bool{}, egress: o.Egress, ports: slices.Clone(o.HostPorts), repo: o.Repo}
+	p := &Policy{zone: o.Zone, budget: o.Budget, hash: o.Hash, session: o.Session, creds: map[string]*credential{}, deny: map[string]bool{}, egress: o.Egress, ports: slices.Clone(o.HostPorts), repo: o.Repo}
+	if p.zone == nil {
+		p.zone = time.Local
+	}
+	if p.budget == nil {
+		p.budget = NewBudget(nil)
+	}
 	elsewhere := map[string][]string{}
 	for _, c := range creds {
 		if c.Context == o.Session.Context {
@@ -132,10 +165,15 @@ func New(o Options, creds []guard.Credential) (*Policy, error) {
 		}
 	}
 	for _, r := range p.repo.all() {
-		if r.context != "" && r.context != o.Session.Context && !strings.HasPrefix(o.Session.Context, r.context+"/") {
+		if r.context != "" && r.context != o.Session.Context && !strings.HasPrefix(strings.TrimSuffix(o.Session.Context, "@daemon")+"/", r.context+"/") {
 			return nil, fmt.Errorf("%s says another context than %s, which is this session's; only you say which folder belongs to which: guard context add, or guard run --context", r.rule(r.contextLine), o.Session.Context)
 		}
 	}
+	if err := p.compile(o); err != nil {
+		return nil, err
+	}
+	p.entities, p.sessionEntity = actionEntities(), newSessionEntity(o.Session)
+	contextEntities(p.entities, o.Session.Context)
 	return p, nil
 }
 
@@ -168,69 +206,6 @@ func refuse(id guard.SecretID, rule, reason string, next ...string) guard.Decisi
 	return guard.Decision{Action: guard.Block, Rule: rule, Reason: reason, Secret: id, NextSteps: append(next, noRetry)}
 }
 
-// Use decides whether u may go on: Pass or Block. All of this must hold, and is
-// asked in this order: the session is ours, the action is known, nothing denies
-// the credential, --allow names it, it is of the session's context and not
-// expired, the host is one of its own, its own scopes and the grant's cover
-// action and resource, and guard.toml does not take it away.
-func (p *Policy) Use(u guard.Use) guard.Decision {
-	id := u.Credential.ID()
-	name := u.Credential.Name
-	if p == nil || p.creds == nil || u.Session.ID != p.session.ID || u.Session.Context != p.session.Context {
-		return refuse(id, "session", "the request does not come from the session that this policy is for", "tell the user: this is a fault in guard")
-	}
-	if u.Credential.Decoy {
-		return decoy(id)
-	}
-	if name == "" || !actions[u.Action] {
-		return refuse(id, "action", "guard does not know this action, and denies what it does not know", "guard policy explain "+orName(name)+" ACTION")
-	}
-	if strings.HasPrefix(u.Credential.Kind, "ssh-") != strings.HasPrefix(u.Action, "ssh:") && u.Action != "exec:run" {
-		return refuse(id, "credential kind", "a private key signs for SSH and git in guard's agent, and is sent nowhere; other credentials sign nothing",
-			"use ssh or git with the agent of the session (ssh-add -L)")
-	}
-	if p.deny[name] {
-		return refuse(id, "flag --deny", fmt.Sprintf("%s is denied in this session by --deny %s, which wins over --allow", name, name),
-			"ask the user to leave out --deny "+name)
-	}
-	if d, denied := p.repoDenies(id); denied {
-		return d
-	}
-	c := p.creds[name]
-	if c == nil || len(c.grants) == 0 {
-		return refuse(id, "default-deny", fmt.Sprintf("no --allow names %s, and what is not allowed is denied", name),
-			"guard run --allow "+name+":"+u.Action+" ...", "tell the user what it is needed for: only they can allow it, from outside the session")
-	}
-	if u.Credential.Context != p.session.Context {
-		return refuse(id, "credential context", fmt.Sprintf("%s is in context %s, and this session is in %s", name, u.Credential.Context, p.session.Context),
-			"guard run --context "+orContext(u.Credential.Context)+" ...")
-	}
-	if d, expired := expiry(id, u); expired {
-		return d
-	}
-	// A command that the user listed goes to no one host: what it may reach at all is
-	// what the credential may.
-	if u.Action != "exec:run" || u.Channel != guard.ChannelExec {
-		if d, ok := p.host(id, u); !ok {
-			return d
-		}
-	}
-	if !ownScopes(u.Credential.Scopes, u.Action, u.Resource, false) {
-		return refuse(id, "credential scope", fmt.Sprintf("%s itself is only ever for %s; %s%s is outside", name, strings.Join(u.Credential.Scopes, ", "), u.Action, on(u.Resource)),
-			"guard secret edit "+name+" --scope "+u.Action)
-	}
-	i := slices.IndexFunc(c.grants, func(g Grant) bool { return g.Scope.Covers(u.Action, u.Resource) })
-	if i < 0 {
-		return refuse(id, "scope", fmt.Sprintf("%s is allowed for %s in this session; %s%s is outside", name, scopes(c.grants), u.Action, on(u.Resource)),
-			"guard run --allow "+name+":"+u.Action+" ...", "tell the user what it is needed for: only they can allow it, from outside the session")
-	}
-	if d, ok := p.repoUse(id, u.Action, u.Resource, false); !ok {
-		return d
-	}
-	return guard.Decision{Action: guard.Pass, Rule: "flag --allow", Secret: id,
-		Reason: fmt.Sprintf("--allow %s covers %s%s", c.grants[i], u.Action, on(u.Resource))}
-}
-
 // RuleDecoy is the rule by which every use of a decoy is refused.
 const RuleDecoy = "decoy"
 
@@ -247,8 +222,10 @@ func (p *Policy) Login(u guard.Use) guard.Decision {
 		return refuse(id, "session", "the request does not come from the session that this policy is for", "tell the user: this is a fault in guard")
 	}
 	h, ok := canonical(u.Host)
-	if ok && (u.Action == "token:login" || u.Action == "token:mint") && anyMatches(p.logins, h, u.Port) {
-		return guard.Decision{Action: guard.Pass, Rule: "flag --allow-login", Reason: "--allow-login names " + hostPort(h, u.Port)}
+	if ok && u.Port >= 1 && u.Port <= 65535 && (u.Action == "token:login" || u.Action == "token:mint") {
+		if d, asked := p.atHost(u, string(u.Channel)); asked || d.Allowed() {
+			return d
+		}
 	}
 	at := "this host"
 	if ok {
@@ -261,51 +238,6 @@ func (p *Policy) Login(u guard.Use) guard.Decision {
 	return refuse(id, u.Action, what+", and what is not allowed is denied; allowed, they go into guard's vault and you get placeholders that work the same",
 		"ask the user to start the session with: guard run --allow-login "+strings.TrimSuffix(at, ":443")+" ...",
 		"or to store the credential: guard secret set NAME --host "+strings.TrimSuffix(at, ":443"))
-}
-
-func expiry(id guard.SecretID, u guard.Use) (guard.Decision, bool) {
-	e := u.Credential.Expires
-	if e.IsZero() || !u.At.IsZero() && u.At.Before(e) {
-		return guard.Decision{}, false
-	}
-	reason := fmt.Sprintf("%s expired on %s", id.Name, e.UTC().Format(time.RFC3339))
-	if u.At.IsZero() {
-		reason = fmt.Sprintf("%s has an expiry, and the time of the use is not known", id.Name)
-	}
-	return refuse(id, "credential expired", reason, "guard rotate "+id.Name, "guard secret edit "+id.Name+" --expires DURATION"), true
-}
-
-// host says whether u goes to a host of its credential. A command that guard
-// runs outside the session goes to none.
-func (p *Policy) host(id guard.SecretID, u guard.Use) (guard.Decision, bool) {
-	if u.Channel == guard.ChannelExec && u.Action == "exec:run" {
-		if u.Host == "" {
-			return guard.Decision{}, true
-		}
-	} else if u.Channel == guard.ChannelSSH && (u.Action == "ssh:sign" || u.Action == "ssh:certify") {
-		// What is signed goes to whoever looks at it; a login by the certificate is a use of its own.
-		if u.Host == "" {
-			return guard.Decision{}, true
-		}
-	} else if u.Action == "exec:run" {
-		return refuse(id, "action", "exec:run is for guard exec alone, which this guard does not have", "tell the user what is to be run"), false
-	}
-	h, ok := canonical(u.Host)
-	if !ok || u.Port < 1 || u.Port > 65535 {
-		return refuse(id, "credential hosts", "the request's host or port is not one that guard can read in one way only (ASCII names, ports 1 to 65535)",
-			"use the host as it is written in: guard secret show "+id.Name), false
-	}
-	for _, s := range u.Credential.Hosts {
-		if hp, err := parseHost(s); err == nil && hp.matches(h, u.Port) {
-			return guard.Decision{}, true
-		}
-	}
-	bound := "no host"
-	if len(u.Credential.Hosts) > 0 {
-		bound = strings.Join(u.Credential.Hosts, ", ")
-	}
-	return refuse(id, "credential hosts", fmt.Sprintf("%s may go to %s; %s is none of them", id.Name, bound, hostPort(h, u.Port)),
-		"guard secret edit "+id.Name+" --host "+hostPort(h, u.Port)), false
 }
 
 // ownScopes says whether a credential's own scopes cover an action; a

@@ -335,19 +335,3 @@ func (p *Policy) repoUse(id guard.SecretID, action, resource string, anyResource
 	}
 	return guard.Decision{}, true
 }
-
-// repoEgress says whether r leaves h:port reachable.
-func (p *Policy) repoEgress(r *Repo, h string, port int, proto string) (guard.Decision, bool) {
-	id := guard.SecretID{}
-	at := hostPort(h, port)
-	if r.hasHosts && !anyMatches(r.hosts, h, port) {
-		return refuse(id, r.rule(r.hostsLine), fmt.Sprintf("the project's %s lists the hosts that it needs, and %s is not there", r.file, at),
-			fmt.Sprintf("ask the user to add %q to hosts in %s", h, r.file)), false
-	}
-	listed := r.hasHosts || p.listed(h, port, proto) != ""
-	if !listed && (r.mode == "list" || r.mode == "ask" || r.mode == "web" && proto == "tcp") {
-		return refuse(id, r.rule(r.modeLine), fmt.Sprintf("the project's %s says egress %s, and %s is not listed", r.file, r.mode, at),
-			"guard run --allow-host "+at+" ..."), false
-	}
-	return guard.Decision{}, true
-}

@@ -10,7 +10,7 @@ import (
 // covers says which actions each verb of a scope lets through. An action that
 // is not here is denied under every scope.
 var covers = map[string][]string{
-	"use":         nil, // every action of actions but token:mint
+	"use":         nil, // every action of actions but those of aside
 	"read":        {"read", "http:read", "repo:read", "db:read", "mail:read", "s3:get", "s3:list"},
 	"write":       {"read", "write", "http:read", "http:write", "repo:read", "repo:push", "db:read", "db:write", "db:query", "mail:read", "mail:write", "mail:send", "s3:get", "s3:list", "s3:put", "s3:delete"},
 	"repo:read":   {"repo:read"},
@@ -35,9 +35,15 @@ var covers = map[string][]string{
 	"db:query":    {"db:query", "db:read"}, // a statement that nobody classified, and so also one that reads
 	"ssh:connect": {"ssh:connect", "ssh:certify"},
 	"ssh:sign":    {"ssh:sign"},
+	"refresh":     {"refresh"},
+	"rotate":      {"rotate"},
 }
 
-const verbs = "read, write, repo:read, repo:push, http:read, http:write, db:read, db:write, db:query, mail:send, mail:read, mail:write, s3:read, s3:write, s3:get, s3:list, s3:put, s3:delete, aws:use, token:login, token:mint, exec:run, ssh:connect, ssh:sign or use (anything but token:mint)"
+// aside are actions that make or show a value: no scope covers them but their own, and
+// reveal none at all.
+var aside = map[string]bool{"token:mint": true, "refresh": true, "rotate": true, "reveal": true}
+
+const verbs = "read, write, repo:read, repo:push, http:read, http:write, db:read, db:write, db:query, mail:send, mail:read, mail:write, s3:read, s3:write, s3:get, s3:list, s3:put, s3:delete, aws:use, token:login, token:mint, exec:run, ssh:connect, ssh:sign, refresh, rotate or use (anything but token:mint, refresh and rotate)"
 
 // actions are the actions that a Use may have.
 var actions = map[string]bool{
@@ -54,6 +60,9 @@ var actions = map[string]bool{
 	"ssh:certify": true, // a certificate for the session's own key, from an authority's key
 	"token:login": true, // asks a token endpoint for tokens
 	"token:mint":  true, // makes a credential that outlives the session: never under "use"
+	"refresh":     true, // guard gets a new token for an old one
+	"rotate":      true, // guard replaces the value
+	"reveal":      true, // the value is shown: to the user alone, never to a session
 }
 
 // Scope is "VERB" or "VERB/RESOURCE-GLOB". The zero Scope covers nothing.
@@ -96,7 +105,7 @@ func (s Scope) verbCovers(action string) bool {
 		return false
 	}
 	if s.Verb == "use" {
-		return action != "token:mint"
+		return !aside[action]
 	}
 	for _, a := range covers[s.Verb] {
 		if a == action {
@@ -175,31 +184,40 @@ func matchGlob(glob, name string) bool {
 	return gi == len(g)
 }
 
-// Grant is one --allow: a credential, and what it may be used for.
+// Grant is one --allow: a credential, what it may be used for, and for how long and
+// how much.
 type Grant struct {
-	Name  string
-	Scope Scope // of no scope: "use", which the credential's own scopes bound
+	Name   string
+	Scope  Scope // of no scope: "use", which the credential's own scopes bound
+	Limits Limits
 }
 
 func (g Grant) String() string {
 	if g.Scope == (Scope{Verb: "use"}) {
-		return g.Name
+		return g.Name + g.Limits.String()
 	}
-	return g.Name + ":" + g.Scope.String()
+	return g.Name + ":" + g.Scope.String() + g.Limits.String()
 }
 
-// ParseGrant reads "NAME" or "NAME:SCOPE".
+// ParseGrant reads "NAME" or "NAME:SCOPE", and after a comma each: count=N (uses),
+// bytes=N[K|M|G] (sent to its hosts), for=DURATION (from the session's start),
+// until=HH:MM (or a date, or a time in RFC 3339), between=HH:MM-HH:MM.
 func ParseGrant(s string) (Grant, error) {
+	s, limits := splitLimits(s)
 	name, scope, has := strings.Cut(s, ":")
-	if name == "" {
-		return Grant{}, errors.New("want NAME or NAME:SCOPE")
+	if name == "" || strings.ContainsAny(name, ",= ") {
+		return Grant{}, errors.New("want NAME or NAME:SCOPE, and limits after commas: " + errLimit.Error())
+	}
+	g := Grant{Name: name, Scope: Scope{Verb: "use"}}
+	var err error
+	if g.Limits, err = parseLimits(limits); err != nil {
+		return Grant{}, fmt.Errorf("limits of %s: %w", name, err)
 	}
 	if !has {
-		return Grant{Name: name, Scope: Scope{Verb: "use"}}, nil
+		return g, nil
 	}
-	sc, err := ParseScope(scope)
-	if err != nil {
+	if g.Scope, err = ParseScope(scope); err != nil {
 		return Grant{}, fmt.Errorf("scope of %s: %w", name, err)
 	}
-	return Grant{Name: name, Scope: sc}, nil
+	return g, nil
 }
