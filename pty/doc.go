@@ -10,11 +10,12 @@
 //	  -> without what would make the terminal type -> Filter
 //	  -> without what the filter's masks made of that kind -> one write to it
 //
-// What is more than a few lines is written by a goroutine of its own (aside.go),
-// with at most 64 KiB waiting, while the next bytes are read and judged: a
-// terminal that displays slowly, or not at all, stops the agent as it would
-// without guard. A few bytes, such as an echo, are written at once by whoever
-// judged them.
+// The terminal is opened once more for that, without waiting (ahead_unix.go): what it
+// does not take at once, at most 32 KiB, is kept and written while the next bytes are
+// waited for; so a terminal that displays slowly, or not at all, stops the agent as it
+// would without guard. Where it cannot be opened again (it is another user's, or this
+// is not Linux), more than a few lines are written by a goroutine of their own
+// (aside.go), with at most 64 KiB waiting.
 //
 // Nothing is on a timer while the filter holds nothing back: an echoed
 // keystroke takes one read, one filter call and one write. When it does hold
@@ -52,7 +53,7 @@
 //
 // Goroutines: [Session.Run] reads and judges output on the goroutine of its
 // caller, so that a panic there runs the caller's deferred Restore, and starts
-// four more (display, input, size, cancellation) that have ended when it returns.
+// up to four more (display, input, size, cancellation) that have ended when it returns.
 // A panic of display or of In is brought to the caller's. [Copy] starts
 // one for a source that is not a file, and none else.
 package pty

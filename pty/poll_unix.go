@@ -52,8 +52,9 @@ type pollSource struct {
 	fd       int
 	nonblock bool
 	gate     *gate
-	poke     int // with a gate: descriptor, readable when the owner wants errPoked
-	drained  int // bytes read since the gate was last seen open
+	poke     int    // with a gate: descriptor, readable when the owner wants errPoked
+	drained  int    // bytes read since the gate was last seen open
+	out      *ahead // where what is read goes, and is to be helped along meanwhile; may be nil
 }
 
 // grace is how long a source that shall stop waits for bytes: what an agent
@@ -118,7 +119,7 @@ func (s *pollSource) read(p []byte, d time.Duration) (int, error) {
 		if d >= 0 {
 			left = max(0, time.Until(deadline))
 		}
-		fds := [3]interest{{fd: s.fd, read: true}}
+		fds := [4]interest{{fd: s.fd, read: true}}
 		k := 1
 		if state != running {
 			left = grace
@@ -127,8 +128,17 @@ func (s *pollSource) read(p []byte, d time.Duration) (int, error) {
 			fds[2] = interest{fd: s.poke, read: true}
 			k = 3
 		}
+		if s.out != nil && s.out.waiting() {
+			fds[k] = interest{fd: s.out.fd, write: true}
+			k++
+		}
 		if err := wait(fds[:k], left); err != nil {
 			return 0, fmt.Errorf("wait for output: %w", err)
+		}
+		if s.out != nil {
+			if err := s.out.push(); err != nil {
+				return 0, err
+			}
 		}
 		ready = fds[0].ready || fds[0].ended
 		switch {

@@ -119,17 +119,17 @@ func (s *Session) copy(ctx context.Context, g *gate, master, in, out, poke uintp
 	defer g.leave()
 	src := newPollSource(master, g)
 	src.poke = int(poke)
-	w := newAside(s.Terminal.Write, g.close)
-	defer w.end()
+	put, flush, end := s.display(src, int(out), g)
+	defer end()
 	c := copier{
 		filter: s.Out, held: s.Held, hold: s.Hold, long: s.LongHold,
-		write: w.put, flush: w.flush, decided: s.OnDecision, idle: func() error { return s.idle(w.flush) }, blocked: s.blocked,
+		write: put, flush: flush, decided: s.OnDecision, idle: func() error { return s.idle(flush) }, blocked: s.blocked,
 		park: func() { g.pass() },
 		tame: &tame{clipboard: s.NoClipboard}, again: &tame{clipboard: s.NoClipboard, mark: true},
 	}
 	err = c.run(src)
 	g.close()
-	if ferr := w.flush(); ferr != nil && (err == nil || err == errStopped) {
+	if ferr := flush(); ferr != nil && (err == nil || err == errStopped) {
 		err = ferr
 	}
 	<-keys // from here on nobody else reads the terminal
@@ -142,6 +142,18 @@ func (s *Session) copy(ctx context.Context, g *gate, master, in, out, poke uintp
 		err = errors.Join(err, s.Terminal.reset(), s.say())
 	}
 	return err
+}
+
+// display is how what src gives reaches the terminal: without waiting for it, or
+// where that cannot be, by another goroutine.
+func (s *Session) display(src *pollSource, out int, g *gate) (put func([]byte) error, flush func() error, end func()) {
+	fd, err := reopen(out)
+	if err != nil {
+		w := newAside(s.Terminal.Write, g.close)
+		return w.put, w.flush, w.end
+	}
+	src.out = &ahead{fd: fd, seen: s.Terminal.follow}
+	return src.out.put, src.out.flush, func() { unix.Close(fd) }
 }
 
 func (s *Session) resize() error {

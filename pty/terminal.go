@@ -112,10 +112,15 @@ func (t *Terminal) Write(p []byte) error {
 	if len(p) == 0 {
 		return nil
 	}
-	t.mu.Lock()
-	t.modes.feed(p)
-	t.mu.Unlock()
+	t.follow(p)
 	return t.writeAll(p)
+}
+
+// follow follows the modes that p switches.
+func (t *Terminal) follow(p []byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.modes.feed(p)
 }
 
 func (t *Terminal) writeAll(p []byte) error {

@@ -55,7 +55,9 @@ func (sb *Sandbox) adopt(names []string, fds []int) error {
 	var tcp []net.Listener
 	sb.s.closers = append(sb.s.closers, sb.s.owners.diag.close)
 	for i, name := range names {
-		err := unix.SetNonblock(fds[i], true) // before NewFile, which looks at it
+		// Before NewFile, which looks at it. The terminal is waited for by package pty: in
+		// Go's own poller as well, each write to it would wake a thread for nothing.
+		err := unix.SetNonblock(fds[i], name != "pty")
 		f := os.NewFile(uintptr(fds[i]), name)
 		if name == "pty" && err == nil {
 			sb.PTY = f
