@@ -60,6 +60,8 @@ type entry struct {
 	Versions []version        `json:"versions"` // by number
 	Last     int              `json:"last"`     // the highest number ever given
 	Issued   *Issued          `json:"issued,omitempty"`
+	// Source is where the values are, if not here: then each version's box holds a storeNote.
+	Source *Source `json:"source,omitempty"`
 }
 
 // version is one value of a credential.

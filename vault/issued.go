@@ -45,7 +45,7 @@ func (v *Vault) SetIssued(c guard.Credential, s guard.Secret, from Issued) (guar
 	if c.Context == "" {
 		c.Context = defaultContext
 	}
-	return v.set(c, s, &from)
+	return v.set(c, s, &from, nil)
 }
 
 // Issued says where the credentials of a context came from, by name, of those

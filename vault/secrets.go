@@ -43,11 +43,12 @@ func (v *Vault) Set(c guard.Credential, s guard.Secret) (guard.Credential, error
 	if c.Decoy {
 		return guard.Credential{}, fmt.Errorf("credential %q: %w", c.Name, ErrDecoy)
 	}
-	return v.set(c, s, nil)
+	return v.set(c, s, nil, nil)
 }
 
-// set is Set; issued, where there is one, is kept with the credential.
-func (v *Vault) set(c guard.Credential, s guard.Secret, issued *Issued) (guard.Credential, error) {
+// set is Set; issued, where there is one, is kept with the credential, and after, where
+// there is one, must be the version before this one (ErrConflict).
+func (v *Vault) set(c guard.Credential, s guard.Secret, issued *Issued, after *int) (guard.Credential, error) {
 	plain := s.Reveal()
 	if err := checkValue(c.Name, plain); err != nil {
 		return guard.Credential{}, err
@@ -63,6 +64,12 @@ func (v *Vault) set(c guard.Credential, s guard.Secret, issued *Issued) (guard.C
 	var out guard.Credential
 	err := v.edit(c.Context, true, func(seg *segment, ck []byte) error {
 		e := seg.entry(c.Name)
+		if e != nil && e.Source != nil {
+			return fmt.Errorf("credential %q: %w: remove it first to keep one here", c.Name, ErrElsewhere)
+		}
+		if after != nil && (e == nil && *after != 0 || e != nil && *after != e.Meta.Version) {
+			return fmt.Errorf("credential %q: %w", c.Name, ErrConflict)
+		}
 		if e == nil {
 			fresh := entry{Meta: complete(c, plain), Last: seg.Gone[c.Name], Issued: issued}
 			if issued != nil {
@@ -281,7 +288,7 @@ func notFound(context, name string) error {
 func (v *Vault) Find(context, name string) (guard.Credential, error) {
 	var out guard.Credential
 	err := v.view(inContext(context), name, func(e *entry, _ []byte) error {
-		out = cloneMeta(e.Meta)
+		out = v.meta(e)
 		return nil
 	})
 	return out, err
@@ -339,8 +346,8 @@ func (v *Vault) each(context string, f func(seg *segment, ck []byte) error) erro
 func (v *Vault) List(context string) ([]guard.Credential, error) {
 	var out []guard.Credential
 	err := v.each(context, func(seg *segment, _ []byte) error {
-		for _, e := range seg.Credentials {
-			out = append(out, cloneMeta(e.Meta))
+		for i := range seg.Credentials {
+			out = append(out, v.meta(&seg.Credentials[i]))
 		}
 		return nil
 	})
@@ -354,15 +361,18 @@ func (v *Vault) List(context string) ([]guard.Credential, error) {
 }
 
 // Get opens one value; Version 0 is the current one. It is a fresh copy, which
-// the caller wipes. ErrNotFound.
+// the caller wipes. ErrNotFound; ErrNotHeld: it has a Source, and Hold did not take it.
 func (v *Vault) Get(id guard.SecretID) (guard.Secret, error) {
 	var out guard.Secret
 	err := v.view(inContext(id.Context), id.Name, func(e *entry, ck []byte) error {
-		ver := e.version(id.Version)
+		ver := v.current(e, id.Version)
+		if ver == nil && e.Source != nil {
+			return fmt.Errorf("credential %q: %w", id.Name, ErrNotHeld)
+		}
 		if ver == nil {
 			return fmt.Errorf("version %d: %w", id.Version, notFound(id.Context, id.Name))
 		}
-		p, err := v.value(e, ver, ck)
+		p, err := v.plain(e, ver, ck)
 		out = guard.NewSecret(p)
 		return err
 	})
@@ -430,7 +440,10 @@ func (v *Vault) Values(context string) ([]guard.Value, error) {
 			e := &seg.Credentials[i]
 			for j := range e.Versions {
 				ver := &e.Versions[j]
-				p, err := v.value(e, ver, ck)
+				p, err := v.plain(e, ver, ck)
+				if errors.Is(err, ErrNotHeld) {
+					continue // this process has nothing that could leak
+				}
 				if err != nil {
 					return err
 				}
@@ -440,6 +453,7 @@ func (v *Vault) Values(context string) ([]guard.Value, error) {
 				switch {
 				case e.Meta.Decoy:
 					c = guard.Decoy
+				case e.Source != nil: // held: it works
 				case ver.State == Dead:
 					c = guard.Retired
 				}
@@ -448,7 +462,7 @@ func (v *Vault) Values(context string) ([]guard.Value, error) {
 			if e.Meta.Decoy {
 				continue // its placeholder is its value
 			}
-			both(e.Meta.ID(), guard.Placeholder, []byte(e.Meta.Placeholder))
+			both(v.meta(e).ID(), guard.Placeholder, []byte(e.Meta.Placeholder))
 		}
 		return nil
 	})

@@ -111,6 +111,7 @@ type Vault struct {
 	mk     []byte
 	ctx    *locked           // holds what cks points into
 	cks    map[string][]byte // keys of the contexts opened since the last load
+	held   holdings          // values that are kept elsewhere
 
 	sealKeys *locked           // holds what seals points into
 	seals    map[string][]byte // keys of the seals that were opened, by context
@@ -299,6 +300,7 @@ func (v *Vault) Close() {
 	}
 	v.closed = true
 	v.mk, v.cks, v.st, v.lent, v.lentKey = nil, nil, nil, nil, nil
+	v.held.free()
 	v.master.free()
 	v.ctx.free()
 }

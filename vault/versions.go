@@ -87,6 +87,9 @@ func (v *Vault) Propose(context, name string, s guard.Secret) (guard.SecretID, e
 		if e.Meta.Decoy {
 			return fmt.Errorf("propose a version of %q: %w", name, ErrDecoy)
 		}
+		if e.Source != nil {
+			return fmt.Errorf("propose a version of %q: %w", name, ErrElsewhere)
+		}
 		if err := checkKind(name, e.Meta.Kind, plain); err != nil {
 			return err
 		}
