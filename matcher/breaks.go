@@ -73,13 +73,14 @@ func nextQuote(g *gate, b []byte, i, to int, m *classes) int {
 	if m.any[classQuote] == 0 {
 		return to
 	}
-	x := m.w[k][classQuote] >> ((i - m.from) & 63) << ((i - m.from) & 63)
+	w := m.plane(classQuote)
+	x := w[k] >> ((i - m.from) & 63) << ((i - m.from) & 63)
 	for {
 		for x == 0 {
-			if k++; k >= len(m.w) {
+			if k++; k >= len(w) {
 				return to
 			}
-			x = m.w[k][classQuote]
+			x = w[k]
 		}
 		at := m.from + k<<6 + bits.TrailingZeros64(x)
 		x &= x - 1

@@ -37,7 +37,7 @@ type tables struct {
 }
 
 // classSet is the set of rectangles that a class is made of.
-var classSet = [classCount]int{0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 3, 3, 4, 4}
+var classSet = [classCount]int{0, 0, 0, 2, 1, 1, 1, 2, 2, 2, 3, 3, 4, 4}
 
 func newTables() *tables {
 	t := &tables{}
@@ -71,12 +71,13 @@ func newTables() *tables {
 	add(classNoise, 0, "1", "0123456789acdef")
 	add(classNoise, 0, "7", "f")
 	add(classLead, 0, "ce", "2f")
-	add(classQuote, 1, "2", "27")
+	add(classQuote, 2, "2", "27")
 	add(classEqual, 1, "3", "d")
 	add(classDigit64, 1, "3", "0123456789")
 	add(classDigit64, 1, "46", "123456789abcdef")
 	add(classDigit64, 1, "57", "0123456789a")
-	add(classDigit64, 1, "25", "bdf")
+	add(classDigit64, 1, "2", "bdf")
+	add(classDigit64, 1, "5", "f")
 	add(classBlank, 1, "01", "0123456789abcdef")
 	add(classBlank, 1, "2", "0")
 	add(classHex, 2, "3", "0123456789")
@@ -107,16 +108,17 @@ func newTables() *tables {
 var classTables = newTables()
 
 // classifyGo is classifyBlocks without the processor's help.
-func classifyGo(dst [][classCount]uint64, p []byte, t *tables) {
-	for n := range dst {
-		d := &dst[n]
-		*d = [classCount]uint64{}
+func classifyGo(dst []uint64, stride, blocks int, p []byte, t *tables) {
+	for n := range blocks {
+		for k := range int(classCount) {
+			dst[k*stride+n] = 0
+		}
 		for i, c := range p[64*n : 64*n+64] {
 			for set := range 5 {
 				if x := t.half[2*set][c&15] & t.half[2*set+1][c>>4]; x != 0 {
-					for k := range d {
+					for k := range int(classCount) {
 						if classSet[k] == set && x&t.want[k][0] != 0 {
-							d[k] |= 1 << i
+							dst[k*stride+n] |= 1 << i
 						}
 					}
 				}
@@ -128,8 +130,10 @@ func classifyGo(dst [][classCount]uint64, p []byte, t *tables) {
 // classes says where in b[from:to] bytes of each class are.
 type classes struct {
 	from, to int
-	w        [][classCount]uint64 // a bit for each byte from b[from] on
-	any      [classCount]uint64   // all elements of w, ored
+	blocks   int
+	stride   int
+	w        []uint64           // stride for each class: a bit for each byte from b[from] on, and a block of none
+	any      [classCount]uint64 // all elements of a class, ored
 	listed   bool
 	lists    [5]runList // of classDigit64, classNumber, classHex, classUpper32 and classLower32
 	sifted   [2]sifted  // what is left of classNoise and classLine
@@ -146,6 +150,12 @@ type runList struct {
 // shortRun is how many bytes a run has that is looked for at all.
 const shortRun = 15
 
+// plane has a bit for each byte, set where it is of class c.
+func (m *classes) plane(c class) []uint64 {
+	at := int(c) * m.stride
+	return m.w[at : at+m.blocks]
+}
+
 // of looks at b[from:to].
 func (m *classes) of(b []byte, from, to int) {
 	n := to - from
@@ -154,39 +164,45 @@ func (m *classes) of(b []byte, from, to int) {
 	for i := range m.sifted {
 		m.sifted[i].made = false
 	}
-	blocks := (n + 63) / 64
-	if cap(m.w) < blocks {
-		m.w = make([][classCount]uint64, blocks)
+	m.blocks = (n + 63) / 64
+	m.w = m.w[:cap(m.w)]
+	if m.stride = len(m.w) / (int(classCount) + rowLists); m.stride < m.blocks+rowPad {
+		m.stride = min(max(m.blocks, 2*m.stride), max(m.blocks, slice/64)) + rowPad
+		m.w = make([]uint64, m.stride*(int(classCount)+rowLists))
 	}
-	m.w = m.w[:blocks]
-	classifyBlocks(m.w[:n/64], b[from:to], classTables)
+	classifyBlocks(m.w, m.stride, n/64, b[from:to], classTables)
 	if n%64 != 0 {
 		var rest [64]byte // bars are in no class
 		for i := copy(rest[:], b[to-n%64:to]); i < len(rest); i++ {
 			rest[i] = '|'
 		}
-		classifyBlocks(m.w[blocks-1:], rest[:], classTables)
+		classifyBlocks(m.w[m.blocks-1:], m.stride, 1, rest[:], classTables)
 		clear(rest[:])
 	}
-	m.any = [classCount]uint64{}
-	second := uint64(0)
-	for k := len(m.w) - 1; k >= 0; k-- {
-		w := &m.w[k]
-		w[classHead] &= w[classSecond]>>1 | second<<63
-		second = w[classSecond]
-		m.any[classEscape] |= w[classEscape]
-		m.any[classNoise] |= w[classNoise]
-		m.any[classLead] |= w[classLead]
-		m.any[classQuote] |= w[classQuote]
-		m.any[classEqual] |= w[classEqual]
-		m.any[classDigit64] |= w[classDigit64]
-		m.any[classNumber] |= w[classNumber]
-		m.any[classHex] |= w[classHex]
-		m.any[classLine] |= w[classLine]
-		m.any[classHead] |= w[classHead]
+	for _, c := range [...]class{classBlank, classDigit64, classNumber, classHex, classUpper32, classLower32} {
+		m.w[int(c)*m.stride+m.blocks] = 0 // what follows is in none of these
 	}
-	for _, c := range [...]class{classBlank, classSecond, classUpper32, classLower32} {
-		m.any[c] = ^uint64(0) // nobody asks
+	m.w[int(classBlank)*m.stride+m.blocks] = ^uint64(0)
+	second := m.plane(classSecond)
+	for k, w := range m.plane(classHead) {
+		if w != 0 {
+			next := uint64(0)
+			if k+1 < len(second) {
+				next = second[k+1]
+			}
+			m.w[int(classHead)*m.stride+k] = w & (second[k]>>1 | next<<63)
+		}
+	}
+	for c := range classCount {
+		if c == classBlank || c >= classSecond {
+			m.any[c] = ^uint64(0) // nobody asks
+			continue
+		}
+		any := uint64(0)
+		for _, w := range m.plane(c) {
+			any |= w
+		}
+		m.any[c] = any
 	}
 }
 
@@ -194,15 +210,16 @@ func (m *classes) of(b []byte, from, to int) {
 func (m *classes) next(c class, i int) int {
 	at := i - m.from
 	k := at >> 6
-	if k >= len(m.w) || m.any[c] == 0 {
+	if k >= m.blocks || m.any[c] == 0 {
 		return m.to
 	}
-	x := m.w[k][c] >> (at & 63) << (at & 63)
+	w := m.plane(c)
+	x := w[k] >> (at & 63) << (at & 63)
 	for x == 0 {
-		if k++; k == len(m.w) {
+		if k++; k == len(w) {
 			return m.to
 		}
-		x = m.w[k][c]
+		x = w[k]
 	}
 	return m.from + k<<6 + bits.TrailingZeros64(x)
 }
@@ -211,16 +228,17 @@ func (m *classes) next(c class, i int) int {
 // or to.
 func (m *classes) nextOf(b []byte, i, to int, l *lang) int {
 	k := (i - m.from) >> 6
-	if m.any[l.class] == 0 || k >= len(m.w) {
+	if m.any[l.class] == 0 || k >= m.blocks {
 		return to
 	}
-	x := m.w[k][l.class] >> ((i - m.from) & 63) << ((i - m.from) & 63)
+	w := m.plane(l.class)
+	x := w[k] >> ((i - m.from) & 63) << ((i - m.from) & 63)
 	for {
 		for x == 0 {
-			if k++; k >= len(m.w) {
+			if k++; k >= len(w) {
 				return to
 			}
-			x = m.w[k][l.class]
+			x = w[k]
 		}
 		at := m.from + k<<6 + bits.TrailingZeros64(x)
 		x &= x - 1
@@ -237,15 +255,16 @@ func (m *classes) nextOf(b []byte, i, to int, l *lang) int {
 func (m *classes) end(c class, i int) int {
 	at := i - m.from
 	k := at >> 6
-	if k >= len(m.w) {
+	if k >= m.blocks {
 		return m.to
 	}
-	x := ^m.w[k][c] >> (at & 63) << (at & 63)
+	w := m.plane(c)
+	x := ^w[k] >> (at & 63) << (at & 63)
 	for x == 0 {
-		if k++; k == len(m.w) {
+		if k++; k == len(w) {
 			return m.to
 		}
-		x = ^m.w[k][c]
+		x = ^w[k]
 	}
 	return min(m.to, m.from+k<<6+bits.TrailingZeros64(x))
 }
@@ -290,46 +309,86 @@ func (m *classes) list() {
 		l := &m.lists[i]
 		l.next, l.runs, l.done = 0, l.runs[:0], m.from
 	}
-	digit, number := uint64(0), uint64(0) // of the next block
-	if len(m.w) > 0 {
-		digit, number = m.w[0][classDigit64], m.w[0][classNumber]
-	}
-	for k := range m.w {
-		x, y := digit, number
-		digit, number = 0, 0
-		if k+1 < len(m.w) {
-			digit, number = m.w[k+1][classDigit64], m.w[k+1][classNumber]
-		}
-		x, y = inRow(x, digit), inRow(y, number)
-		if x|y == 0 {
-			continue
-		}
-		if x != 0 {
-			m.add(0, classDigit64, k, x)
-			next := &[classCount]uint64{}
-			if k+1 < len(m.w) {
-				next = &m.w[k+1]
-			}
-			if u := inRow(m.w[k][classUpper32], next[classUpper32]); u != 0 {
-				m.add(3, classUpper32, k, u)
-			}
-			if u := inRow(m.w[k][classLower32], next[classLower32]); u != 0 {
-				m.add(4, classLower32, k, u)
+	if digits, any := m.rows(0, classDigit64); any {
+		for k, x := range digits {
+			if x != 0 {
+				m.add(0, classDigit64, k, x)
 			}
 		}
-		if y != 0 {
-			m.add(1, classNumber, k, y)
-		}
-		if x&y != 0 {
-			z := uint64(0)
-			if k+1 < len(m.w) {
-				z = m.w[k+1][classHex]
+		for i, c := range [...]class{classUpper32, classLower32} {
+			rows, any := m.rows(3+i, c)
+			for k, x := range rows {
+				if any && x != 0 {
+					m.add(3+i, c, k, x)
+				}
 			}
-			if z = inRow(m.w[k][classHex], z); z != 0 {
-				m.add(2, classHex, k, z)
+		}
+		if numbers, any := m.rows(1, classNumber); any {
+			for k, x := range numbers {
+				if x != 0 {
+					m.add(1, classNumber, k, x)
+				}
+			}
+			hex, any := m.rows(2, classHex)
+			for k, x := range hex {
+				if any && x != 0 {
+					m.add(2, classHex, k, x)
+				}
+			}
+		}
+	} else if numbers, any := m.rows(1, classNumber); any {
+		for k, x := range numbers {
+			if x != 0 {
+				m.add(1, classNumber, k, x)
 			}
 		}
 	}
+}
+
+const (
+	rowLists = 6 // as lists, and stretches of no blanks
+	rowPad   = 8 // elements of a plane that may be looked at, or written, after its blocks
+)
+
+// rows has a bit set where shortRun bytes of class c begin, and says whether there is one.
+func (m *classes) rows(list int, c class) ([]uint64, bool) {
+	at := (int(classCount) + list) * m.stride
+	dst := m.w[at : at+m.stride]
+	return dst[:m.blocks], rows15(dst, m.w[int(c)*m.stride:][:m.stride], m.blocks)
+}
+
+// solid has a bit set where 32 bytes that are no blanks begin.
+func (m *classes) solid() ([]uint64, bool) {
+	at := (int(classCount) + rowLists - 1) * m.stride
+	dst := m.w[at : at+m.stride]
+	return dst[:m.blocks], rows32(dst, m.w[int(classBlank)*m.stride:][:m.stride], m.blocks)
+}
+
+// rows15Go is rows15 without the processor's help.
+func rows15Go(dst, src []uint64, blocks int) bool {
+	any := uint64(0)
+	for k := range blocks {
+		x := inRow(src[k], src[k+1])
+		dst[k] = x
+		any |= x
+	}
+	return any != 0
+}
+
+// rows32Go is rows32 without it. The bits of src are those of what is not wanted.
+func rows32Go(dst, src []uint64, blocks int) bool {
+	any := uint64(0)
+	for k := range blocks {
+		x, next := ^src[k], ^src[k+1]
+		y, z := x&(x>>1|next<<63), next&(next>>1)
+		y, z = y&(y>>2|z<<62), z&(z>>2)
+		y, z = y&(y>>4|z<<60), z&(z>>4)
+		y, z = y&(y>>8|z<<56), z&(z>>8)
+		y &= y>>16 | z<<48
+		dst[k] = y
+		any |= y
+	}
+	return any != 0
 }
 
 // inRow has those bits of x set with which shortRun that are set in a row begin, in x
@@ -360,8 +419,9 @@ func (m *classes) add(list int, c class, k int, x uint64) {
 
 // count is how many bytes of b[i:j] are of class c.
 func (m *classes) count(c class, i, j int) (n int) {
-	for k := (i - m.from) >> 6; k < len(m.w) && m.from+k<<6 < j; k++ {
-		x := m.w[k][c]
+	w := m.plane(c)
+	for k := (i - m.from) >> 6; k < len(w) && m.from+k<<6 < j; k++ {
+		x := w[k]
 		if lo := i - m.from - k<<6; lo > 0 {
 			x = x >> lo << lo
 		}

@@ -1,16 +1,51 @@
 #include "textflag.h"
 
-// func classifyAVX2(dst *[classCount]uint64, p *byte, blocks int, t *tables)
+// The planes are stride elements apart: those that addresses do not reach from one
+// register have another. STRIDES needs stride in elements in R8.
+#define STRIDES \
+	SHLQ $3, R8; \
+	LEAQ (R8)(R8*2), R9; \
+	LEAQ (DI)(R9*1), R10; \
+	LEAQ (DI)(R9*2), R11; \
+	LEAQ (R10)(R9*2), R12; \
+	LEAQ (R11)(R9*2), R13
+
+#define PLANE0 (DI)
+#define PLANE1 (DI)(R8*1)
+#define PLANE2 (DI)(R8*2)
+#define PLANE3 (R10)
+#define PLANE4 (DI)(R8*4)
+#define PLANE5 (R10)(R8*2)
+#define PLANE6 (R11)
+#define PLANE7 (R10)(R8*4)
+#define PLANE8 (DI)(R8*8)
+#define PLANE9 (R12)
+#define PLANE10 (R11)(R8*4)
+#define PLANE11 (R10)(R8*8)
+#define PLANE12 (R13)
+#define PLANE13 (R12)(R8*4)
+
+#define ADVANCE \
+	ADDQ $64, SI; \
+	ADDQ $8, DI; \
+	ADDQ $8, R10; \
+	ADDQ $8, R11; \
+	ADDQ $8, R12; \
+	ADDQ $8, R13
+
+// func classifyAVX2(dst *uint64, stride int, p *byte, blocks int, t *tables)
 //
 // Each byte is looked up by its low and by its high four bits; the bits that
 // both have say which rectangles of the code table it is in.
-TEXT ·classifyAVX2(SB), NOSPLIT, $0-32
+TEXT ·classifyAVX2(SB), NOSPLIT, $0-40
 	MOVQ dst+0(FP), DI
-	MOVQ p+8(FP), SI
-	MOVQ blocks+16(FP), CX
-	MOVQ t+24(FP), DX
+	MOVQ stride+8(FP), R8
+	MOVQ p+16(FP), SI
+	MOVQ blocks+24(FP), CX
+	MOVQ t+32(FP), DX
 	TESTQ CX, CX
 	JZ   done
+	STRIDES
 	VBROADCASTI128 0(DX), Y0
 	VBROADCASTI128 16(DX), Y1
 	VBROADCASTI128 32(DX), Y2
@@ -37,44 +72,120 @@ TEXT ·classifyAVX2(SB), NOSPLIT, $0-32
 	VPSHUFB Y11, HIGH, Y13; \
 	VPAND   Y12, Y13, Y12
 
-#define MASK(AT, HALF) \
+#define MASK(AT, HALF, PLANE) \
 	VPAND     176+32*AT(DX), Y12, Y13; \
 	VPCMPEQB  Y14, Y13, Y13; \
 	VPMOVMSKB Y13, AX; \
 	NOTL      AX; \
-	MOVL      AX, 4*HALF+8*AT(DI)
+	MOVL      AX, 4*HALF PLANE
 
 #define MASKS(HALF) \
 	SET(Y0, Y1); \
-	MASK(0, HALF); \
-	MASK(1, HALF); \
-	MASK(2, HALF); \
+	MASK(0, HALF, PLANE0); \
+	MASK(1, HALF, PLANE1); \
+	MASK(2, HALF, PLANE2); \
 	SET(Y2, Y3); \
-	MASK(3, HALF); \
-	MASK(4, HALF); \
-	MASK(5, HALF); \
-	MASK(6, HALF); \
+	MASK(4, HALF, PLANE4); \
+	MASK(5, HALF, PLANE5); \
+	MASK(6, HALF, PLANE6); \
 	SET(Y4, Y5); \
-	MASK(7, HALF); \
-	MASK(8, HALF); \
-	MASK(9, HALF); \
+	MASK(3, HALF, PLANE3); \
+	MASK(7, HALF, PLANE7); \
+	MASK(8, HALF, PLANE8); \
+	MASK(9, HALF, PLANE9); \
 	SET(Y6, Y7); \
-	MASK(10, HALF); \
-	MASK(11, HALF); \
+	MASK(10, HALF, PLANE10); \
+	MASK(11, HALF, PLANE11); \
 	SET(Y8, Y9); \
-	MASK(12, HALF); \
-	MASK(13, HALF)
+	MASK(12, HALF, PLANE12); \
+	MASK(13, HALF, PLANE13)
 
 loop:
 	NIBBLES(0)
 	MASKS(0)
 	NIBBLES(32)
 	MASKS(1)
-	ADDQ $64, SI
-	ADDQ $112, DI // 8 bytes for each class
+	ADVANCE
 	DECQ CX
 	JNZ  loop
 	VZEROUPPER
 
 done:
+	RET
+
+// func classifyAVX512(dst *uint64, stride int, p *byte, blocks int, t *tables)
+TEXT ·classifyAVX512(SB), NOSPLIT, $0-40
+	MOVQ dst+0(FP), DI
+	MOVQ stride+8(FP), R8
+	MOVQ p+16(FP), SI
+	MOVQ blocks+24(FP), CX
+	MOVQ t+32(FP), DX
+	TESTQ CX, CX
+	JZ   done512
+	STRIDES
+	VBROADCASTI32X4 0(DX), Z0
+	VBROADCASTI32X4 16(DX), Z1
+	VBROADCASTI32X4 32(DX), Z2
+	VBROADCASTI32X4 48(DX), Z3
+	VBROADCASTI32X4 64(DX), Z4
+	VBROADCASTI32X4 80(DX), Z5
+	VBROADCASTI32X4 96(DX), Z6
+	VBROADCASTI32X4 112(DX), Z7
+	VBROADCASTI32X4 128(DX), Z8
+	VBROADCASTI32X4 144(DX), Z9
+	VBROADCASTI32X4 160(DX), Z15 // 0x0f
+	VBROADCASTI32X4 176(DX), Z16 // which rectangles make a class
+	VBROADCASTI32X4 208(DX), Z17
+	VBROADCASTI32X4 240(DX), Z18
+	VBROADCASTI32X4 272(DX), Z19
+	VBROADCASTI32X4 304(DX), Z20
+	VBROADCASTI32X4 336(DX), Z21
+	VBROADCASTI32X4 368(DX), Z22
+	VBROADCASTI32X4 400(DX), Z23
+	VBROADCASTI32X4 432(DX), Z24
+	VBROADCASTI32X4 464(DX), Z25
+	VBROADCASTI32X4 496(DX), Z26
+	VBROADCASTI32X4 528(DX), Z27
+	VBROADCASTI32X4 560(DX), Z28
+	VBROADCASTI32X4 592(DX), Z29
+
+#define SET512(LOW, HIGH, OUT) \
+	VPSHUFB Z10, LOW, Z13; \
+	VPSHUFB Z11, HIGH, OUT; \
+	VPANDQ  Z13, OUT, OUT
+
+#define MASK512(SET, WANT, K, PLANE) \
+	VPTESTMB WANT, SET, K; \
+	KMOVQ    K, PLANE
+
+loop512:
+	VMOVDQU64 (SI), Z10
+	VPSRLW  $4, Z10, Z11
+	VPANDQ  Z15, Z10, Z10
+	VPANDQ  Z15, Z11, Z11
+	SET512(Z0, Z1, Z12)
+	SET512(Z2, Z3, Z14)
+	MASK512(Z12, Z16, K1, PLANE0)
+	MASK512(Z12, Z17, K2, PLANE1)
+	MASK512(Z12, Z18, K3, PLANE2)
+	SET512(Z4, Z5, Z12)
+	MASK512(Z12, Z19, K4, PLANE3)
+	MASK512(Z14, Z20, K5, PLANE4)
+	MASK512(Z14, Z21, K6, PLANE5)
+	MASK512(Z14, Z22, K7, PLANE6)
+	SET512(Z6, Z7, Z14)
+	MASK512(Z12, Z23, K1, PLANE7)
+	MASK512(Z12, Z24, K2, PLANE8)
+	MASK512(Z12, Z25, K3, PLANE9)
+	SET512(Z8, Z9, Z12)
+	MASK512(Z14, Z26, K4, PLANE10)
+	MASK512(Z14, Z27, K5, PLANE11)
+	MASK512(Z12, Z28, K6, PLANE12)
+	MASK512(Z12, Z29, K7, PLANE13)
+	ADVANCE
+	DECQ CX
+	JNZ  loop512
+	VZEROUPPER
+
+done512:
 	RET

@@ -2,4 +2,10 @@
 
 package matcher
 
-func classifyBlocks(dst [][classCount]uint64, p []byte, t *tables) { classifyGo(dst, p, t) }
+func classifyBlocks(dst []uint64, stride, blocks int, p []byte, t *tables) {
+	classifyGo(dst, stride, blocks, p, t)
+}
+
+func rows15(dst, src []uint64, blocks int) bool { return rows15Go(dst, src, blocks) }
+
+func rows32(dst, src []uint64, blocks int) bool { return rows32Go(dst, src, blocks) }

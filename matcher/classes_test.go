@@ -1,6 +1,7 @@
 package matcher
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -11,7 +12,7 @@ var classMembers = map[class]string{
 	classLead:    "\xc2\xcf\xe2\xef",
 	classQuote:   `"'`,
 	classEqual:   "=",
-	classDigit64: alphabet + "+/-_[]",
+	classDigit64: alphabet + "+/-_",
 	classBlank:   "\x00\x01\x02\x03\x04\x05\x06\x07\x08\t\n\x0b\x0c\r\x0e\x0f\x10\x11\x12\x13\x14\x15\x16\x17\x18\x19\x1a\x1b\x1c\x1d\x1e\x1f ",
 	classNumber:  "0123456789abcdefABCDEF :;,\t\n\rxX\"'",
 	classHex:     "0123456789abcdefABCDEF",
@@ -42,16 +43,29 @@ func TestClasses(t *testing.T) {
 		}
 		from := min(len(b), r.IntN(20))
 		m.of(b, from, len(b))
-		plain := make([][classCount]uint64, len(b[from:])/64)
-		classifyGo(plain, b[from:], classTables)
-		for k := range plain {
-			second := plain[k][classSecond] >> 1
-			if end := from + 64*k + 64; end < len(b) && strings.IndexByte(classMembers[classSecond], b[end]) >= 0 {
-				second |= 1 << 63
+		blocks := len(b[from:]) / 64
+		plain := make([]uint64, (blocks+1)*int(classCount))
+		for _, helped := range []bool{false, true} {
+			if helped {
+				classifyBlocks(plain, blocks+1, blocks, b[from:], classTables)
+			} else {
+				classifyGo(plain, blocks+1, blocks, b[from:], classTables)
 			}
-			plain[k][classHead] &= second
-			if plain[k] != m.w[k] {
-				t.Fatalf("block %d: %x, want %x", k, m.w[k], plain[k])
+			for k := range blocks {
+				for c := range classCount {
+					want := m.plane(c)[k]
+					got := plain[int(c)*(blocks+1)+k]
+					if c == classHead {
+						second := m.plane(classSecond)[k] >> 1
+						if end := from + 64*k + 64; end < len(b) && strings.IndexByte(classMembers[classSecond], b[end]) >= 0 {
+							second |= 1 << 63
+						}
+						got &= second
+					}
+					if got != want {
+						t.Fatalf("block %d, class %d: %x, want %x", k, c, want, got)
+					}
+				}
 			}
 		}
 		for c := range classCount {
@@ -103,6 +117,28 @@ func TestClasses(t *testing.T) {
 			if got := m.count(c, at, len(b)); got != n {
 				t.Fatalf("class %d: count %d, want %d", c, got, n)
 			}
+		}
+	}
+}
+
+func TestRows(t *testing.T) {
+	r := newRand(51)
+	for range 3000 {
+		blocks := r.IntN(12)
+		src := make([]uint64, blocks+rowPad)
+		for i := range src {
+			src[i] = r.Uint64() | r.Uint64() | r.Uint64() | r.Uint64()
+		}
+		src[blocks] = 0
+		want, got := make([]uint64, blocks+rowPad), make([]uint64, blocks+rowPad)
+		if any := rows15Go(want, src, blocks); rows15(got, src, blocks) != any || !slices.Equal(got[:blocks], want[:blocks]) {
+			t.Fatalf("15 in a row in %x: %x, want %x", src, got, want)
+		}
+		for i := range src {
+			src[i] = ^(src[i] | r.Uint64() | r.Uint64())
+		}
+		if any := rows32Go(want, src, blocks); rows32(got, src, blocks) != any || !slices.Equal(got[:blocks], want[:blocks]) {
+			t.Fatalf("32 in a row that are not in %x: %x, want %x", src, got, want)
 		}
 	}
 }

@@ -111,11 +111,13 @@ func (r *bitRun) glance(set *set) {
 			return
 		}
 	}
-	for at, size := r.seen, 0; at < n; at += size {
-		if at, size = r.candidate(r.look.b, at); at == n {
+	m := r.planesFrom(r.look.b[r.seen:])
+	for k, size := 0, 0; k < len(m); k += size {
+		if k, size = r.candidate(m, k); k == len(m) {
 			break
 		}
-		if from := max(0, at-dozeBack); r.promises(set, r.look.b[from:min(n, at+size+dozeAhead)], false) {
+		at := r.seen + k*dozeBlock
+		if from := max(0, at-dozeBack); r.promises(set, r.look.b[from:min(n, at+size*dozeBlock+dozeAhead)], false) {
 			r.wake(from, false)
 			return
 		}
@@ -157,7 +159,7 @@ func (r *bitRun) dozed(set *set) {
 func (r *bitRun) waits(set *set, s *text, from, to int, first bool) int64 {
 	const far = int64(^uint64(0) >> 1)
 	hold := far
-	var room [holdBytes + 24 + 16]byte
+	var room, lane [holdBytes + 24 + 16]byte
 	b := s.b[from:to]
 	p := r.pack(room[:0], b)
 	depth := r.depth - 1
@@ -168,28 +170,25 @@ func (r *bitRun) waits(set *set, s *text, from, to int, first bool) int64 {
 			break
 		}
 		at, shift := off/8, uint(off%8)
-		var lane [holdBytes + 24 + 16]byte
-		for j := range size {
-			lane[j] = byte(binary.BigEndian.Uint16(p[at+j:]) << shift >> 8)
-		}
-		l := lane[:size]
 		least := size // from which byte on
-		for j := range size {
-			if j+1 == size {
-				if set.first[l[j]] {
-					least = j
+		for j, done := 0, false; j < size && !done; j += 6 {
+			w := binary.BigEndian.Uint64(p[at+j:]) << shift // 7 bytes, and more
+			for i := j; i < min(j+6, size); i, w = i+1, w<<8 {
+				if !set.first[w>>56] {
+				} else if i+1 == size {
+					least = i
+				} else if set.gate.begins(byte(w>>56), byte(w>>48)) {
+					least, done = size-set.begin.hold(laneOf(lane[:size], p[at:], shift)), true
+					break
 				}
-			} else if set.first[l[j]] && set.gate.begins(l[j], l[j+1]) {
-				least = min(least, size-set.begin.hold(l))
-				break
 			}
 		}
 		if depth > 0 {
-			if first && size > 0 && isMagic(l) != no {
+			if first && size > 0 && firstMagic[byte(binary.BigEndian.Uint16(p[at:])<<shift>>8)] && isMagic(laneOf(lane[:size], p[at:], shift)) != no {
 				least = 0
 			}
 			t := size
-			for t > 0 && isText(l[t-1]) {
+			for t > 0 && isText(byte(binary.BigEndian.Uint16(p[at+t-1:])<<shift>>8)) {
 				t--
 			}
 			least = min(least, t)
@@ -215,6 +214,14 @@ func (r *bitRun) waits(set *set, s *text, from, to int, first bool) int64 {
 		return -1
 	}
 	return hold
+}
+
+// laneOf fills l with the bytes of p from bit shift on.
+func laneOf(l, p []byte, shift uint) []byte {
+	for j := range l {
+		l[j] = byte(binary.BigEndian.Uint16(p[j:]) << shift >> 8)
+	}
+	return l
 }
 
 // pack appends the bytes that b stands for, the last one filled up with zeros, and 8
@@ -245,12 +252,56 @@ func (r *bitRun) pack(p, b []byte) []byte {
 
 // mayPromise is promises for a run of up to maxNeedle characters, from its first one.
 func (r *bitRun) mayPromise(set *set, b []byte) bool {
-	if !set.odd && !r.packed(b) {
-		if at, _ := r.candidate(b, 0); at == len(b) {
-			return false
+	if !set.odd {
+		if r.a.bits == 5 && len(b) <= shortBase32 {
+			if !r.shows(b) {
+				return false
+			}
+		} else if !r.packed(b) {
+			m := r.planesFrom(b)
+			if k, _ := r.candidate(m, 0); k == len(m) {
+				return false
+			}
 		}
 	}
 	return r.promises(set, b, true)
+}
+
+// shortBase32 is how many characters of base32 shows looks at: what chance makes of
+// other text has no more.
+const shortBase32 = 24
+
+// shows says whether in what b, base32, stands for there are 8 bytes in a row that are
+// printable, or 15 that are ASCII, or something compressed begins in one of the lanes.
+func (r *bitRun) shows(b []byte) bool {
+	// What is not there shows nothing.
+	hi, lo := uint64(0), uint64(0)
+	for _, c := range b {
+		hi, lo = hi<<5|lo>>59, lo<<5|uint64(r.a.value[c])
+	}
+	if n := uint(128 - 5*len(b)); n >= 64 {
+		hi, lo = (lo+1)<<(n-64)-1, ^uint64(0)
+	} else {
+		hi, lo = hi<<n|lo>>(64-n), (lo+1)<<n-1
+	}
+	if r.depth > 1 {
+		for k, x := 0, hi; k < 8; k, x = k+1, x<<5 {
+			if k == 7 {
+				x |= lo >> 35
+			}
+			if firstMagic[x>>56] && r.packed(b) {
+				return true
+			}
+		}
+	}
+	// Where a byte begins that is ASCII, and one that is printable.
+	a, c := ^hi, ^lo
+	p, q := a&((hi<<1|lo>>63)|(hi<<2|lo>>62)), c&(lo<<1|1|lo<<2|3)
+	for _, n := range [...]uint{8, 16, 32} {
+		a, c = a&(a<<n|c>>(64-n)), c&(c<<n)
+		p, q = p&(p<<n|q>>(64-n)), q&(q<<n)
+	}
+	return p|q|a&(a<<56|c>>8)|c&(c<<56) != 0
 }
 
 // packed says whether something compressed begins in one of the lanes of b.
@@ -365,15 +416,8 @@ func planesGo(dst []planes, b []byte, a *alphabetOf) {
 	}
 }
 
-// candidate returns where the next characters of b[at:] are in which what is promised
-// may begin, and how many they are; len(b): none.
-func (r *bitRun) candidate(b []byte, at int) (int, int) {
-	const most = 4 // blocks
-	whole := b
-	b = b[at:]
-	if len(b) == 0 {
-		return len(whole), 0
-	}
+// planesFrom are the planes of the characters of b, and a block of what shows nothing.
+func (r *bitRun) planesFrom(b []byte) []planes {
 	blocks := (len(b) + dozeBlock - 1) / dozeBlock
 	if cap(r.planes) < blocks+1 {
 		r.planes = make([]planes, 2*blocks+1)
@@ -393,17 +437,27 @@ func (r *bitRun) candidate(b []byte, at int) (int, int) {
 	for i := range m[blocks] {
 		m[blocks][i] = ^uint64(0)
 	}
-	for k := range blocks {
+	return m[:blocks]
+}
+
+// candidate returns which block of m, from k on, is the next one in which what is
+// promised may begin, and how many there are together; len(m): none. There is one
+// more behind m.
+func (r *bitRun) candidate(m []planes, k int) (int, int) {
+	const most = 4 // blocks
+	last := len(m)
+	m = m[:last+1]
+	for ; k < last; k++ {
 		if !r.begins(&m[k], &m[k+1]) {
 			continue
 		}
 		n := 1
-		for n < most && k+n < blocks && r.begins(&m[k+n], &m[k+n+1]) {
+		for n < most && k+n < last && r.begins(&m[k+n], &m[k+n+1]) {
 			n++
 		}
-		return at + k*dozeBlock, n * dozeBlock
+		return k, n
 	}
-	return len(whole), 0
+	return last, 0
 }
 
 // begins says whether 8 bytes that are printable, or 15 that are ASCII, may begin in

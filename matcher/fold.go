@@ -215,6 +215,8 @@ func (f *fold) seek(p []byte, i int) int {
 // leap is seek where the classes of p[i:] are known, for a min of 32 or more.
 func (f *fold) leap(p []byte, i int) int {
 	m := f.classes
+	var rows []uint64
+	known, any := false, false
 	for at := i; ; f.run = 0 {
 		j := m.next(classBlank, at)
 		f.run += j - at
@@ -228,31 +230,30 @@ func (f *fold) leap(p []byte, i int) int {
 			f.run = 0
 			return at
 		}
-		x := ^m.w[k][classBlank] >> ((at - m.from) & 63) << ((at - m.from) & 63)
-		for {
-			next := uint64(0)
-			if k+1 < len(m.w) {
-				next = ^m.w[k+1][classBlank]
-			}
-			y, z := x&(x>>1|next<<63), next&(next>>1)
-			y, z = y&(y>>2|z<<62), z&(z>>2)
-			y, z = y&(y>>4|z<<60), z&(z>>4)
-			y, z = y&(y>>8|z<<56), z&(z>>8)
-			if y &= y>>16 | z<<48; y != 0 {
-				at = m.from + k<<6 + bits.TrailingZeros64(y)
-				break
-			}
-			if k++; k == len(m.w) {
-				// The last ones may become so many.
-				i = len(p)
-				for i > at && inLine(p[i-1]) {
-					i--
-				}
-				f.run = len(p) - i
-				return len(p)
-			}
-			x = next
+		if !known {
+			rows, any = m.solid()
+			known = true
 		}
+		x := uint64(0)
+		if any {
+			x = rows[k] >> ((at - m.from) & 63) << ((at - m.from) & 63)
+			for x == 0 {
+				if k++; k == len(rows) {
+					break
+				}
+				x = rows[k]
+			}
+		}
+		if x == 0 {
+			// The last ones may become so many.
+			i = len(p)
+			for i > at && inLine(p[i-1]) {
+				i--
+			}
+			f.run = len(p) - i
+			return len(p)
+		}
+		at = m.from + k<<6 + bits.TrailingZeros64(x)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 // no answer "nowhere" is wrong.
 type gate struct {
 	bitmap []uint64
+	second []uint64 // another one, which is asked where bitmap says yes
 	shift  uint
 	starts []uint64        // as bitmap, of the first 4 bytes
 	ends   []uint64        // and of the last 4
@@ -34,7 +35,7 @@ func newGate(needles [][]byte) *gate {
 		n += len(b) - gram + 1
 	}
 	logBits := min(max(bits.Len(uint(8*n)), 12), 23)
-	g := &gate{bitmap: make([]uint64, 1<<(logBits-6)), shift: uint(64 - logBits)}
+	g := &gate{bitmap: make([]uint64, 1<<(logBits-6)), second: make([]uint64, 1<<(logBits-6)), shift: uint(64 - logBits)}
 	logBits = min(max(bits.Len(uint(16*len(needles))), 12), 20)
 	g.starts, g.ends, g.edge = make([]uint64, 1<<(logBits-6)), make([]uint64, 1<<(logBits-6)), uint(64-logBits)
 	g.add(needles)
@@ -44,7 +45,7 @@ func newGate(needles [][]byte) *gate {
 // with is a gate that lets needles through as well.
 func (g *gate) with(needles [][]byte) *gate {
 	n := *g
-	n.bitmap, n.starts, n.ends = slices.Clone(g.bitmap), slices.Clone(g.starts), slices.Clone(g.ends)
+	n.bitmap, n.second, n.starts, n.ends = slices.Clone(g.bitmap), slices.Clone(g.second), slices.Clone(g.starts), slices.Clone(g.ends)
 	n.add(needles)
 	return &n
 }
@@ -61,8 +62,10 @@ func (g *gate) add(needles [][]byte) {
 			g.all[x>>6] |= 1 << (x & 63)
 		}
 		for i := 0; i+gram <= len(b); i++ {
-			h := uint64(binary.LittleEndian.Uint32(b[i:])) * golden >> g.shift
-			g.bitmap[h>>6] |= 1 << (h & 63)
+			h := uint64(binary.LittleEndian.Uint32(b[i:])) * golden
+			k, l := h>>g.shift, h<<other>>g.shift
+			g.bitmap[k>>6] |= 1 << (k & 63)
+			g.second[l>>6] |= 1 << (l & 63)
 		}
 		first := uint64(binary.LittleEndian.Uint32(b)) * golden >> g.edge
 		g.starts[first>>6] |= 1 << (first & 63)
@@ -73,8 +76,15 @@ func (g *gate) add(needles [][]byte) {
 }
 
 func (g *gate) has(x uint32) bool {
-	h := uint64(x) * golden >> g.shift
-	return g.bitmap[h>>6]>>(h&63)&1 != 0
+	h := uint64(x) * golden
+	i := h >> g.shift
+	return g.bitmap[i>>6]>>(i&63)&1 != 0 && g.confirm(h)
+}
+
+// confirm asks the second bitmap about a hash.
+func (g *gate) confirm(h uint64) bool {
+	i := h << other >> g.shift
+	return g.second[i>>6]>>(i&63)&1 != 0
 }
 
 // bit is has, in the lowest bit, without a branch.
@@ -85,6 +95,7 @@ func (g *gate) bit(x uint32) uint64 {
 
 func (g *gate) wipe() {
 	clear(g.bitmap)
+	clear(g.second)
 	clear(g.starts)
 	clear(g.ends)
 	clear(g.pairs[:])

@@ -5,7 +5,7 @@ package matcher
 // out is looked at again, until depth is used up.
 type layers struct {
 	classes classes
-	fold    fold
+	fold    fold // where no view sees to line breaks
 	views   []*view
 	runs    []*bitRun
 	numbers *numbers
@@ -48,7 +48,6 @@ func newLayers(depth int, as string) *layers {
 	}
 	o := &outer{}
 	l := &o.layers
-	l.fold.min = foldRun
 	for i, lang := range [...]*lang{&escapeLang, &hiddenLang, &joinedLang, &quotedLang, &brokenLang} {
 		depth := 1
 		if i == 0 {
@@ -84,8 +83,10 @@ func (l *layers) write(set *set, prev, s *text, from, to int, hits []Hit) []Hit 
 
 func (l *layers) piece(set *set, prev, s *text, from, to int, hits []Hit) []Hit {
 	l.classes.of(s.b, from, to)
-	l.fold.classes = &l.classes
-	hits = l.fold.write(set, prev, s, from, to, hits)
+	if l.fold.min > 0 {
+		l.fold.classes = &l.classes
+		hits = l.fold.write(set, prev, s, from, to, hits)
+	}
 	for _, v := range l.views {
 		v.classes = &l.classes
 		hits = v.write(set, prev, s, from, to, hits)

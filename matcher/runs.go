@@ -1,7 +1,6 @@
 package matcher
 
 import (
-	"bytes"
 	"encoding/binary"
 	"slices"
 )
@@ -119,15 +118,7 @@ func (r *bitRun) valid(c byte) bool { return r.a.value[c] >= 0 }
 // extent is the index of the first byte from b[i] on that is not of the alphabet.
 func (r *bitRun) extent(b []byte, i, to int, m *classes) int {
 	if to-i > 64 {
-		end := min(to, m.end(r.a.class, i))
-		if r.a.class == classDigit64 {
-			for _, c := range []byte("[]") {
-				if n := bytes.IndexByte(b[i:end], c); n >= 0 {
-					end = i + n
-				}
-			}
-		}
-		return end
+		return min(to, m.end(r.a.class, i))
 	}
 	for i < to && r.a.value[b[i]] >= 0 {
 		i++

@@ -58,11 +58,12 @@ func (m *classes) sift(g *gate, b []byte, c class) *sifted {
 		}
 		return s
 	}
-	m.space(64*min(len(m.w), siftBlocks) + 8)
-	for k := 0; k < len(m.w); k += siftBlocks {
+	w := m.plane(c)
+	m.space(64*min(len(w), siftBlocks) + 8)
+	for k := 0; k < len(w); k += siftBlocks {
 		n := 0
-		for j := k; j < min(k+siftBlocks, len(m.w)); j++ {
-			n = flatten(m.room, n, m.w[j][c], uint16(64*j))
+		for j, x := range w[k:min(k+siftBlocks, len(w))] {
+			n = flatten(m.room, n, x, uint16(64*(k+j)))
 		}
 		s.places = m.breaks(g, b, m.room[:n], s.places)
 	}
@@ -221,15 +222,16 @@ func (m *classes) noises(g *gate, b []byte, out []uint16) []uint16 {
 		return out
 	}
 	// Where they begin and end: no more than 32 in a block.
-	most := 32*len(m.w) + 8
+	w := m.plane(classNoise)
+	most := 32*len(w) + 8
 	m.space(2 * most)
 	starts, ends := m.room[:most], m.room[most:2*most]
 	n, k := 0, 0
-	last, x := uint64(0), m.w[0][classNoise] // last is the bit before the block
-	for j := range m.w {
+	last, x := uint64(0), w[0] // last is the bit before the block
+	for j := range w {
 		next := uint64(0)
-		if j+1 < len(m.w) {
-			next = m.w[j+1][classNoise]
+		if j+1 < len(w) {
+			next = w[j+1]
 		}
 		if x != 0 {
 			n = flatten(starts, n, x&^(x<<1|last), uint16(64*j))
@@ -268,8 +270,8 @@ func (m *classes) noises(g *gate, b []byte, out []uint16) []uint16 {
 // leads appends the places of the lead bytes of what shows nothing, or of what may be
 // that, if a needle may go on over it.
 func (m *classes) leads(g *gate, b []byte, out []uint16) []uint16 {
-	for k := range m.w {
-		for x := m.w[k][classLead]; x != 0; x &= x - 1 {
+	for k, x := range m.plane(classLead) {
+		for ; x != 0; x &= x - 1 {
 			at := k<<6 + bits.TrailingZeros64(x)
 			i := m.from + at
 			if i < gram || i+16 > m.to {
