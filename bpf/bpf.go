@@ -88,7 +88,8 @@ type Options struct {
 	// 0: 8192.
 	Streams int
 
-	via string // for tests: not the best there is
+	via     string // for tests: not the best there is
+	bounded bool   // for tests: as on a kernel without bpf_loop
 }
 
 func (o Options) check() error {
@@ -290,7 +291,11 @@ func (r Report) Need(names ...string) error {
 
 // needs names what a detector by way of via needs.
 func needs(via string) []string {
-	return []string{Capabilities, BTF, RingBuffer, Loop, via}
+	names := []string{Capabilities, BTF, RingBuffer, via}
+	if via != Tracepoint { // which has a second program, of bounded loops
+		names = append(names, Loop)
+	}
+	return names
 }
 
 // NotSupportedError says what is missing. It is ErrNotSupported and

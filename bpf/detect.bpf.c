@@ -22,6 +22,14 @@
 #define COUNT(counter, n) ((counter) += (n))
 #include "headers/match.h"
 #include "headers/scope.h"
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct scratch);
+} scratches SEC(".maps");
+
 #include "headers/scan.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
@@ -34,13 +42,6 @@ const enum kind *unused_kind __attribute__((unused));
 const struct event *unused_event __attribute__((unused));
 const struct hit *unused_hit __attribute__((unused));
 const struct counters *unused_counters __attribute__((unused));
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, u32);
-	__type(value, struct scratch);
-} scratches SEC(".maps");
 
 struct mapping {
 	u64 start, end;
@@ -59,6 +60,37 @@ static long look_mapping(struct task_struct *task, struct vm_area_struct *vma, v
 		m->inode = (u64)BPF_CORE_READ(file, f_inode);
 	}
 	return 0;
+}
+
+/* 0: there is one at that address. */
+static __always_inline long find_mapping(struct task_struct *task, u64 address, struct mapping *m)
+{
+#ifdef NO_LOOP
+	/* The helper for it is as new as bpf_loop. Another thread may change the tree
+	 * meanwhile: then what is read is not a mapping that holds the address. */
+	struct mm_struct___tree *mm = (void *)BPF_CORE_READ(task, mm);
+	struct rb_node *node = 0;
+
+	if (mm && bpf_core_field_exists(mm->mm_rb))
+		node = BPF_CORE_READ(mm, mm_rb.rb_node);
+	for (u32 i = 0; i < 48; i++) {
+		struct vm_area_struct *vma;
+
+		if (!node)
+			break;
+		vma = (void *)node - bpf_core_field_offset(struct vm_area_struct___tree, vm_rb);
+		if (BPF_CORE_READ(vma, vm_end) <= address) {
+			node = BPF_CORE_READ(node, rb_right);
+			continue;
+		}
+		if (BPF_CORE_READ(vma, vm_start) <= address)
+			return look_mapping(task, vma, m);
+		node = BPF_CORE_READ(node, rb_left);
+	}
+	return 1;
+#else
+	return bpf_find_vma(task, address, look_mapping, m, 0);
+#endif
 }
 
 SEC("tp_btf/sys_enter")
@@ -80,7 +112,7 @@ int BPF_PROG(sys_enter, void *regs, long nr)
 	shape = shape_of(nr);
 	if (shape == SHAPE_NONE)
 		return 0;
-	task = bpf_get_current_task_btf();
+	task = current_task();
 	if (!in_scope(task))
 		return 0;
 	if (foreign(task))
@@ -108,7 +140,7 @@ int BPF_PROG(sys_enter, void *regs, long nr)
 	if (shape == SHAPE_UNMAP) {
 		/* Most mappings are private ones; and a range may span several, of
 		 * which the first decides. */
-		if (bpf_find_vma(task, a.a0, look_mapping, &m, 0) || !m.inode)
+		if (find_mapping(task, a.a0, &m) || !m.inode)
 			return 0;
 		if (a.a1 > m.end - a.a0)
 			a.a1 = m.end - a.a0;

@@ -127,6 +127,8 @@ type detectScratch struct {
 		Channel uint32
 		Found   uint32
 		Gap     uint32
+		Ready   uint32
+		Next    uint32
 		_       [4]byte
 	}
 	Tail detectTail
@@ -168,7 +170,7 @@ type detectTable struct {
 	BitmapShift uint32
 	SlotShift   uint32
 	Passes      uint32
-	Unused      uint32
+	Room        uint32
 	Generation  uint64
 	Bitmap      [65536]uint64
 	Slots       [524288]struct {

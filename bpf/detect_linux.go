@@ -27,6 +27,8 @@ type Detector struct {
 	links  []link.Link
 	ring   *ringbuf.Reader
 	via    string
+	old    bool // the kernel has no bpf_loop, or is taken for one that has none
+	room   int  // needles in a table
 
 	read  sync.Mutex // held by Read; guards rec
 	rec   ringbuf.Record
@@ -46,11 +48,12 @@ func OpenDetector(o Options) (*Detector, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	first, err := newTable(o.Needles, 1)
+	via := o.best()
+	o.bounded = o.bounded || via == Tracepoint && noLoop()
+	first, err := newTable(o.room(), o.Needles, 1)
 	if err != nil {
 		return nil, fmt.Errorf("bpf: %w", err)
 	}
-	via := o.best()
 	d, err := load(o, via)
 	if err == nil {
 		err = d.watch(o, first, len(o.Needles))
@@ -96,6 +99,7 @@ func Prepare(o Options) (*Prepared, error) {
 	}
 	o.PIDNamespace = 0
 	via := o.best()
+	o.bounded = o.bounded || via == Tracepoint && noLoop()
 	d, err := load(o, via)
 	if err != nil {
 		return nil, cannot(via, err)
@@ -115,7 +119,7 @@ func (p *Prepared) Watch(namespace uint64, needles []Needle) (*Detector, error) 
 	err := o.check()
 	var first *detectTable
 	if err == nil {
-		if first, err = newTable(needles, 1); err != nil {
+		if first, err = newTable(d.room, needles, 1); err != nil {
 			err = fmt.Errorf("bpf: %w", err)
 		}
 	}
@@ -149,6 +153,9 @@ func (d *Detector) Via() string { return d.via }
 // install puts t in the place of the table that is in use. The kernel waits
 // for programs that still search with the old one, then frees it.
 func (d *Detector) install(t *detectTable, needles int) error {
+	if d.old {
+		defer unlimited()()
+	}
 	m, err := ebpf.NewMap(d.inner)
 	if err != nil {
 		return fmt.Errorf("make a search table: %w", err)
@@ -184,7 +191,7 @@ func write(m *ebpf.Map, t *detectTable, needles int) error {
 // returns os.ErrClosed.
 func (d *Detector) SetNeedles(needles []Needle) (generation uint64, err error) {
 	generation, _, err = d.set(len(needles), func(generation uint64) (*detectTable, []int, error) {
-		t, err := newTable(needles, generation)
+		t, err := newTable(d.room, needles, generation)
 		return t, nil, err
 	})
 	return generation, err
@@ -199,7 +206,7 @@ func (d *Detector) SetHashed(key HashKey, needles []Needle, hashed []HashedNeedl
 		}
 	}
 	return d.set(len(needles)+len(hashed), func(generation uint64) (*detectTable, []int, error) {
-		return newTableOf(key, needles, hashed, generation)
+		return newTableOf(d.room, key, needles, hashed, generation)
 	})
 }
 
@@ -211,7 +218,7 @@ func (d *Detector) set(n int, make func(generation uint64) (*detectTable, []int,
 	}
 	t, left, err := make(d.generation + 1)
 	if err == nil {
-		err = d.install(t, min(n, MaxNeedles))
+		err = d.install(t, min(n, d.room))
 	}
 	if err != nil {
 		return 0, nil, fmt.Errorf("bpf: %w", err)

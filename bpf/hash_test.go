@@ -73,11 +73,11 @@ func TestHashedNeedlesOfAttackers(t *testing.T) {
 	for i := range 1000 {
 		known = append(known, needle(uint32(i), random(20)))
 	}
-	tab, left, err := newTableOf(key, known, same, 1)
+	tab, left, err := newTableOf(MaxNeedles, key, known, same, 1)
 	if err != nil || len(left) < 3900 {
 		t.Fatalf("%d of %d left, %v", len(left), len(same), err)
 	}
-	alone, _, err := newTableOf(key, known, nil, 1)
+	alone, _, err := newTableOf(MaxNeedles, key, known, nil, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +95,7 @@ func TestHashedNeedlesOfAttackers(t *testing.T) {
 		}
 		many = append(many, h)
 	}
-	if _, left, err := newTableOf(key, known, many, 1); err != nil || len(left) < 1000 {
+	if _, left, err := newTableOf(MaxNeedles, key, known, many, 1); err != nil || len(left) < 1000 {
 		t.Errorf("%d left, %v", len(left), err)
 	}
 	good, err := key.Hash(needle(1, random(300)))

@@ -12,7 +12,9 @@ import (
 	"sync"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
 	"golang.org/x/sys/unix"
@@ -27,15 +29,43 @@ func membership(program string) bool {
 	return program == "task_newtask" || program == "sched_process_exit"
 }
 
+// object is what is loaded for a search by way of via.
+func object(via string, bounded bool) func() (*ebpf.CollectionSpec, error) {
+	switch {
+	case via == LSM:
+		return loadBlock
+	case via == FmodRet:
+		return loadFallback
+	case bounded:
+		return loadBounded
+	}
+	return loadDetect
+}
+
+func noLoop() bool {
+	return errors.Is(features.HaveProgramHelper(ebpf.RawTracepoint, asm.FnLoop), ebpf.ErrNotSupported)
+}
+
+func (o Options) room() int {
+	if o.bounded {
+		return MaxNeedles / 2
+	}
+	return MaxNeedles
+}
+
+// Room is how many needles a detector takes on this kernel: MaxNeedles, or, without bpf_loop, half of that.
+func Room() int { return Options{bounded: noLoop()}.room() }
+
 // load has the kernel take the programs. Nothing is searched yet.
 func load(o Options, via string) (*Detector, error) {
-	spec, err := map[string]func() (*ebpf.CollectionSpec, error){
-		Tracepoint: loadDetect, LSM: loadBlock, FmodRet: loadFallback,
-	}[via]()
+	d := &Detector{generation: 1, via: via, old: o.bounded, room: o.room()}
+	if d.old {
+		defer unlimited()()
+	}
+	spec, err := object(via, d.old)()
 	if err != nil {
 		return nil, err
 	}
-	d := &Detector{generation: 1, via: via}
 	if err := o.configure(spec, d); err != nil {
 		return nil, err
 	}

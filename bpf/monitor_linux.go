@@ -103,6 +103,16 @@ func (m *Monitor) load(o MonitorOptions) error {
 	if err != nil {
 		return err
 	}
+	if m.tls && m.old {
+		m.tls, o.TLS = false, false
+		m.failed["every TLS library"] = "what programs hand to one is not searched on this kernel: it has no bpf_loop (since 5.17)"
+	}
+	if m.old {
+		defer unlimited()()
+		for _, name := range []string{"scratches", "tables", "tails", "events"} { // of the search, which is not there
+			delete(spec.Maps, name)
+		}
+	}
 	// Those that follow members are the detector's.
 	for name := range spec.Programs {
 		if membership(name) || !o.TLS && (name == "tell_enter" || strings.HasPrefix(name, "tls_")) {
@@ -142,6 +152,9 @@ func (m *Monitor) load(o MonitorOptions) error {
 	shared := map[string]*ebpf.Map{}
 	for _, name := range []string{"tables", "events", "members"} {
 		have := m.Detector.coll.Maps[name]
+		if spec.Maps[name] == nil {
+			continue
+		}
 		spec.Maps[name].MaxEntries = have.MaxEntries()
 		shared[name] = have
 	}

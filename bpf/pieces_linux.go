@@ -27,7 +27,7 @@ func OpenPieces(o Options) (*Pieces, error) {
 	}
 	p, err := openPieces(o)
 	if err != nil {
-		if missing := Probe().Need(needs(Tracepoint)...); missing != nil {
+		if missing := Probe().Need(append(needs(Tracepoint), Loop)...); missing != nil {
 			return nil, missing
 		}
 		return nil, fmt.Errorf("bpf: start handing on: %w", err)

@@ -96,6 +96,8 @@ type shipScratch struct {
 		Channel uint32
 		Found   uint32
 		Gap     uint32
+		Ready   uint32
+		Next    uint32
 		_       [4]byte
 	}
 	Tail shipTail

@@ -9,21 +9,18 @@ import (
 	"unsafe"
 )
 
-// Of the generated type.
-const (
-	slots = len(detectTable{}.Slots)
-	words = len(detectTable{}.Bitmap)
-)
+// words of the bitmap, of the generated type.
+const words = len(detectTable{}.Bitmap)
 
 // newTable builds what the kernel searches with: see doc.go. Keys are new for
-// every table.
-func newTable(needles []Needle, generation uint64) (*detectTable, error) {
+// every table; room is how many needles one holds here.
+func newTable(room int, needles []Needle, generation uint64) (*detectTable, error) {
 	// Chance alone can fill one neighbourhood of the table; another key
 	// moves everything.
 	var err error
 	for range 16 {
 		var t *detectTable
-		if t, _, err = newTableOf(NewHashKey(), needles, nil, generation); err == nil || !errors.Is(err, errFull) {
+		if t, _, err = newTableOf(room, NewHashKey(), needles, nil, generation); err == nil || !errors.Is(err, errFull) {
 			return t, err
 		}
 	}
@@ -35,9 +32,9 @@ var errFull = fmt.Errorf("%w that end in the same bytes", ErrTooMany)
 
 // newTableOf has a table of known needles, and of such as others hashed under the same key: those get what room
 // is left. left are the places in hashed of which there was none for.
-func newTableOf(key HashKey, needles []Needle, hashed []HashedNeedle, generation uint64) (_ *detectTable, left []int, err error) {
-	if len(needles) > MaxNeedles {
-		return nil, nil, fmt.Errorf("%w: %d of at most %d", ErrTooMany, len(needles), MaxNeedles)
+func newTableOf(room int, key HashKey, needles []Needle, hashed []HashedNeedle, generation uint64) (_ *detectTable, left []int, err error) {
+	if len(needles) > room {
+		return nil, nil, fmt.Errorf("%w: %d of at most %d", ErrTooMany, len(needles), room)
 	}
 	shortest := FastNeedle
 	for i, n := range needles {
@@ -47,25 +44,25 @@ func newTableOf(key HashKey, needles []Needle, hashed []HashedNeedle, generation
 		}
 		shortest = min(shortest, l)
 	}
-	t := &detectTable{Generation: generation, Key: key}
+	t := &detectTable{Generation: generation, Key: key, Room: uint32(room)}
 	// The stride is the greatest power of two at which a window of the shortest lies
 	// whole within it wherever it is.
 	for stride>>t.Passes > shortest-window+1 {
 		t.Passes++
 	}
-	windows := min(len(needles)+len(hashed), MaxNeedles) * stride
+	windows := min(len(needles)+len(hashed), room) * stride
 	// Two bits of 64 per window: 1 in 500 other windows has both set.
 	t.BitmapShift = 64 - 12 - log2(windows, 1<<6, words)
-	t.SlotShift = 32 - log2(windows*4, 1<<14, slots)
+	t.SlotShift = 32 - log2(windows*4, 1<<14, t.slots())
 	if err := t.fill(needles); err != nil {
 		return nil, nil, err
 	}
 	n := len(needles)
 	for i, h := range hashed {
-		if n == MaxNeedles || !t.add(n+1, h, stride) {
+		if n == room || !t.add(n+1, h, stride) {
 			left = append(left, i)
 			// What there is of it finds nothing without an entry of its own; the next one takes that.
-			if n+1 < len(t.Entries) {
+			if n < room {
 				t.entry(n+1, HashedNeedle{})
 			}
 			continue
@@ -74,6 +71,9 @@ func newTableOf(key HashKey, needles []Needle, hashed []HashedNeedle, generation
 	}
 	return t, left, nil
 }
+
+// slots that the kernel's program has for such a table: 16 an entry, half of which a full one uses.
+func (t *detectTable) slots() int { return int(t.Room+1) << 4 }
 
 // used are the parts of the table that hold something, as bytes, by their offsets; the others are zero. Most of a table
 // with few needles is: to write it out whole takes as long as to start a session.
@@ -86,10 +86,13 @@ func (t *detectTable) used(needles int) map[int64][]byte {
 	for _, p := range [][2]uintptr{
 		{0, unsafe.Offsetof(t.Bitmap)},
 		{unsafe.Offsetof(t.Bitmap), min(1<<(64-12-t.BitmapShift), uintptr(words)) * unsafe.Sizeof(t.Bitmap[0])},
-		{unsafe.Offsetof(t.Slots), min(1<<(32-t.SlotShift)+probes, uintptr(slots)) * unsafe.Sizeof(t.Slots[0])},
-		{unsafe.Offsetof(t.Entries), min(uintptr(needles)+1, uintptr(len(t.Entries))) * unsafe.Sizeof(t.Entries[0])},
+		{unsafe.Offsetof(t.Slots), min(1<<(32-t.SlotShift)+probes, uintptr(t.slots())) * unsafe.Sizeof(t.Slots[0])},
+		{unsafe.Offsetof(t.Entries), (min(uintptr(needles), uintptr(t.Room)) + 1) * unsafe.Sizeof(t.Entries[0])},
 	} {
 		at, b := part(p[0], p[1])
+		if p[0] == unsafe.Offsetof(t.Entries) { // in a smaller table they follow fewer slots
+			at -= int64(uintptr(len(t.Slots)-t.slots()) * unsafe.Sizeof(t.Slots[0]))
+		}
 		parts[at] = b
 	}
 	return parts
@@ -129,7 +132,7 @@ func (t *detectTable) insert(bits, tag, entry uint32) bool {
 	t.Bitmap[bit>>12] |= 1<<(bit&63) | 1<<(bit>>6&63)
 	first := int(tag >> t.SlotShift)
 	for i := range probes {
-		s := &t.Slots[(first+i)&(slots-1)]
+		s := &t.Slots[(first+i)&(t.slots()-1)]
 		if s.Entry == 0 {
 			s.Tag, s.Entry = tag, entry
 			return true

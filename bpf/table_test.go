@@ -34,7 +34,7 @@ func TestNeedlesThatCannotBeSearchedFor(t *testing.T) {
 		{"all alike", slices.Repeat([]Needle{needle(1, bytes.Repeat([]byte{'a'}, 40))}, 8), nil},
 		{"more than fit", slices.Repeat([]Needle{needle(1, random(20))}, MaxNeedles+1), ErrTooMany},
 	} {
-		_, err := newTable(c.needles, 1)
+		_, err := newTable(MaxNeedles, c.needles, 1)
 		if !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", c.name, err, c.want)
 		}
@@ -50,7 +50,7 @@ func TestFullTable(t *testing.T) {
 	for i := range MaxNeedles {
 		needles = append(needles, needle(uint32(i), random(15+i%120)))
 	}
-	tab, err := newTable(needles, 1)
+	tab, err := newTable(MaxNeedles, needles, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func TestUsedParts(t *testing.T) {
 		for i := range n {
 			needles = append(needles, needle(uint32(i), random(8+i%100)))
 		}
-		tab, err := newTable(needles, 1)
+		tab, err := newTable(MaxNeedles, needles, 1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -106,8 +106,8 @@ func TestUsedParts(t *testing.T) {
 
 func TestKeysAreNewForEveryTable(t *testing.T) {
 	n := []Needle{needle(1, []byte("a needle of some length"))}
-	a, errA := newTable(n, 1)
-	b, errB := newTable(n, 1)
+	a, errA := newTable(MaxNeedles, n, 1)
+	b, errB := newTable(MaxNeedles, n, 1)
 	if errA != nil || errB != nil || a.Key == b.Key || a.Entries[1].Sum == b.Entries[1].Sum {
 		t.Fatal("two tables share a key")
 	}

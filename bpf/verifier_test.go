@@ -14,14 +14,16 @@ import (
 // it has a hook for, in every scope.
 func TestVerifierAcceptsEveryProgram(t *testing.T) {
 	canWatch(t)
+	defer unlimited()()
 	for name, object := range map[string]struct {
-		open  func() (*ebpf.CollectionSpec, error)
-		needs string
+		open   func() (*ebpf.CollectionSpec, error)
+		needs  []string
+		refuse bool
 	}{
-		"detect": {loadDetect, Tracepoint}, "block": {loadBlock, LSM}, "fallback": {loadFallback, FmodRet},
-		"tls": {loadTls, Tracepoint}, "ship": {loadShip, Tracepoint},
+		"detect": {loadDetect, []string{Loop}, false}, "bounded": {loadBounded, nil, false}, "block": {loadBlock, needs(LSM), true},
+		"fallback": {loadFallback, needs(FmodRet), true}, "tls": {loadTls, []string{Loop}, false}, "ship": {loadShip, []string{Loop}, false},
 	} {
-		if err := probed().Need(object.needs); err != nil && object.needs != Tracepoint {
+		if err := probed().Need(object.needs...); err != nil {
 			t.Logf("%s: %v", name, err)
 			continue
 		}
@@ -29,7 +31,7 @@ func TestVerifierAcceptsEveryProgram(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		o := Options{PIDNamespace: 1, Cgroup: 1, Processes: []int{1}, All: true, Strict: object.needs != Tracepoint, Terminals: true}
+		o := Options{PIDNamespace: 1, Cgroup: 1, Processes: []int{1}, All: true, Strict: object.refuse, Terminals: true}
 		o.Refuse, o.Rescans = o.Strict, o.Strict
 		if err := o.configure(spec, &Detector{}); err != nil {
 			t.Fatal(err)

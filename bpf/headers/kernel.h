@@ -210,6 +210,23 @@ struct vm_area_struct {
 	struct file *vm_file;
 } CORE;
 
+/* Until 6.1 a process's mappings are in a tree. */
+struct rb_node {
+	struct rb_node *rb_right, *rb_left;
+} CORE;
+
+struct rb_root {
+	struct rb_node *rb_node;
+} CORE;
+
+struct mm_struct___tree {
+	struct rb_root mm_rb;
+} CORE;
+
+struct vm_area_struct___tree {
+	struct rb_node vm_rb;
+} CORE;
+
 typedef struct {
 	int counter;
 } atomic_t;
@@ -274,6 +291,23 @@ struct cred {
 	struct user_namespace *user_ns;
 } CORE;
 
+struct kernfs_node {
+	u64 id;
+} CORE;
+
+struct cgroup_subsys_state {
+	struct cgroup_subsys_state *parent;
+} CORE;
+
+struct cgroup {
+	struct cgroup_subsys_state self;
+	struct kernfs_node *kn;
+} CORE;
+
+struct css_set {
+	struct cgroup *dfl_cgrp;
+} CORE;
+
 struct task_struct {
 	struct thread_info thread_info;
 	int pid, tgid;
@@ -283,6 +317,7 @@ struct task_struct {
 	struct pid *thread_pid;
 	struct nsproxy *nsproxy;
 	const struct cred *cred;
+	struct css_set *cgroups;
 } CORE;
 
 struct pt_regs___x86 {

@@ -12,8 +12,13 @@
 #define PAGE 4096
 
 #define BITMAP_WORDS (1 << 16) /* 4 Mibit */
-#define SLOTS (1 << 19)
+#ifdef NO_LOOP
+/* Such kernels take no values of more than 4 MiB. */
+#define ENTRIES (1 << 14)
+#else
 #define ENTRIES (1 << 15)
+#endif
+#define SLOTS (ENTRIES << 4)
 #define PROBES 128 /* slots looked at for one window */
 
 #define BATCH 8 /* windows in one step of the loop */
@@ -43,7 +48,7 @@ struct table {
 	 * times, each time STRIDE >> passes bytes further in: a smaller stride.
 	 */
 	u32 passes;
-	u32 unused;
+	u32 room; /* ENTRIES - 1: for who writes it */
 	u64 generation;
 	u64 bitmap[BITMAP_WORDS]; /* a Bloom filter, both bits of a window in one word */
 	struct slot slots[SLOTS];
@@ -94,6 +99,8 @@ struct progress {
 	u32 channel;
 	u32 found;
 	u32 gap; /* some bytes could not be looked at */
+	u32 ready; /* NO_LOOP: bytes of a piece that has yet to be looked at, */
+	u32 next;  /* and from which batch on */
 };
 
 struct scratch {

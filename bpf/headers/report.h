@@ -107,7 +107,7 @@ static __always_inline u32 plain_uid(struct task_struct *task)
 /* Everything about the call but its bytes. */
 static __always_inline void describe(struct event *e, struct progress *now)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
+	struct task_struct *task = current_task();
 	struct inode *inode = (struct inode *)now->inode; /* BPF_CORE_READ would relocate now->inode too */
 	struct file *file = (struct file *)now->file;
 	struct socket *sock = (struct socket *)now->sock;

@@ -30,12 +30,16 @@ const volatile u64 max_bytes; /* scanned of one call */
 
 /* What is done about n new bytes. Who only hands them on says so. */
 #ifndef LOOK
+#ifdef NO_LOOP
+#define LOOK(c, n) (now->ready = (n)) /* some_steps() does */
+#else
 #define LOOK(c, n)                                                                                     \
 	do {                                                                                           \
 		bpf_loop(((WINDOW + STRIDE - 2 + n - WINDOW) / (BATCH * STRIDE) + 1) << (c->table->passes & 3), \
 			 scan_batch, c, 0);                                                            \
 		shift_tail(c);                                                                         \
 	} while (0)
+#endif
 #endif
 
 static __always_inline long read_bytes(void *to, u32 n, u64 from, const int how)
@@ -181,15 +185,55 @@ static __always_inline long one_step(struct call *c, const int how)
 		COUNT(c->count->scanned, n);
 		LOOK(c, n);
 	}
+#ifdef NO_LOOP
+	if (now->ready)
+		return 0;
+#endif
 	now->base += n;
 	now->done += n;
 	return 0;
 }
 
+#ifdef NO_LOOP
+__noinline int step(void)
+{
+	struct call c;
+
+	if (!call_again(&c))
+		return 1;
+	if (one_step(&c, IN_USER))
+		return 1;
+	return c.scratch->now.ready ? 2 : 0;
+}
+
+__noinline int some_steps(void)
+{
+	for (u32 i = 0; i < 128; i++) {
+		int did = step();
+
+		if (did == 1)
+			return 1;
+		if (did == 2)
+			look_piece();
+	}
+	return 0;
+}
+
+#define EACH_STEP(c, steps, step)                           \
+	do {                                                \
+		for (u32 _i = 0; _i < (steps) / 128; _i++) { \
+			if (some_steps())                   \
+				break;                      \
+		}                                           \
+	} while (0)
+#else
 static long step(u32 i, void *ctx)
 {
 	return one_step(ctx, IN_USER);
 }
+
+#define EACH_STEP(c, steps, step) bpf_loop(steps, step, c, 0)
+#endif
 
 struct args {
 	u64 a0, a1, a2, a3, nr;
@@ -329,7 +373,7 @@ static __always_inline struct stream stream_of(struct inode *inode, u32 mode, s3
 			(c)->scratch->tail = *_tail;                      \
 		else                                                      \
 			(c)->scratch->tail.len = 0;                       \
-		bpf_loop(steps, step, c, 0);                              \
+		EACH_STEP(c, steps, step);                                \
 		end_scan(c);                                              \
 	} while (0)
 

@@ -5,6 +5,19 @@
 #ifndef GUARD_SCOPE_H
 #define GUARD_SCOPE_H
 
+/*
+ * Without bpf_loop (before 5.17) loops are bounded ones, and without
+ * bpf_get_current_task_btf (before 5.11) a task is an address that helpers
+ * read from.
+ */
+#ifdef NO_LOOP
+#define current_task() ((struct task_struct *)bpf_get_current_task())
+#define FIELD(p, field) BPF_CORE_READ(p, field)
+#else
+#define current_task() bpf_get_current_task_btf()
+#define FIELD(p, field) ((p)->field)
+#endif
+
 /* 0: no such scope. The pid namespace may be set after loading, the others not. */
 volatile u32 scope_pidns;
 const volatile u64 scope_cgroup;
@@ -74,8 +87,8 @@ struct {
  */
 static __always_inline int in_pidns(struct task_struct *task)
 {
-	struct pid *pid = task->thread_pid;
-	struct nsproxy *proxy = task->nsproxy;
+	struct pid *pid = FIELD(task, thread_pid);
+	struct nsproxy *proxy = FIELD(task, nsproxy);
 	struct pid_namespace *ns;
 	u32 level, wanted = scope_pidns;
 
@@ -84,12 +97,12 @@ static __always_inline int in_pidns(struct task_struct *task)
 	/* Most of the machine, then most of a session, without reading memory
 	 * by way of a helper. A task whose children only will be in the
 	 * namespace (nsenter) is above it. */
-	level = pid->level;
+	level = FIELD(pid, level);
 	if (level == 0)
 		return wanted == PROC_PID_INIT_INO;
 	if (proxy) {
-		ns = proxy->pid_ns_for_children;
-		if (ns && ns->ns.inum == wanted && level >= ns->level)
+		ns = FIELD(proxy, pid_ns_for_children);
+		if (ns && FIELD(ns, ns.inum) == wanted && level >= FIELD(ns, level))
 			return 1;
 	}
 	/* Read anew by a helper, it is a number to the verifier, and can be added to. */
@@ -110,6 +123,22 @@ static __always_inline int in_pidns(struct task_struct *task)
 /* The v2 hierarchy; the cgroup itself or one below. */
 static __always_inline int in_cgroup(void)
 {
+#ifdef NO_LOOP
+	/* The helper has been there for tracepoints since 5.15 only. */
+	struct cgroup *group = BPF_CORE_READ(current_task(), cgroups, dfl_cgrp);
+
+	for (int i = 0; i < 32; i++) {
+		struct cgroup_subsys_state *up;
+
+		if (!group)
+			break;
+		if (BPF_CORE_READ(group, kn, id) == scope_cgroup)
+			return 1;
+		up = BPF_CORE_READ(group, self.parent);
+		group = up ? (void *)up - bpf_core_field_offset(struct cgroup, self) : 0;
+	}
+	return 0;
+#else
 	for (int i = 0; i < 32; i++) {
 		u64 id = bpf_get_current_ancestor_cgroup_id(i);
 
@@ -119,6 +148,7 @@ static __always_inline int in_cgroup(void)
 			return 1;
 	}
 	return 0;
+#endif
 }
 
 static __always_inline int is_member(u32 tgid)
@@ -152,22 +182,22 @@ static __always_inline int in_scope(struct task_struct *task)
 static __always_inline int foreign(struct task_struct *task)
 {
 	if (bpf_core_field_exists(task->thread_info.status))
-		return task->thread_info.status & 2; /* TS_COMPAT */
-	return task->thread_info.flags >> 22 & 1;    /* arm64: TIF_32BIT */
+		return FIELD(task, thread_info.status) & 2; /* TS_COMPAT */
+	return FIELD(task, thread_info.flags) >> 22 & 1;    /* arm64: TIF_32BIT */
 }
 
 static __always_inline struct file *file_of(struct task_struct *task, u32 fd)
 {
-	struct files_struct *files = task->files;
+	struct files_struct *files = FIELD(task, files);
 	struct fdtable *table;
 	struct file *file = 0;
 
 	if (!files)
 		return 0;
-	table = files->fdt;
-	if (!table || fd >= table->max_fds)
+	table = FIELD(files, fdt);
+	if (!table || fd >= FIELD(table, max_fds))
 		return 0;
-	bpf_probe_read_kernel(&file, sizeof(file), table->fd + fd);
+	bpf_probe_read_kernel(&file, sizeof(file), FIELD(table, fd) + fd);
 	return file;
 }
 

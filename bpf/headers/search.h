@@ -64,8 +64,38 @@ struct call {
 	struct table *table;
 	struct scratch *scratch;
 	struct counters *count;
+#ifndef NO_LOOP /* there the stack is short */
 	u32 spare; /* scratch must be given back */
+#endif
 };
+
+/*
+ * Each step is a function that bpf_loop calls. Without it (NO_LOOP) a step is part
+ * of a bounded loop, and the loops are in functions that the verifier looks at
+ * once each, by themselves: global ones. Those are given no pointers before 5.12, and
+ * find again what struct call has. A call whose pieces see two tables
+ * is still searched for all that both of them have.
+ */
+#ifdef NO_LOOP
+#define STEP static __always_inline long
+
+static __always_inline int call_again(struct call *c)
+{
+	u32 zero = 0, channel;
+	void *inner;
+
+	c->scratch = bpf_map_lookup_elem(&scratches, &zero);
+	inner = bpf_map_lookup_elem(&tables, &zero);
+	if (!c->scratch || !inner)
+		return 0;
+	channel = c->scratch->now.channel;
+	c->table = bpf_map_lookup_elem(inner, &zero);
+	c->count = bpf_map_lookup_elem(&stats, &channel);
+	return c->table && c->count;
+}
+#else
+#define STEP static long
+#endif
 
 /* Hash of the len bytes up to end, 8 at a time, the last 8 overlapping. */
 static __noinline u64 segment_sum(struct call *c, u32 end, u32 len)
@@ -145,7 +175,7 @@ static __noinline int report(struct call *c, u32 end, struct entry *entry)
  * which of the eight places in its needle, so entry is (index << 3 | place),
  * place being how many bytes of the needle come after the window.
  */
-static long look_slot(u32 i, void *ctx)
+STEP look_slot(u32 i, void *ctx)
 {
 	struct call *c = ctx;
 	struct progress *now = &c->scratch->now;
@@ -175,7 +205,22 @@ static long look_slot(u32 i, void *ctx)
 	return 0;
 }
 
-static long look_window(u32 i, void *ctx)
+#ifdef NO_LOOP
+__noinline int look_slots(void)
+{
+	struct call c;
+
+	if (!call_again(&c))
+		return 0;
+	for (u32 i = 0; i < PROBES; i++) {
+		if (look_slot(i, &c))
+			break;
+	}
+	return 0;
+}
+#endif
+
+STEP look_window(u32 i, void *ctx)
 {
 	struct call *c = ctx;
 	struct progress *now = &c->scratch->now;
@@ -187,12 +232,33 @@ static long look_window(u32 i, void *ctx)
 	now->tag = window_tag(c->table, w);
 	now->slot = now->tag >> (c->table->slot_shift & 31);
 	now->end = now->pos + i * STRIDE + WINDOW;
+#ifdef NO_LOOP
+	look_slots();
+#else
 	bpf_loop(PROBES, look_slot, c, 0);
+#endif
 	return 0;
 }
 
+#ifdef NO_LOOP
+__noinline int look_windows(void)
+{
+	struct call c;
+
+	if (!call_again(&c))
+		return 0;
+	if (!c.scratch->now.hits)
+		return 0;
+#pragma unroll
+	for (u32 i = 0; i < BATCH; i++)
+		look_window(i, &c);
+	c.scratch->now.hits = 0;
+	return 0;
+}
+#endif
+
 /* Eight windows, with one branch for all of them: most batches hit nothing. */
-static long scan_batch(u32 i, void *ctx)
+STEP scan_batch(u32 i, void *ctx)
 {
 	struct call *c = ctx;
 	struct table *t = c->table;
@@ -219,7 +285,9 @@ static long scan_batch(u32 i, void *ctx)
 		now->hits = hits;
 		now->pos = pos;
 		now->pass = pass;
+#ifndef NO_LOOP /* there it is look_piece's */
 		bpf_loop(BATCH, look_window, c, 0);
+#endif
 	}
 	return 0;
 }
@@ -247,5 +315,64 @@ static __noinline int shift_tail(struct call *c)
 	s->tail.len = have < SEGMENT ? have : SEGMENT;
 	return 0;
 }
+
+#ifdef NO_LOOP
+#define BATCHES ((WINDOW + STRIDE - 2 + PAGE - WINDOW) / (BATCH * STRIDE) + 1)
+
+#define SOME 13 /* batches: loops in loops, since the verifier goes through each of them turn by turn */
+
+/* The next batches of the piece, up to one that hits. 1: those were the last. */
+__noinline int look_batches(void)
+{
+	struct progress *now;
+	struct call c;
+	u32 upto, next;
+
+	if (!call_again(&c))
+		return 1;
+	now = &c.scratch->now;
+	next = now->next;
+	upto = ((WINDOW + STRIDE - 2 + now->len - WINDOW) / (BATCH * STRIDE) + 1) << (c.table->passes & 3);
+	for (u32 i = 0; i < SOME; i++, next++) {
+		if (next >= upto || scan_batch(next, &c))
+			return 1;
+		if (now->hits) {
+			now->next = next + 1;
+			return 0;
+		}
+	}
+	now->next = next;
+	return 0;
+}
+
+__noinline int shift_piece(void)
+{
+	struct progress *now;
+	struct call c;
+
+	if (!call_again(&c))
+		return 0;
+	now = &c.scratch->now;
+	shift_tail(&c);
+	now->base += now->ready;
+	now->done += now->ready;
+	now->ready = now->next = 0;
+	return 0;
+}
+
+/*
+ * The piece in scratch. What is called here is called from no deeper: the stacks of
+ * all that wait for each other may have 512 bytes together.
+ */
+__noinline int look_piece(void)
+{
+	for (u32 i = 0; i < BATCHES << 3; i++) {
+		if (look_batches())
+			break;
+		look_windows();
+	}
+	return shift_piece();
+}
+#endif
 
 #endif

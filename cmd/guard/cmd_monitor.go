@@ -193,8 +193,11 @@ func (o *monitorFlags) leakAction() *guard.Action {
 func monitorChannel(rep bpf.Report) channel {
 	c := channel{"tls", supervisor.SourceKernel, "detect", "with guard monitor: what programs hand to OpenSSL, GnuTLS, Go's crypto/tls and Node before it is encrypted, and what any process of the machine writes"}
 	why := monitorLacks()
-	if err := rep.Need(bpf.Capabilities, bpf.BTF, bpf.RingBuffer, bpf.Loop, bpf.Tracepoint, bpf.Uprobe); err != nil {
+	if err := rep.Need(bpf.Capabilities, bpf.BTF, bpf.RingBuffer, bpf.Tracepoint); err != nil {
 		why = err.Error()
+	} else if err := rep.Need(bpf.Loop, bpf.Uprobe); err != nil && why == "" {
+		c.Power, c.Reason = "none", "guard monitor finds what any process of the machine writes, but not what it hands to a TLS library, nor formats: "+err.Error()
+		return c
 	}
 	if why != "" {
 		c.Power, c.Reason = "none", "guard monitor: "+why

@@ -146,16 +146,24 @@ func (s searched) String() string {
 	return strings.Join(parts, ", ")
 }
 
+// boundedWords say what is different on a kernel that has no bpf_loop.
+func boundedWords(rep bpf.Report) string {
+	if rep.Has(bpf.Loop) {
+		return ""
+	}
+	return "; by bounded loops, since this kernel has no bpf_loop (5.17): the same channels and finds, half as many encodings, and nothing can be refused by BPF"
+}
+
 // writeChannels is what doctor says of writes that no other source sees, and of
 // those that can be refused.
 func writeChannels(rep bpf.Report, tier sandbox.Tier) []channel {
 	var cs []channel
-	need := []string{bpf.Capabilities, bpf.BTF, bpf.RingBuffer, bpf.Loop}
+	need := []string{bpf.Capabilities, bpf.BTF, bpf.RingBuffer}
 	switch lacks := rep.Need(append(need, bpf.Tracepoint)...); {
-	case rep.Has(append(need, bpf.LSM)...), rep.Has(append(need, bpf.FmodRet)...):
+	case rep.Has(append(need, bpf.Loop, bpf.LSM)...), rep.Has(append(need, bpf.Loop, bpf.FmodRet)...):
 		cs = append(cs, channel{"file", supervisor.SourceKernel, "block", "with --bpf block, or --on-leak block: a write to a file, pipe or socket that holds a value fails before a byte is out; else detect"})
 	case lacks == nil:
-		cs = append(cs, channel{"file", supervisor.SourceKernel, "detect", "values in writes to files, pipes and sockets, in arguments and names are found in the kernel and reported"})
+		cs = append(cs, channel{"file", supervisor.SourceKernel, "detect", "values in writes to files, pipes and sockets, in arguments and names are found in the kernel and reported" + boundedWords(rep)})
 	default:
 		path, err := helperPath()
 		if err == nil && kernelLacks() != "" && tier == sandbox.Contained {

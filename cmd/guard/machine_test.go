@@ -222,6 +222,12 @@ func TestInMachine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if !bpf.Probe().Has(bpf.Loop) {
+		value := testutil.Canary(t)
+		h := newHome(t, 0, value)
+		oldKernelDetects(h, value)
+		return
+	}
 	t.Run("root", func(t *testing.T) {
 		value := testutil.Canary(t)
 		h := newHome(t, 0, value)
@@ -248,6 +254,31 @@ func idmapsTmpfs() bool {
 	var major, minor int
 	fmt.Sscanf(bpf.Probe().Kernel, "%d.%d", &major, &minor)
 	return major > 6 || major == 6 && minor >= 3
+}
+
+// oldKernelDetects is for kernels before 5.17, which cannot refuse by BPF: a session of the weakest boundary
+// is searched by its cgroup, doctor says how, and --bpf-strict starts nothing.
+func oldKernelDetects(h *atHome, value string) {
+	t := h.t
+	out, _ := h.run(0, "", "doctor")
+	for _, want := range []string{"by bounded loops, since this kernel has no bpf_loop", "but not what it hands to a TLS library"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("doctor does not say %q\n%s", want, out)
+		}
+	}
+	h.more = []string{"--boundary", "proxy"}
+	h.run(0, value, "run", "--bpf", "detect", "--", "sh", "-c", "cat | cat >/dev/null")
+	log, _ := h.run(0, "", "audit", "show", "--json", "--type", "leak")
+	if !strings.Contains(log, `"channel":"pipe"`) || !strings.Contains(log, `"method":"write"`) || strings.Contains(log, value) {
+		t.Errorf("the log: %s", log)
+	}
+	coverage, _ := h.run(0, "", "audit", "show", "--json", "--type", "coverage")
+	if !strings.Contains(coverage, `"resource":"bpf"`) {
+		t.Errorf("coverage: %s", coverage)
+	}
+	if _, said := h.run(125, "", "run", "--bpf", "block", "--bpf-strict", "--", "true"); !strings.Contains(said, "bpf_loop") {
+		t.Errorf("--bpf-strict: %s", said)
+	}
 }
 
 func doctorBlocks(h *atHome) {

@@ -97,8 +97,12 @@ func (a *app) openMonitor(o monitorFlags) (_ *monitor, err error) {
 	}
 	s.closers = append(s.closers, s.vault.Close)
 	m.started = time.Now()
+	s.info.ID = newSessionID(m.started)
+	if err := s.holdLock(); err != nil {
+		return nil, err
+	}
 	// No context: all of them.
-	s.info = guard.Session{ID: newSessionID(m.started), Profile: "monitor", Started: m.started}
+	s.info = guard.Session{ID: s.info.ID, Profile: "monitor", Started: m.started}
 	if s.creds, err = s.vault.List(""); err != nil {
 		return nil, err
 	}
@@ -161,7 +165,7 @@ func (m *monitor) needles() (ns []bpf.Needle, owners []owner, left int) {
 	for _, n := range m.matcher.Needles() {
 		// One that is shorter than FastNeedle makes the search of everything slower: only
 		// a value that is short itself is worth it.
-		if n.Bytes.Len() < bpf.MinNeedle || n.Bytes.Len() < bpf.FastNeedle && n.Encoding != "raw" || len(ns) == bpf.MaxNeedles {
+		if n.Bytes.Len() < bpf.MinNeedle || n.Bytes.Len() < bpf.FastNeedle && n.Encoding != "raw" || len(ns) == bpf.Room() {
 			left++
 			n.Bytes.Wipe()
 			continue
@@ -340,6 +344,7 @@ func (m *monitor) followVault(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
+		m.checkLock()
 		if now := m.vault.Generation(); now != seen {
 			seen = now
 			m.refresh()

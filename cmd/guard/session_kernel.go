@@ -304,13 +304,14 @@ func (s *session) openKernel(p kernelPlan) *kernel {
 // short for it, more those for which there is no room. The bytes are the caller's
 // to overwrite.
 func (k *kernel) needles() (ns helperAsk, owners []owner, short, more int) {
+	room := bpf.Room()
 	for _, n := range k.s.matcher.Needles() {
 		switch {
 		case n.Bytes.Len() < bpf.MinNeedle, n.Bytes.Len() < bpf.FastNeedle && n.Encoding != "raw":
 			// One such needle makes the search of everything slower: only a value that
 			// is short itself is worth it.
 			short++
-		case len(ns.IDs) == bpf.MaxNeedles:
+		case len(ns.IDs) == room:
 			more++
 		default:
 			if o := (owner{id: n.ID, class: n.Class, encoding: n.Encoding}); len(owners) == 0 || owners[len(owners)-1] != o {
@@ -355,7 +356,7 @@ func (k *kernel) Attach(pid int, own bool) error {
 		clear(ns.Bytes)
 		k.owners[1], k.open = owners, err == nil
 		if more > 0 {
-			k.s.app.say("the kernel looks for the first %d encodings of values; %d more do not fit", bpf.MaxNeedles, more)
+			k.s.app.say("the kernel looks for the first %d encodings of values; %d more do not fit", bpf.Room(), more)
 		}
 		if short > 0 && k.s.flags.verbose {
 			k.s.app.say("%d encodings are shorter than the %d bytes that the kernel looks for, and are looked for everywhere else", short, bpf.FastNeedle)
