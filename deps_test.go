@@ -29,6 +29,7 @@ var imports = map[string][]string{
 	"rotate":             {"vault"},
 	"rotate/postgres":    {"rotate"},
 	"rotate/exec":        {"rotate"},
+	"rotate/web":         {"rotate", "vault"},
 	"rotate/rotatetest":  {"rotate", "vault"},
 	"supervisor":         {"matcher", "policy", "audit", "pty", "pty/screen", "supervisor/sandbox", "supervisor/notify"},
 	"supervisor/sandbox": {},
@@ -167,6 +168,7 @@ var reveals = map[string]int{
 	"broker/exec":       2, // the command's environment or descriptor
 	"rotate/postgres":   4,
 	"rotate/exec":       4,
+	"rotate/web":        2,
 	"rotate":            4,
 	"rotate/rotatetest": 4,
 	"audit":             1,

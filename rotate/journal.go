@@ -42,6 +42,7 @@ type record struct {
 	Until     time.Time      `json:"until,omitzero"`   // the old value is left valid until then
 	Next      []string       `json:"next,omitempty"`   // what a person must do
 	Hand      bool           `json:"hand,omitempty"`   // a person stored the new value
+	Asked     bool           `json:"asked,omitempty"`  // a person was asked to
 	Expires   time.Time      `json:"expires,omitzero"` // of the new value, if the issuer said
 	Steps     []Step         `json:"steps"`
 }
@@ -134,6 +135,12 @@ func (j *Journal) of(context, name string) (*record, error) {
 		}
 	}
 	return nil, nil
+}
+
+// UnderWay says whether a rotation of a credential is open.
+func (j *Journal) UnderWay(context, name string) (bool, error) {
+	rec, err := j.of(context, name)
+	return rec != nil, err
 }
 
 func (j *Journal) lockPath(context, name string) string {

@@ -33,7 +33,7 @@ type Hooks struct {
 	// NoRotate records incidents, and quarantines what escaped, but replaces nothing.
 	NoRotate bool
 	// Rest is how long a credential that was replaced because of a leak is not
-	// replaced again for one that was stopped: default 10 minutes. Due names it then.
+	// replaced again for one that was stopped; 0: Rest. Its incident is "waiting".
 	Rest time.Duration
 	// Fill adds what only main knows: uses, copies, files to restore.
 	Fill func(*Incident)
@@ -194,6 +194,10 @@ func (r *Responder) work(id guard.SecretID, s *response, class guard.Class) {
 	}
 }
 
+// Rest is how long a credential that was replaced because of a leak is left alone
+// by leaks that were stopped.
+const Rest = 10 * time.Minute
+
 // errResting is a leak that was stopped, of a credential that was replaced for
 // another one a moment ago.
 var errResting = errors.New("it was replaced because of a leak a moment ago: `guard rotate --due` replaces it again later")
@@ -203,7 +207,7 @@ var errResting = errors.New("it was replaced because of a leak a moment ago: `gu
 func (r *Responder) resting(id guard.SecretID, incident string) error {
 	rest := r.hooks.Rest
 	if rest == 0 {
-		rest = 10 * time.Minute
+		rest = Rest
 	}
 	all, err := r.incidents.List()
 	if err != nil {
@@ -236,8 +240,8 @@ func settle(i *Incident, rep Report, err error, rotates bool) {
 		i.State, i.Result = "open", "replaced; the old value is left valid until "+rep.Until.Format(time.RFC3339)
 	case errors.Is(err, errResting):
 		i.State, i.Result = "waiting", err.Error()
-	case errors.Is(err, ErrByHand):
-		i.State, i.Result, i.Next = "by hand", err.Error(), rep.Next
+	case rep.State == "by hand":
+		i.State, i.Result, i.Next = "by hand", ErrByHand.Error(), rep.Next
 	case errors.Is(err, ErrNoProvider):
 		i.State, i.Result = "by hand", "guard does not know how to rotate it"
 		i.Next = append(i.Next, "revoke the old value at its issuer, make a new one, then `guard secret set "+i.Credential+"`")

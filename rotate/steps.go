@@ -163,7 +163,7 @@ func (x *run) note(step string, at time.Time, err error) {
 
 // stored says whether a person stored the new value meanwhile, and takes it over.
 func (x *run) stored() bool {
-	if x.rec.Next == nil || x.c.Version <= x.rec.From.Version {
+	if !x.rec.Asked || x.c.Version <= x.rec.From.Version {
 		return false
 	}
 	x.rec.Hand, x.rec.Next = true, nil
@@ -173,7 +173,11 @@ func (x *run) stored() bool {
 // stop leaves the rotation open, or takes the way back that settle found.
 func (x *run) stop(why, cause error) (Report, error) {
 	var hand *ByHand
-	if errors.As(cause, &hand) {
+	switch {
+	case errors.As(cause, &hand) && x.rec.Switched:
+		x.rec.Next = append([]string{"see that the old value is gone, at " + hand.Page}, hand.Steps...)
+	case hand != nil:
+		x.rec.Asked = true
 		x.rec.Next = append([]string{"make a new value at " + hand.Page}, hand.Steps...)
 		x.rec.Next = append(x.rec.Next, "store it with `guard secret set "+x.rec.From.Name+"`: guard then tries both and goes on")
 		if err := x.r.Journal.save(x.rec); err != nil {

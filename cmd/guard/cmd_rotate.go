@@ -17,8 +17,8 @@ import (
 )
 
 var rotateCommand = command{
-	name: "rotate", args: "NAME | --due | --all", short: "replace a credential, or finish what was left open",
-	example: "guard rotate db-password\nguard rotate --due",
+	name: "rotate", args: "NAME [--check] | --due | --all | --providers", short: "replace a credential, or what is due",
+	example: "guard rotate db-password\nguard rotate db-password --check\nguard rotate --due\nguard rotate --providers",
 	run:     runRotate,
 }
 
@@ -33,7 +33,7 @@ func (a *app) newRunner(v *vault.Vault, step func(rotate.Report, rotate.Step)) (
 	if err != nil {
 		return nil, err
 	}
-	return &rotate.Runner{Vault: v, Providers: providers(), Journal: j, OnStep: step}, nil
+	return &rotate.Runner{Vault: v, Providers: providers(), Default: defaultRotation, Journal: j, OnStep: step}, nil
 }
 
 // rotation is one invocation of rotate or revoke.
@@ -55,21 +55,22 @@ func (a *app) openRotation(asJSON bool) (*rotation, error) {
 		v.Close()
 		return nil, err
 	}
-	r.runner, err = a.newRunner(v, func(rep rotate.Report, st rotate.Step) {
-		rec := audit.Record{
-			Type: audit.TypeRotation, Time: st.At, Credential: rep.Credential, Context: rep.Context, Version: rep.From,
-			Step: st.Step, Result: st.Result, DurationMS: st.MS, Incident: rep.Incident, Reason: rep.Mode + ": " + rep.Reason,
-		}
-		a.switched(v, &rec, rep, st)
-		if _, err := r.log.Append(rec); err != nil {
-			a.say("a rotation step could not be recorded: %v", err)
-		}
-	})
-	if err != nil {
+	if r.runner, err = a.newRunner(v, r.recordStep); err != nil {
 		r.close()
 		return nil, err
 	}
 	return r, nil
+}
+
+func (r *rotation) recordStep(rep rotate.Report, st rotate.Step) {
+	rec := audit.Record{
+		Type: audit.TypeRotation, Time: st.At, Credential: rep.Credential, Context: rep.Context, Version: rep.From,
+		Step: st.Step, Result: st.Result, DurationMS: st.MS, Incident: rep.Incident, Reason: rep.Mode + ": " + rep.Reason,
+	}
+	r.app.switched(r.vault, &rec, rep, st)
+	if _, err := r.log.Append(rec); err != nil {
+		r.app.say("a rotation step could not be recorded: %v", err)
+	}
 }
 
 // switched makes the record of a step that made a new value current one about that value.
@@ -91,25 +92,42 @@ func (r *rotation) show(rep rotate.Report) error {
 		return r.app.printJSON(rep)
 	}
 	dead := "old value tried and refused: dead"
-	if !rep.Dead {
+	switch {
+	case rep.State == "overlap":
+		dead = "old value left valid until " + rep.Until.Local().Format(time.DateTime)
+	case !rep.Dead:
 		dead = "old value NOT proven dead"
 	}
 	fmt.Fprintf(r.app.stdout, "%s: %s, version %d -> %d, %s (%.0f ms)\n", rep.Credential, rep.State, rep.From, rep.To, dead, rep.MS)
 	for _, s := range rep.Steps {
-		fmt.Fprintf(r.app.stdout, "  %-12s %7.1f ms  %s\n", s.Step, s.MS, s.Result)
+		fmt.Fprintf(r.app.stdout, "  %-14s %7.1f ms  %s\n", s.Step, s.MS, s.Result)
+	}
+	for _, n := range rep.Next {
+		fmt.Fprintf(r.app.stdout, "  next: %s\n", n)
 	}
 	return nil
 }
 
 func runRotate(a *app, ctx context.Context, c *command, args []string) error {
 	f := a.flags(c)
-	due := f.Bool("due", false, "finish every rotation that was left open")
+	due := f.Bool("due", false, "finish every rotation that was left open, and replace what its schedule wants replaced")
+	check := f.Bool("check", false, "say what is missing for a rotation of NAME: privileges, a changed program; nothing is replaced")
+	list := f.Bool("providers", false, "what --rotate of guard secret set takes: providers, their options, privileges and limits")
 	all := f.Bool("all", false, "replace every credential of the context that has a provider")
 	cname := f.String("context", "", "context (default: the current folder's)")
 	asJSON := f.Bool("json", false, "one JSON object a rotation")
 	reason := f.String("reason", "by hand", "for the log")
 	if err := parse(f, args); err != nil {
 		return err
+	}
+	if *list {
+		if f.NArg() > 0 || *due || *all || *check {
+			return usagef("--providers stands alone")
+		}
+		return a.listProviders(*asJSON)
+	}
+	if *check && f.NArg() != 1 {
+		return usagef("--check wants the credential's NAME")
 	}
 	if n := f.NArg(); n > 1 || (n == 1) == (*due || *all) || *due && *all {
 		return usagef("rotate wants one of NAME, --due, --all")
@@ -120,17 +138,18 @@ func runRotate(a *app, ctx context.Context, c *command, args []string) error {
 	}
 	defer r.close()
 	if *due {
-		reps, err := r.runner.Resume(ctx)
+		reps, next, err := r.due(ctx, *cname)
 		for _, rep := range reps {
 			if serr := r.show(rep); serr != nil {
 				return serr
 			}
 		}
-		if err == nil {
-			err = a.closeIncidents(reps)
-		}
-		if err == nil && len(reps) == 0 && !*asJSON {
-			a.say("nothing was left open")
+		switch {
+		case err != nil || *asJSON:
+		case !next.IsZero():
+			a.say("the next one falls due at %s", next.Local().Format(time.DateTime))
+		case len(reps) == 0:
+			a.say("nothing is open, nothing is due")
 		}
 		return err
 	}
@@ -139,6 +158,13 @@ func runRotate(a *app, ctx context.Context, c *command, args []string) error {
 		return err
 	}
 	names := f.Args()
+	if *check {
+		if err := r.runner.Check(ctx, where, f.Arg(0)); err != nil {
+			return err
+		}
+		a.say("nothing is missing that the provider could tell")
+		return nil
+	}
 	if *all {
 		cs, err := r.vault.List(where)
 		if err != nil {

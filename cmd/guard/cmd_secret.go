@@ -48,7 +48,7 @@ func runSecret(a *app, ctx context.Context, c *command, args []string) error {
 	f.StringArrayVar(&o.scopes, "scope", nil, "what it may ever be used for, such as repo:push or read (repeatable; default: anything)")
 	f.StringVar(&o.context, "context", "", "context it belongs to: PROJECT or PROJECT/ENV (default: the current folder's)")
 	f.StringVar(&o.expires, "expires", "", "when it stops being usable: a duration such as 72h, or a date 2006-01-02")
-	f.StringVar(&o.rotate, "rotate", "", "how it is replaced: PROVIDER[,key=value]... (postgres, exec)")
+	f.StringVar(&o.rotate, "rotate", "", "how it is replaced: PROVIDER[,key=value]... (guard rotate --providers lists them)")
 	f.StringVar(&o.user, "user", "", "login name that goes with it")
 	f.StringVar(&o.like, "like", "", "decoy: the kind of credential that it looks like. There is no value behind it, any use of it is refused, recorded as an incident, and told to you")
 	f.StringVar(&o.fromEnv, "from-env", "", "take the value from this variable")
@@ -101,7 +101,7 @@ func runSecret(a *app, ctx context.Context, c *command, args []string) error {
 	}
 	switch verb {
 	case "set":
-		return a.setSecret(v, context, name, o)
+		return a.setSecret(ctx, v, context, name, o)
 	case "decoy":
 		return a.setDecoy(v, context, name, o)
 	case "show":
@@ -263,7 +263,7 @@ func stripNewline(b []byte) []byte {
 	return b
 }
 
-func (a *app) setSecret(v *vault.Vault, context, name string, o credentialFlags) error {
+func (a *app) setSecret(ctx context.Context, v *vault.Vault, context, name string, o credentialFlags) error {
 	cr, err := v.Find(context, name)
 	fresh := errors.Is(err, vault.ErrNotFound)
 	if err != nil && !fresh {
@@ -293,6 +293,9 @@ func (a *app) setSecret(v *vault.Vault, context, name string, o credentialFlags)
 	fmt.Fprintf(a.stdout, "stored %s (%s, version %d) in context %s\n", name, cr.Kind, cr.Version, context)
 	if o.rotate != "" {
 		a.checkRotation(v, context, name)
+	}
+	if err := a.goOn(ctx, v, context, name); err != nil {
+		return err
 	}
 	if len(cr.Hosts) == 0 {
 		a.say("%s has no host yet, so it can be used nowhere: guard secret edit %s --host HOST", name, name)

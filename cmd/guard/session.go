@@ -291,6 +291,9 @@ func (s *session) follow(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+			if err := s.followHeld(); err != nil {
+				return err // what leaked elsewhere cannot be told: the session ends
+			}
 		}
 		now := s.vault.Generation()
 		if now == seen {

@@ -11,6 +11,7 @@ import (
 	"guard/rotate"
 	"guard/rotate/exec"
 	rotatepg "guard/rotate/postgres"
+	"guard/rotate/web"
 )
 
 // openRotation sets up what replaces a credential.
@@ -49,6 +50,9 @@ func (s *session) openRotation() error {
 			return nil // a leak before the broker serves
 		}
 		return pg.BackendsOf(name)
+	}
+	if err := s.followHeld(); err != nil {
+		return err
 	}
 	s.incident, err = rotate.OpenIncidents(s.app.incidentDir())
 	return err
@@ -126,6 +130,9 @@ func (a *app) usesOf(context, name string) []rotate.Used {
 	results := map[uint64]string{}
 	var seqs []uint64
 	err := audit.Read(a.auditDir(), audit.Filter{Credential: name, Context: context}, func(r audit.Record) error {
+		if r.Context != context {
+			return nil // of the project's environments, and of its daemons
+		}
 		switch r.Type {
 		case audit.TypeUse:
 			out = append(out, rotate.Used{At: r.Time, Session: r.Session, Action: r.Scope, Host: r.Host, Path: r.Path, Result: r.Decision})
@@ -152,5 +159,31 @@ func (a *app) usesOf(context, name string) []rotate.Used {
 
 // providers are the issuers that guard can replace credentials at.
 func providers() rotate.Providers {
-	return rotate.Providers{"postgres": rotatepg.Provider{}, "exec": exec.Provider{}}
+	return rotate.Providers{"postgres": rotatepg.Provider{}, "exec": exec.Provider{}, "manual": web.Manual{}}
+}
+
+// defaultRotation is how a credential is replaced that does not say how: by a person,
+// whom guard sends to the issuer's page.
+func defaultRotation(c guard.Credential) string {
+	if web.CanDefault(c.Kind) {
+		return "manual"
+	}
+	return ""
+}
+
+// followHeld takes over what other guards found to have leaked, and what did before
+// this session began: it is refused. It says whether that could be read.
+func (s *session) followHeld() error {
+	held, err := s.runner.Journal.Held()
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range held {
+		if id.Context == s.info.Context {
+			s.quarantined[id.Name] = max(s.quarantined[id.Name], id.Version)
+		}
+	}
+	return nil
 }
