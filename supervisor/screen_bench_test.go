@@ -52,6 +52,23 @@ func outputs() map[string][]byte {
 			fmt.Fprintf(&full, "\x1b[%d;1H\x1b[3%dm%-40s\x1b[m│%38d\x1b[K", r+1, (i+r)%8, fmt.Sprintf("row %d of frame %d, words in it", r, i), i*r)
 		}
 	}
+	// What internal/bench paints: a whole screen, and a part of one.
+	var whole, parts strings.Builder
+	for i := 0; whole.Len() < 1<<20; i++ {
+		whole.WriteString("\x1b[?2026h\x1b[H")
+		for r := range 49 {
+			fmt.Fprintf(&whole, "\x1b[%d;1H\x1b[3%dm%-60s\x1b[m│\x1b[1m%7d\x1b[m %3d.%d%% │ %-70s\x1b[K", r+1, r%8, fmt.Sprintf("row %d, a name of something", r), 1000+r*37, (i*r)%100, i%10, fmt.Sprintf("/usr/lib/some/program --with=%d", r))
+		}
+		whole.WriteString("\x1b[?2026l")
+	}
+	parts.WriteString("\x1b[2J\x1b[20;50r")
+	for i := 0; parts.Len() < 1<<20; i++ {
+		for k := range 8 {
+			fmt.Fprintf(&parts, "\x1b[%d;%dH\x1b[1m%5d\x1b[m", 2+k*2, 20+k*10, (i*k)%99999)
+		}
+		fmt.Fprintf(&parts, "\x1b[19;1H\x1b[7m%*s\x1b[m\x1b[K\x1b[50;1H\n\x1b[36mmessage %d\x1b[m of a log in a region of its own", 30+i%40, "some words in a bar", i)
+	}
+	out["whole"], out["parts"] = []byte(whole.String()), []byte(parts.String())
 	out["find"], out["log"], out["ls"], out["frames"] = []byte(find.String()), []byte(log.String()), []byte(prose.String()), []byte(full.String())
 	return out
 }
@@ -61,11 +78,15 @@ func BenchmarkFilter(b *testing.B) {
 	for name, p := range outputs() {
 		p = bytes.ReplaceAll(p, []byte("\n"), []byte("\r\n"))
 		for _, kind := range []string{"stream", "screen"} {
+			rows, cols := 24, 80
+			if name == "whole" || name == "parts" {
+				rows, cols = 50, 200
+			}
 			b.Run(name+"/"+kind, func(b *testing.B) {
 				l := benchLine(b)
 				f := l.Open(guard.Origin{})
 				if kind == "screen" {
-					f, _ = l.OpenScreen(guard.Origin{}, 24, 80)
+					f, _ = l.OpenScreen(guard.Origin{}, rows, cols)
 				}
 				b.SetBytes(int64(len(p)))
 				for b.Loop() {
@@ -83,6 +104,7 @@ func BenchmarkFilter(b *testing.B) {
 func BenchmarkTerminal(b *testing.B) {
 	for name, p := range outputs() {
 		for _, kind := range []string{"bare", "stream", "screen"} {
+			rows, cols := 24, 80
 			b.Run(name+"/"+kind, func(b *testing.B) {
 				um, us := open(b)
 				m, s := open(b)
@@ -110,7 +132,7 @@ func BenchmarkTerminal(b *testing.B) {
 					}
 					f := l.Open(guard.Origin{})
 					if kind == "screen" {
-						f, _ = l.OpenScreen(guard.Origin{}, 24, 80)
+						f, _ = l.OpenScreen(guard.Origin{}, rows, cols)
 					}
 					(&pty.Session{Master: m, Terminal: tm, Out: f}).Run(context.Background())
 				}()

@@ -108,13 +108,29 @@ func (k *checker) begin(row, col int) int {
 	return c
 }
 
-// chain adds the texts that begin in column col of row and of the rows below it.
-func (k *checker) chain(row, col int, fine bool) {
-	for n := 0; row < len(k.rows) && n < reach && k.isStart(row, col); row++ {
-		e := k.end(row, col, fine)
-		k.add(row, col, e)
-		n += e - col
+// chain adds the texts that begin in column col of the rows from one on, and of those
+// below row as far as a value may reach; cut says that there is a cut in some of it.
+func (k *checker) chain(from, row, col int, fine bool) (cut bool) {
+	for n := 0; from < len(k.rows) && n < reach && k.isStart(from, col); from++ {
+		e := k.end(from, col, fine)
+		k.add(from, col, e)
+		cut = cut || !fine && k.end(from, col, true) != e
+		if from >= row {
+			n += e - col
+		}
 	}
+	return cut
+}
+
+// top is the first of the rows down to row that have text in column col that may be
+// part of a value in row.
+func (k *checker) top(row, col int, fine bool) int {
+	from := row
+	for n := 0; from > 0 && n < reach && k.isStart(from-1, col); {
+		from--
+		n += k.end(from, col, fine) - col
+	}
+	return from
 }
 
 // blocks adds what a value that is drawn below itself, in a column of other text
@@ -181,13 +197,13 @@ func (k *checker) paneStart(row, c int) bool {
 func (k *checker) pair(row, b, up, c int, fine bool) {
 	start := len(k.buf)
 	k.add(row, max(b, up-reach), up)
-	k.chain(row+1, c, false)
+	k.chain(row+1, row+1, c, false)
 	n := len(k.buf) - start
 	k.next(start)
 	if fine {
 		start = len(k.buf)
 		k.add(row, max(b, up-reach), up)
-		k.chain(row+1, c, true)
+		k.chain(row+1, row+1, c, true)
 		if len(k.buf)-start == n {
 			k.undo(start)
 			return
@@ -199,19 +215,16 @@ func (k *checker) pair(row, b, up, c int, fine bool) {
 // column adds what begins in column c of row and of the rows above and below it,
 // and what such a column may begin with further right.
 func (k *checker) column(row, c int, fine bool) {
-	top := row
-	for n := 0; top > 0 && n < reach && k.isStart(top-1, c); n++ {
-		top--
-	}
+	top := k.top(row, c, false)
 	alone := top == row && (row+1 >= len(k.rows) || !k.isStart(row+1, c))
 	if !alone { // else it is in the row's text
 		start, spans := len(k.buf), len(k.spans)
-		k.chain(top, c, false)
+		cut := k.chain(top, row, c, false)
 		k.next(start)
-		if fine || top < row {
+		if fine || cut {
 			again := len(k.buf)
 			more := len(k.spans)
-			k.chain(top, c, true)
+			k.chain(k.top(row, c, true), row, c, true)
 			k.next(again)
 			if k.twice(start, again, spans, more) {
 				k.undo(again)
@@ -257,7 +270,7 @@ func (k *checker) above(row, c int) int {
 // them that ends at e, and row and those below.
 func (k *checker) block(row, c, e int) {
 	u := row - 1
-	for u >= 0 && row-u < reach && k.isStart(u, c) && k.isEnd(u, e) && k.filled(u, c, e) {
+	for u >= 0 && (row-u)*(e-c) < reach && k.isStart(u, c) && k.isEnd(u, e) && k.filled(u, c, e) {
 		u--
 	}
 	if u == row-1 || u < 0 || !k.isEnd(u, e) {
