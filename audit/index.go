@@ -14,7 +14,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -367,7 +366,7 @@ func (x *index) selected(f Filter) (places []uint32, all bool, err error) {
 		var found []uint32
 		lists := 0
 		for _, v := range x.values[k] {
-			if v.value != want && (k != contextField || !strings.HasPrefix(v.value, want+"/")) {
+			if v.value != want && (k != contextField || !inContext(v.value, want)) {
 				continue
 			}
 			b, err := x.read(v.places)

@@ -19,7 +19,8 @@ import (
 type Filter struct {
 	Credential  string
 	Session     string
-	Context     string // "project" also selects "project/environment"
+	Context     string // "project" also selects "project/environment", and either one what is the daemon's: "project/environment@daemon"
+	Profile     string // "daemon": what is of a context that ends in @daemon; "interactive": of another one
 	Type        string
 	Decision    string
 	Channel     string
@@ -34,7 +35,8 @@ type Filter struct {
 func (f Filter) Match(r Record) bool {
 	return (f.Credential == "" || r.Credential == f.Credential) &&
 		(f.Session == "" || r.Session == f.Session) &&
-		(f.Context == "" || r.Context == f.Context || strings.HasPrefix(r.Context, f.Context+"/")) &&
+		(f.Context == "" || inContext(r.Context, f.Context)) &&
+		(f.Profile == "" || r.Context != "" && strings.HasSuffix(r.Context, daemon) == (f.Profile == "daemon")) &&
 		(f.Type == "" || r.Type == f.Type) &&
 		(f.Decision == "" || r.Decision == f.Decision) &&
 		(f.Channel == "" || r.Channel == f.Channel) &&
@@ -42,6 +44,15 @@ func (f Filter) Match(r Record) bool {
 		(f.Since.IsZero() || !r.Time.Before(f.Since)) &&
 		(f.Until.IsZero() || r.Time.Before(f.Until)) &&
 		r.Seq >= f.From
+}
+
+// daemon ends the contexts of what daemons use.
+const daemon = "@daemon"
+
+// inContext says whether a record's context is one that want selects.
+func inContext(have, want string) bool {
+	rest, ok := strings.CutPrefix(have, want)
+	return ok && (rest == "" || rest == daemon || rest[0] == '/' && !strings.HasSuffix(want, daemon))
 }
 
 // needles returns what every line that f selects contains: looking for it is
@@ -210,7 +221,9 @@ func (v view) readSegment(s segment, f Filter, fn func(Record) error) error {
 // exact says that every line with f's needles matches: nothing else is asked for
 // that only the whole record tells. Agents choose no field that could hold the
 // needle of another: a quote in a string is escaped.
-func (f Filter) exact() bool { return f.Context == "" && f.Since.IsZero() && f.Until.IsZero() }
+func (f Filter) exact() bool {
+	return f.Context == "" && f.Profile == "" && f.Since.IsZero() && f.Until.IsZero()
+}
 
 // timePrefix is what of a record's time orders as text does, whatever its fraction.
 const timePrefix = `2006-01-02T15:04:05`
@@ -235,7 +248,7 @@ func (v view) readIndexed(s segment, f Filter, one func(uint64, []byte) error) (
 	if err != nil {
 		return false, err
 	}
-	timeless := f.Since.IsZero() && f.Until.IsZero()
+	timeless := f.Since.IsZero() && f.Until.IsZero() && f.Profile == ""
 	switch {
 	case all && (f.Last == 0 || !timeless):
 		return false, nil // read it through

@@ -43,6 +43,7 @@ type admitted struct {
 type ticketKey struct {
 	private []byte
 	public  []byte
+	seals   map[string][]byte // what Seal still has, by purpose
 }
 
 func (v *Vault) usable() error {
@@ -64,10 +65,20 @@ func (v *Vault) Locked() bool {
 
 // Shut wipes every key and all that was decrypted, and returns a ticket, which is no secret:
 // with it, another process that opens the vault can let this one open it again. Until
-// then everything answers ErrLocked. Values that were given out are their holders' to wipe.
-func (v *Vault) Shut() ([]byte, error) {
+// then everything answers ErrLocked, but Seal for the purposes that are named: their keys are
+// kept in locked memory, so that what was found meanwhile can be put away. Values that were
+// given out are their holders' to wipe.
+func (v *Vault) Shut(sealing ...string) ([]byte, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	keep := map[string][]byte{}
+	for _, p := range sealing {
+		k, err := v.rootKey("seal/" + p)
+		if err != nil {
+			return nil, err
+		}
+		keep[p] = k
+	}
 	mac, err := v.rootKey("ticket")
 	if err != nil {
 		return nil, err
@@ -94,7 +105,12 @@ func (v *Vault) Shut() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	v.ticket = &ticketKey{private: private, public: t.Key}
+	for p, k := range keep {
+		if keep[p], err = v.master.put(k); err != nil {
+			return nil, err
+		}
+	}
+	v.ticket = &ticketKey{private: private, public: t.Key, seals: keep}
 	return b, nil
 }
 

@@ -233,3 +233,21 @@ func backup(cur, bak string) error {
 	}
 	return nil
 }
+
+// TryLock takes the lock of the file at path, which it makes, unless another process has it:
+// ErrBusy. The lock ends with release, or the process.
+func TryLock(path string) (release func(), err error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|openNoFollow, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open a lock: %w", err)
+	}
+	got, err := tryLock(f)
+	if err == nil && !got {
+		err = ErrBusy
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("take the lock %s: %w", path, err)
+	}
+	return func() { f.Close() }, nil
+}

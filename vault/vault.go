@@ -421,6 +421,13 @@ func (v *Vault) Key(purpose string) (guard.Secret, error) {
 // Seal encrypts plain so that only Unseal of this vault with the same purpose
 // opens it.
 func (v *Vault) Seal(purpose string, plain []byte) ([]byte, error) {
+	v.mu.Lock()
+	if v.ticket != nil && v.ticket.seals[purpose] != nil {
+		k := append(onceKey(nil), v.ticket.seals[purpose]...)
+		v.mu.Unlock()
+		return seal(k, plain, aad(v.id, "", purpose, 0, "sealed")), nil
+	}
+	v.mu.Unlock()
 	k, err := v.purpose("seal/" + purpose)
 	if err != nil {
 		return nil, err

@@ -27,7 +27,8 @@ func runAudit(a *app, ctx context.Context, c *command, args []string) error {
 	var q audit.Filter
 	f.StringVar(&q.Credential, "credential", "", "only records about this credential")
 	f.StringVar(&q.Session, "session", "", "only records of this session")
-	f.StringVar(&q.Context, "context", "", "only records of this context")
+	f.StringVar(&q.Context, "context", "", "only records of this context: PROJECT (also its environments) or PROJECT/ENV")
+	f.StringVar(&q.Profile, "profile", "", "only records of this profile's credentials and sessions: interactive or daemon")
 	f.StringVar(&q.Type, "type", "", "only records of this type, such as credential.use or leak")
 	f.StringVar(&q.Decision, "decision", "", "only records with this decision, such as block")
 	f.StringVar(&q.Channel, "channel", "", "only records of this channel, such as http or terminal")
@@ -54,6 +55,11 @@ func runAudit(a *app, ctx context.Context, c *command, args []string) error {
 	verb := f.Arg(0)
 	if want := map[string]int{"prove": 2}; verb != "ship" && f.NArg() != max(1, want[verb]) {
 		return usagef("audit wants one of show, tail, verify, prove SEQ, find, export, ship, schema, prune")
+	}
+	if q.Profile != "" {
+		if err := checkProfile(q.Profile); err != nil {
+			return err
+		}
 	}
 	if q.Last < 0 {
 		return usagef("--last %d: want a number of records", q.Last)
@@ -228,7 +234,7 @@ func (a *app) verifyAudit(dir, key, against string, own, asJSON bool) error {
 // asking; else no vault and no key.
 func (a *app) vaultKey() (*vault.Vault, string, error) {
 	us, err := a.unlockers(false)
-	if err != nil || len(us) == 0 {
+	if err != nil || len(us) == 0 || a.checkLock() != nil {
 		return nil, "", nil
 	}
 	v, err := vault.Open(a.home(), us...)

@@ -8,18 +8,27 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 var contextCommand = command{
-	name: "context", args: "ls | add NAME PATH... | rm PATH...", short: "say which folders belong to which context",
-	example: "guard context add acme/dev ~/work/acme\nguard context ls",
+	name: "context", args: "ls | add NAME PATH... | rm PATH... | seal NAME --unlock KIND | unseal NAME", short: "say which folders belong to which context; seal a context with a key of its own",
+	example: "guard context add acme/dev ~/work/acme\nguard context seal acme/prod --unlock passphrase\nguard context ls",
 	run:     runContext,
 }
 
 func runContext(a *app, ctx context.Context, c *command, args []string) error {
 	f := a.flags(c)
 	asJSON := f.Bool("json", false, "one JSON object a folder")
+	var seal sealFlags
+	seal.add(f)
 	if err := parse(f, args); err != nil {
+		return err
+	}
+	if verb := f.Arg(0); verb == "seal" || verb == "unseal" {
+		return a.sealContext(verb, f.Args()[1:], seal)
+	}
+	if err := a.outsideUnless("ls", f.Arg(0)); err != nil {
 		return err
 	}
 	cs, err := a.loadContexts()
@@ -53,6 +62,9 @@ func runContext(a *app, ctx context.Context, c *command, args []string) error {
 		if err := checkContext(name); err != nil {
 			return err
 		}
+		if strings.Contains(name, "@") {
+			return usagef("context %q: a folder belongs to a project and an environment; --profile says for whom", name)
+		}
 		for _, p := range f.Args()[2:] {
 			dir, err := canonicalFolder(p)
 			if err != nil {
@@ -78,7 +90,7 @@ func runContext(a *app, ctx context.Context, c *command, args []string) error {
 			delete(cs.Folders, dir)
 		}
 	default:
-		return usagef("context %q: want ls, add or rm", verb)
+		return usagef("context %q: want ls, add, rm, seal or unseal", verb)
 	}
 	b, err := json.MarshalIndent(cs, "", "  ")
 	if err != nil {

@@ -134,7 +134,7 @@ func (a *app) outside(what string) error {
 // execFlags are what a rule is made of.
 type execFlags struct {
 	with, files, set, hosts, inputs, outputs []string
-	context                                  string
+	context, profile                         string
 	timeout                                  time.Duration
 	json                                     bool
 }
@@ -147,6 +147,7 @@ func (o *execFlags) add(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.set, "set", nil, "allow: KEY=VALUE for the command's environment, which is otherwise empty (repeatable)")
 	f.StringArrayVar(&o.hosts, "host", nil, "allow: HOST, HOST:PORT or *.DOMAIN that the command may reach besides the credentials' own (repeatable)")
 	f.StringVar(&o.context, "context", "", "allow, rm: PROJECT or PROJECT/ENV (default: the context of this folder)")
+	f.StringVar(&o.profile, "profile", "", "allow, rm: whose sessions: interactive or daemon (default: interactive)")
 	f.DurationVar(&o.timeout, "timeout", brokerexec.Timeout, "allow: how long the command may run")
 	f.BoolVar(&o.json, "json", false, "ls: one JSON object a command")
 }
@@ -164,7 +165,7 @@ func (a *app) execAllow(o execFlags, args []string, dash int) error {
 		Name: args[0], Path: args[1], Args: args[2:], Set: o.set, Hosts: o.hosts, Inputs: o.inputs, Outputs: o.outputs, Timeout: o.timeout,
 	}
 	var err error
-	if rule.Context, err = a.resolveContext(o.context); err != nil {
+	if rule.Context, _, err = a.world(o.context, o.profile); err != nil {
 		return err
 	}
 	if rule.With, err = a.places(rule.Context, o); err != nil {
@@ -201,6 +202,9 @@ func (a *app) places(in string, o execFlags) ([]brokerexec.Place, error) {
 		return nil, err
 	}
 	defer v.Close()
+	if err := a.openContext(v, in); err != nil {
+		return nil, err
+	}
 	creds, err := v.List(in)
 	if err != nil {
 		return nil, err
@@ -269,7 +273,7 @@ func (a *app) execRemove(o execFlags, args []string) error {
 	if len(args) != 1 {
 		return usagef("guard exec rm NAME")
 	}
-	name, err := a.resolveContext(o.context)
+	name, _, err := a.world(o.context, o.profile)
 	if err != nil {
 		return err
 	}

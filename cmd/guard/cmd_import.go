@@ -73,6 +73,9 @@ func runImport(a *app, ctx context.Context, c *command, args []string) error {
 		return err
 	}
 	defer v.Close()
+	if err := a.openContext(v, cname); err != nil {
+		return err
+	}
 	if o.undo {
 		return a.undoImport(v, f.Args(), o)
 	}

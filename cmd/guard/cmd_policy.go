@@ -62,8 +62,11 @@ func runPolicy(a *app, ctx context.Context, c *command, args []string) error {
 		return err
 	}
 	defer v.Close()
-	cname, err := a.resolveContext(o.context)
+	cname, profile, err := a.world(o.context, o.profile)
 	if err != nil {
+		return err
+	}
+	if err := a.openContext(v, cname); err != nil {
 		return err
 	}
 	cr, err := v.Find(cname, f.Arg(1))
@@ -74,7 +77,7 @@ func runPolicy(a *app, ctx context.Context, c *command, args []string) error {
 	if err != nil {
 		return err
 	}
-	session := guard.Session{ID: "explain", Context: cname, Dir: dir, Profile: "interactive"}
+	session := guard.Session{ID: "explain", Context: cname, Dir: dir, Profile: profile}
 	o.egress = "web"
 	p, err := newPolicy(o, session, creds, repoFile)
 	if err != nil {

@@ -115,6 +115,7 @@ func runRotate(a *app, ctx context.Context, c *command, args []string) error {
 	list := f.Bool("providers", false, "what --rotate of guard secret set takes: providers, their options, privileges and limits")
 	all := f.Bool("all", false, "replace every credential of the context that has a provider")
 	cname := f.String("context", "", "context (default: the current folder's)")
+	profile := profileFlag(f)
 	asJSON := f.Bool("json", false, "one JSON object a rotation")
 	reason := f.String("reason", "by hand", "for the log")
 	if err := parse(f, args); err != nil {
@@ -153,8 +154,11 @@ func runRotate(a *app, ctx context.Context, c *command, args []string) error {
 		}
 		return err
 	}
-	where, err := a.resolveContext(*cname)
+	where, _, err := a.world(*cname, *profile)
 	if err != nil {
+		return err
+	}
+	if err := a.openContext(r.vault, where); err != nil {
 		return err
 	}
 	names := f.Args()
@@ -193,6 +197,7 @@ func runRotate(a *app, ctx context.Context, c *command, args []string) error {
 func runRevoke(a *app, ctx context.Context, c *command, args []string) error {
 	f := a.flags(c)
 	cname := f.String("context", "", "context (default: the current folder's)")
+	profile := profileFlag(f)
 	asJSON := f.Bool("json", false, "one JSON object")
 	reason := f.String("reason", "revoked by hand", "for the log")
 	if err := parse(f, args); err != nil {
@@ -206,8 +211,11 @@ func runRevoke(a *app, ctx context.Context, c *command, args []string) error {
 		return err
 	}
 	defer r.close()
-	where, err := a.resolveContext(*cname)
+	where, _, err := a.world(*cname, *profile)
 	if err != nil {
+		return err
+	}
+	if err := a.openContext(r.vault, where); err != nil {
 		return err
 	}
 	rep, err := r.runner.Rotate(ctx, where, f.Arg(0), rotate.Emergency, *reason)

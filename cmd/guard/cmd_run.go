@@ -38,7 +38,7 @@ type runFlags struct {
 	sshSource                                                             string
 	hostPorts                                                             []int
 	task, context, profile, onLeak, egress, approve, boundary             string
-	bpfStrict                                                             bool
+	bpfStrict, lockEnds                                                   bool
 	bpf, policyFile, events, input                                        string
 	noRotate, verbose                                                     bool
 }
@@ -48,7 +48,7 @@ func (o *runFlags) add(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.deny, "deny", nil, "credential it may not use, whatever else says (repeatable)")
 	f.StringVar(&o.task, "task", "", "what the agent is to do, for the log")
 	f.StringVar(&o.context, "context", "", "PROJECT or PROJECT/ENV (default: the context of this folder, see guard context)")
-	f.StringVar(&o.profile, "profile", "interactive", "interactive or daemon")
+	f.StringVar(&o.profile, "profile", "", "whose credentials: interactive or daemon, which has its own beside (default: interactive)")
 	f.StringVar(&o.onLeak, "on-leak", "", "redact, block, kill or warn, everywhere (default: redact on the terminal, in files and towards a model's API; block on the network)")
 	f.StringVar(&o.input, "input", "redact", "redact, warn or allow: what happens to a known value that you type or paste into the agent's terminal (redact: the agent gets its placeholder or a mask)")
 	f.StringVar(&o.egress, "egress", "web", "web (HTTP and HTTPS to any public host), list (listed hosts only) or any; ask is not built yet and refused")
@@ -63,6 +63,7 @@ func (o *runFlags) add(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.pins, "pin", nil, "HOST=sha256//BASE64, a public key one of which HOST's certificates must have (repeatable)")
 	f.StringArrayVar(&o.sshKnownHosts, "ssh-known-hosts", nil, "file of the SSH host keys that keys may log in to, instead of your own known_hosts (repeatable; /etc/ssh/ssh_known_hosts counts too)")
 	f.StringVar(&o.sshSource, "ssh-source-address", "", "ADDRESS[/BITS],... from which the session's SSH certificates are good (credentials of kind ssh-ca)")
+	f.BoolVar(&o.lockEnds, "lock-ends-session", false, "end the agent when the vault is locked (default: it goes on, its output is scanned, and uses of credentials are refused)")
 	f.BoolVar(&o.noRotate, "no-rotate", false, "do not replace a credential that leaked")
 	f.StringVar(&o.approve, "approve", "deny", "what happens to what nothing allows: deny; ask and queue are not built yet and refused")
 	f.StringVar(&o.boundary, "boundary", "auto", "auto, namespace, landlock, proxy or none")
@@ -116,7 +117,7 @@ func (o *runFlags) check() error {
 		flag, value string
 		ok          []string
 	}{
-		{"profile", o.profile, []string{"interactive", "daemon"}},
+		{"profile", o.profile, []string{"", profileInteractive, profileDaemon}},
 		{"egress", o.egress, []string{"web", "list", "any"}},
 		{"input", o.input, []string{"redact", "warn", "allow"}},
 		{"approve", o.approve, []string{"deny"}},

@@ -47,6 +47,7 @@ func runSecret(a *app, ctx context.Context, c *command, args []string) error {
 	f.StringArrayVar(&o.in, "in", nil, "where in a request it may go: header:NAME, basic, query:NAME, path, form:FIELD, json:PATH, frame (repeatable; default: authentication headers)")
 	f.StringArrayVar(&o.scopes, "scope", nil, "what it may ever be used for, such as repo:push or read (repeatable; default: anything)")
 	f.StringVar(&o.context, "context", "", "context it belongs to: PROJECT or PROJECT/ENV (default: the current folder's)")
+	profile := profileFlag(f)
 	f.StringVar(&o.expires, "expires", "", "when it stops being usable: a duration such as 72h, or a date 2006-01-02")
 	f.StringVar(&o.rotate, "rotate", "", "how it is replaced: PROVIDER[,key=value]... (guard rotate --providers lists them)")
 	f.StringVar(&o.user, "user", "", "login name that goes with it")
@@ -93,10 +94,13 @@ func runSecret(a *app, ctx context.Context, c *command, args []string) error {
 	defer v.Close()
 	switch verb {
 	case "ls":
-		return a.listSecrets(v, o)
+		return a.listSecrets(v, o, *profile)
 	}
-	context, err := a.resolveContext(o.context)
+	context, _, err := a.world(o.context, *profile)
 	if err != nil {
+		return err
+	}
+	if err := a.openContext(v, context); err != nil {
 		return err
 	}
 	switch verb {
@@ -364,10 +368,40 @@ func (a *app) note(v *vault.Vault, r audit.Record) error {
 	return a.keepHead(v, log)
 }
 
-func (a *app) listSecrets(v *vault.Vault, o credentialFlags) error {
+func (a *app) listSecrets(v *vault.Vault, o credentialFlags, profile string) error {
+	if o.context != "" {
+		if err := a.openContext(v, o.context); err != nil {
+			return err
+		}
+	}
 	cs, err := v.List(o.context)
+	if err == nil && o.context != "" && profile != profileInteractive && !strings.HasSuffix(o.context, daemonContext) {
+		var more []guard.Credential
+		if err := a.openContext(v, o.context+daemonContext); err != nil {
+			return err
+		}
+		more, err = v.List(o.context + daemonContext)
+		cs = append(cs, more...)
+	}
 	if err != nil {
 		return err
+	}
+	if profile != "" {
+		if err := checkProfile(profile); err != nil {
+			return err
+		}
+		cs = slices.DeleteFunc(cs, func(c guard.Credential) bool {
+			return strings.HasSuffix(c.Context, daemonContext) != (profile == profileDaemon)
+		})
+	}
+	seals, err := v.SealedContexts()
+	if err != nil {
+		return err
+	}
+	for _, s := range seals {
+		if !s.Open && o.context == "" {
+			a.say("%s is sealed, and not listed: name it with --context", s.Context)
+		}
 	}
 	slices.SortFunc(cs, func(x, y guard.Credential) int {
 		return strings.Compare(x.Context+"\x00"+x.Name, y.Context+"\x00"+y.Name)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,7 +20,7 @@ import (
 )
 
 var vaultCommand = command{
-	name: "vault", args: "ls | add SLOT | rm SLOT | rekey | backup FILE | verify FILE | restore FILE | accept", short: "ways to open the vault, its master key, backups",
+	name: "vault", args: "ls | add SLOT | rm SLOT | rekey | backup FILE | verify FILE | restore FILE | accept | idle DURATION", short: "ways to open the vault, its master key, backups",
 	example: "guard vault add recovery\nguard vault add age --recipient age1...\nguard vault rekey --drop keyfile\nguard vault backup /media/stick/guard.gv1",
 	run:     runVault,
 }
@@ -52,7 +53,7 @@ func runVault(a *app, ctx context.Context, c *command, args []string) error {
 	if err := parse(f, args); err != nil {
 		return err
 	}
-	want := map[string]int{"ls": 1, "rekey": 1, "add": 2, "rm": 2, "backup": 2, "verify": 2, "restore": 2, "accept": 1}
+	want := map[string]int{"ls": 1, "rekey": 1, "add": 2, "rm": 2, "backup": 2, "verify": 2, "restore": 2, "accept": 1, "idle": 2}
 	verb := f.Arg(0)
 	if n, ok := want[verb]; !ok || f.NArg() != n {
 		return usagef("vault wants %s", c.args)
@@ -61,6 +62,12 @@ func runVault(a *app, ctx context.Context, c *command, args []string) error {
 		return err
 	}
 	switch verb {
+	case "idle":
+		if err := a.setIdle(f.Arg(1)); err != nil {
+			return err
+		}
+		a.say("idle_lock = %s, in %s: of sessions that start from now on", f.Arg(1), a.configPath())
+		return nil
 	case "verify", "restore":
 		return a.vaultRestore(o, verb == "restore", f.Arg(1))
 	}
@@ -152,9 +159,21 @@ func (a *app) vaultSlots(v *vault.Vault, o slotFlags) error {
 	if err != nil {
 		return err
 	}
+	seals, err := v.SealedContexts()
+	if err != nil {
+		return err
+	}
+	of := map[string]string{}
+	for _, c := range seals {
+		for _, s := range c.Slots {
+			s.Name = c.Context + ":" + s.Name
+			of[s.Name] = strings.TrimSpace("context " + c.Context + " " + slotWords(s))
+			slots = append(slots, s)
+		}
+	}
 	rows := [][]string{{"SLOT", "KIND", "OF"}}
 	for _, s := range slots {
-		of := slotWords(s)
+		of := cmp.Or(of[s.Name], slotWords(s))
 		if o.json {
 			if err := a.printJSON(struct {
 				Slot string `json:"slot"`
@@ -388,6 +407,7 @@ func (a *app) vaultRestore(o slotFlags, restore bool, path string) error {
 	if err != nil {
 		return err
 	}
+	us = append(us, a.contextOffers("", vault.ContextSeal{})...) // for seals
 	if !a.unlock.explicit(a) {
 		us = append(us, askPassphrase)
 	}
@@ -406,7 +426,7 @@ func (a *app) vaultRestore(o slotFlags, restore bool, path string) error {
 		}
 	}
 	if o.json {
-		return a.printJSON(map[string]any{"vault": c.Vault, "generation": c.Generation, "contexts": c.Contexts, "values": c.Values})
+		return a.printJSON(map[string]any{"vault": c.Vault, "generation": c.Generation, "contexts": c.Contexts, "values": c.Values, "sealed": c.Sealed})
 	}
 	what := "every value in it was decrypted"
 	if restore {
@@ -424,6 +444,9 @@ func (a *app) vaultRestore(o slotFlags, restore bool, path string) error {
 			return err
 		}
 		what = "restored, after " + what
+	}
+	if len(c.Sealed) > 0 {
+		a.say("these are sealed by keys of their own and were not looked into: %s", strings.Join(c.Sealed, ", "))
 	}
 	a.say("%s: %d values in %d contexts, generation %d", what, c.Values, c.Contexts, c.Generation)
 	return nil

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"time"
 
 	"guard"
 	"guard/audit"
@@ -51,6 +52,9 @@ type unlockFlags struct {
 	passphraseFile, keyfile string
 	age                     []string
 	recovery                bool
+	// of a sealed context
+	contextPassphrase, contextKeyfile string
+	contextAge                        []string
 }
 
 // explicit says that the user named how to open the vault.
@@ -126,6 +130,7 @@ func (a *app) unlockFiles(more ...string) []string {
 	out := append([]string{a.unlock.keyfile, a.unlock.passphraseFile, a.getenv("GUARD_KEYFILE"), a.getenv("GUARD_PASSPHRASE_FILE")}, more...)
 	out = append(out, a.unlock.age...)
 	out = append(out, filepath.SplitList(a.getenv("GUARD_AGE_IDENTITY"))...)
+	out = append(out, a.contextFiles()...)
 	slots, err := vault.Slots(a.home())
 	if err == nil && slices.ContainsFunc(slots, func(s string) bool { return strings.HasPrefix(s, "transit") }) {
 		out = append(out, a.transitToken())
@@ -169,6 +174,9 @@ var askPassphrase = vault.Passphrase{Ask: func(confirm bool) (guard.Secret, erro
 // openVault opens the vault, and asks for the passphrase on the terminal where
 // nothing else opened it.
 func (a *app) openVault() (*vault.Vault, error) {
+	if err := a.checkLock(); err != nil {
+		return nil, err
+	}
 	us, err := a.unlockers(false)
 	if err != nil {
 		return nil, err
@@ -190,6 +198,7 @@ func (a *app) openVault() (*vault.Vault, error) {
 		v.Close()
 		return nil, err
 	}
+	a.keepUsed(time.Now())
 	return v, nil
 }
 
@@ -306,6 +315,8 @@ func hint(err error) string {
 		return "this is inside of a session, where there is no vault on purpose: run guard outside of it"
 	case errors.Is(err, vault.ErrNoVault):
 		return "make a vault with: guard init"
+	case errors.Is(err, vault.ErrSealed):
+		return "a sealed context is named with --context, and opens with --context-passphrase-file, --context-keyfile, --context-age-identity or what you type"
 	case errors.Is(err, errOldVault):
 		return "put the newer file back, or, if you restored this one yourself, run: guard vault accept"
 	case errors.Is(err, vault.ErrWrongKey):
@@ -367,7 +378,7 @@ func workingFolder() (string, error) {
 }
 
 // resolveContext is the context of this invocation: the flag's, else the current
-// folder's.
+// folder's, both for what is interactive unless the flag says @daemon.
 func (a *app) resolveContext(flag string) (string, error) {
 	if flag != "" {
 		return flag, checkContext(flag)
@@ -384,6 +395,7 @@ func (a *app) resolveContext(flag string) (string, error) {
 }
 
 func checkContext(name string) error {
+	name = strings.TrimSuffix(name, daemonContext)
 	if name == "" || len(name) > 128 || strings.Count(name, "/") > 1 || strings.HasPrefix(name, "/") || strings.HasSuffix(name, "/") {
 		return usagef("context %q: want PROJECT or PROJECT/ENV", name)
 	}

@@ -58,7 +58,7 @@ type command struct {
 
 func commands() []command {
 	return []command{
-		initCommand, vaultCommand, secretCommand, importCommand, runCommand, execCommand, monitorCommand, contextCommand, auditCommand, policyCommand, scanCommand,
+		initCommand, vaultCommand, secretCommand, importCommand, runCommand, execCommand, monitorCommand, contextCommand, lockCommand, unlockCommand, auditCommand, policyCommand, scanCommand,
 		rotateCommand, revokeCommand, incidentCommand, doctorCommand, statusCommand, versionCommand, completionCommand(),
 	}
 }
@@ -210,6 +210,9 @@ func (a *app) flags(c *command) *pflag.FlagSet {
 	f.StringVar(&a.unlock.keyfile, "keyfile", "", "open the vault with this key file")
 	f.StringArrayVar(&a.unlock.age, "age-identity", nil, "open the vault with an identity in this file, age's or an ssh key (repeatable)")
 	f.BoolVar(&a.unlock.recovery, "recovery", false, "ask for the recovery code to open the vault")
+	f.StringVar(&a.unlock.contextPassphrase, "context-passphrase-file", "", "open a sealed context with the passphrase in this file")
+	f.StringVar(&a.unlock.contextKeyfile, "context-keyfile", "", "open a sealed context with this key file")
+	f.StringArrayVar(&a.unlock.contextAge, "context-age-identity", nil, "open a sealed context with an identity in this file, age's or an ssh key (repeatable)")
 	return f
 }
 

@@ -36,6 +36,7 @@ type session struct {
 	home   string
 	info   guard.Session
 	vault  *vault.Vault
+	lock   *holder
 	log    *audit.Log
 	events *os.File
 	policy *policy.Policy
@@ -78,6 +79,9 @@ type session struct {
 	scrubSets   atomic.Pointer[[]*scrubSet] // those used last
 	kernel      *kernel                     // that searches writes; nil: none
 	closers     []func()
+	stop        context.CancelFunc // ends the session, once it runs
+	waiting     []lateLeak         // to be acted on when the vault is open again
+	lockedOut   atomic.Bool        // it was ended by a lock
 
 	uses, refusals, leaks atomic.Int64
 }
@@ -128,8 +132,14 @@ func (a *app) newSession(o runFlags, argv []string) (_ *session, err error) {
 	s.closers = append(s.closers, s.vault.Close)
 
 	now := time.Now()
-	s.info = guard.Session{ID: newSessionID(now), Profile: o.profile, Task: o.task, Dir: s.dir, Started: now}
-	if s.info.Context, err = a.resolveContext(o.context); err != nil {
+	s.info = guard.Session{ID: newSessionID(now), Task: o.task, Dir: s.dir, Started: now}
+	if s.info.Context, s.info.Profile, err = a.world(o.context, o.profile); err != nil {
+		return nil, err
+	}
+	if err := a.openContext(s.vault, s.info.Context); err != nil {
+		return nil, err
+	}
+	if err := s.holdLock(); err != nil {
 		return nil, err
 	}
 	if s.creds, err = s.vault.List(s.info.Context); err != nil {
@@ -295,6 +305,7 @@ func (s *session) follow(ctx context.Context) error {
 				return err // what leaked elsewhere cannot be told: the session ends
 			}
 		}
+		s.checkLock()
 		now := s.vault.Generation()
 		if now == seen {
 			continue
@@ -354,6 +365,9 @@ func (s *session) refresh() {
 func (s *session) run(ctx context.Context) (int, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	s.mu.Lock()
+	s.stop = cancel
+	s.mu.Unlock()
 	s.respond = rotate.NewResponder(context.WithoutCancel(ctx), s.runner, s.incident, s.hooks())
 
 	boundaries := []string{s.flags.boundary}
@@ -371,6 +385,7 @@ func (s *session) run(ctx context.Context) (int, error) {
 			s.app.say("falling back to %s, which is weaker: guard doctor says what it lets through", boundaries[i+1])
 		}
 	}
+	s.giveUpWaiting()
 	s.respond.Wait()
 	defer func() {
 		if err := s.app.keepHead(s.vault, s.log); err != nil {
@@ -381,6 +396,10 @@ func (s *session) run(ctx context.Context) (int, error) {
 	if errors.As(err, &start) {
 		s.end(strconv.Itoa(start.Code))
 		return start.Code, fmt.Errorf("%s: %w", s.argv[0], start.Err)
+	}
+	if s.lockedOut.Load() {
+		s.end("the vault was locked")
+		return 125, errors.New("the session was ended, since the vault was locked (--lock-ends-session)")
 	}
 	if err != nil {
 		s.end("failed")

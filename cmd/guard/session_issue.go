@@ -306,6 +306,9 @@ func (s *session) keepLogins(ctx context.Context, proxy *brokerhttp.Proxy) error
 			return nil
 		case <-tick.C:
 		}
+		if s.lock.locked() {
+			continue
+		}
 		if now := s.vault.Generation(); now != seen {
 			got, err := s.vault.Issued(s.info.Context)
 			if err != nil {

@@ -103,7 +103,7 @@ func (s *session) actOnLeak(l guard.Leak, d guard.Decision) {
 		return
 	}
 	if replace, escaped := rotates(l, d); replace {
-		s.respond.Leak(l.Secret, escaped, l)
+		s.rotateLeak(l, escaped)
 	}
 }
 
@@ -118,6 +118,9 @@ func rotates(l guard.Leak, d guard.Decision) (rotate, escaped bool) {
 func (s *session) useLine() *broker.Line {
 	return &broker.Line{
 		Decide: func(u guard.Use) guard.Decision {
+			if s.lock.locked() {
+				return lockedDecision(u.Credential.Name)
+			}
 			s.mu.Lock()
 			upTo := s.quarantined[u.Credential.Name]
 			s.mu.Unlock()
@@ -129,6 +132,7 @@ func (s *session) useLine() *broker.Line {
 		},
 		Record: func(u guard.Use, d guard.Decision) (broker.Result, error) {
 			s.uses.Add(1)
+			s.lock.use()
 			use := s.useRecord(u, d) // what the outcome repeats is looked up and masked once
 			s.mask(&use)
 			seq, err := s.log.Append(use)

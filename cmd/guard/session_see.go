@@ -252,7 +252,7 @@ func (s *session) config(boundary string, proxy string) (sandbox.Config, error) 
 			return c, err
 		}
 		c.Files = append(c.Files, javaFiles(s.bundle, s.app.getenv("JAVA_HOME"))...)
-		c.HomeUpper = filepath.Join(s.app.home(), "homes", strings.ReplaceAll(s.info.Context, "/", "@"))
+		c.HomeUpper = filepath.Join(s.app.home(), "homes", homeName(s.info.Context))
 		if err := os.MkdirAll(c.HomeUpper, 0o700); err != nil {
 			return c, err
 		}
