@@ -45,6 +45,7 @@ type Agent struct {
 	conns conns
 
 	mu      sync.Mutex
+	gateway xssh.PublicKey // of the Gateway, which logs in itself
 	publics map[guard.SecretID]xssh.PublicKey
 
 	certs sync.Mutex
@@ -115,6 +116,13 @@ func (a *Agent) forget() {
 		clear(p.private)
 	}
 	a.pairs = nil
+}
+
+// gatewayKey is the host key of the session's Gateway; nil: there is none.
+func (a *Agent) gatewayKey() xssh.PublicKey {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.gateway
 }
 
 // conn is one connection to the agent.

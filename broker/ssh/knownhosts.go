@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -112,6 +113,37 @@ func (k *KnownHosts) check(host string, port int, key xssh.PublicKey, now time.T
 		}
 	}
 	return best
+}
+
+// algorithms are those of the keys and authorities that are known for a host, in their
+// files' order; nil: nothing is known of it.
+func (k *KnownHosts) algorithms(host string, port int) (out []string) {
+	add := func(names ...string) {
+		for _, n := range names {
+			if !slices.Contains(out, n) {
+				out = append(out, n)
+			}
+		}
+	}
+	if k == nil {
+		return nil
+	}
+	authority := false
+	for _, l := range k.lines {
+		switch {
+		case l.marker == "revoked" || !l.matches(host, port):
+		case l.marker == "cert-authority":
+			authority = true
+		case l.key.Type() == xssh.KeyAlgoRSA:
+			add(xssh.KeyAlgoRSASHA512, xssh.KeyAlgoRSASHA256)
+		default:
+			add(l.key.Type())
+		}
+	}
+	if authority {
+		out = append([]string{xssh.CertAlgoED25519v01, xssh.CertAlgoECDSA256v01, xssh.CertAlgoECDSA384v01, xssh.CertAlgoECDSA521v01, xssh.CertAlgoRSASHA512v01, xssh.CertAlgoRSASHA256v01}, out...)
+	}
+	return out
 }
 
 func same(a, b xssh.PublicKey) bool {

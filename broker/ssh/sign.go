@@ -132,9 +132,17 @@ func (c *conn) judge(id identity, data []byte, flags uint32) (u guard.Use, alg s
 	if len(a.hostKey) > 0 && !bytes.Equal(a.hostKey, key.Marshal()) {
 		return no("ssh host key", "the login to be signed names another host key than the server has", "tell the user: somebody may be in between")
 	}
-	if d := c.locate(&u, key, at); d != nil {
-		return u, "", d
+	gateway := c.a.gatewayKey()
+	if gateway == nil || !same(key, gateway) {
+		if d := c.locate(&u, key, at); d != nil {
+			return u, "", d
+		}
+		if gateway != nil && broker.MatchHost(id.cred.Hosts, at.host, at.port) {
+			// Nobody would see what goes over it.
+			return no("ssh connection", "guard does not end this connection, and what goes over it would not be seen", "name the port: guard secret edit "+id.cred.Name+" --host "+at.String(), "start the session again, if the host is a new one of the key")
+		}
 	}
+	u.Host, u.Port = at.host, at.port
 	if us := users(id.cred); len(us) > 0 && !slices.Contains(us, a.user) {
 		return no("ssh user", fmt.Sprintf("%s logs in as %s, and not as %s", id.cred.Name, strings.Join(us, " or "), quote(a.user)),
 			"ssh "+us[0]+"@"+u.Host, "guard secret edit "+id.cred.Name+" --user USER")

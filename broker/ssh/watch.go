@@ -131,6 +131,11 @@ func (c *watched) look(p []byte) {
 
 // Close forgets the connection.
 func (c *watched) Close() error {
+	c.forget()
+	return c.Conn.Close()
+}
+
+func (c *watched) forget() {
 	c.mu.Lock()
 	id := c.id
 	c.done, c.id = true, 0
@@ -138,7 +143,21 @@ func (c *watched) Close() error {
 	if id != 0 {
 		c.agent.wires.drop(id)
 	}
-	return c.Conn.Close()
+}
+
+// watchServer looks on at what the gateway itself says to a client.
+func (a *Agent) watchServer(c net.Conn, host string, port int) *own {
+	return &own{watched{Conn: c, agent: a, at: place{broker.CanonicalHost(host), port}}}
+}
+
+// own is a client's connection to the gateway.
+type own struct{ watched }
+
+func (c *own) Read(p []byte) (int, error) { return c.Conn.Read(p) }
+
+func (c *own) Write(p []byte) (int, error) {
+	c.look(p) // before the client can have it: its login comes at once
+	return c.Conn.Write(p)
 }
 
 // CloseWrite ends the sending direction.

@@ -18,6 +18,7 @@ import (
 	"guard/audit"
 	brokerhttp "guard/broker/http"
 	"guard/broker/postgres"
+	"guard/broker/ssh"
 	"guard/matcher"
 	"guard/policy"
 	"guard/rotate"
@@ -58,7 +59,8 @@ type session struct {
 	inKernel kernelPlan // what the kernel is asked for
 	respond  *rotate.Responder
 	pg       *postgres.Handler
-	speaks   []protocol // set before the first connection
+	speaks   []protocol   // set before the first connection
+	sshHost  *ssh.HostKey // what the gateway for ssh proves itself with inside; nil: there is none
 
 	mu          sync.Mutex
 	creds       []guard.Credential

@@ -78,11 +78,12 @@ func (s *session) serve(ctx context.Context, sb *sandbox.Sandbox, front net.List
 	if front != nil {
 		server.Listeners = append(server.Listeners, proxyListener{front})
 	}
-	s.speaks = s.protocols(line, egress, roots)
+	login := s.login(line, egress, roots)
+	keys, gateway := s.sshAgent(line, login, pushed)
+	s.speaks = s.protocols(login, gateway)
 	server.Handlers = s.handlers()
 	server.Handlers[net.JoinHostPort(controlHost, strconv.Itoa(execPort))] = s.execHandler(line)
 
-	keys := s.sshAgent(line)
 	if keys != nil {
 		server.Watch = keys.Watch
 	}

@@ -12,6 +12,7 @@ import (
 	"guard/broker/mysql"
 	"guard/broker/postgres"
 	"guard/broker/redis"
+	"guard/broker/ssh"
 )
 
 // protocol is what speaks for the credentials of one kind, besides HTTP.
@@ -19,23 +20,29 @@ type protocol struct {
 	kind  string // of credentials
 	port  int    // what a host without one means
 	serve broker.Handler
+	// allowed: of credentials that the session may use only; others leave their hosts to
+	// whatever the agent has itself.
+	allowed bool
 }
 
 // protocols are those of this session, one line each.
-func (s *session) protocols(line *broker.Line, egress *broker.Egress, roots *x509.CertPool) []protocol {
-	login := s.login(line, egress, roots)
+func (s *session) protocols(login broker.Login, gateway *ssh.Gateway) []protocol {
 	mailer := &mail.Handler{Login: login}
 	s.mu.Lock()
 	s.pg = &postgres.Handler{Login: login}
 	s.mu.Unlock()
-	return []protocol{
-		{"postgres", 5432, s.pg.Serve},
-		{"mysql", 3306, (&mysql.Handler{Login: login}).Serve},
-		{"redis", 6379, (&redis.Handler{Login: login}).Serve},
-		{"smtp", 587, mailer.SMTP},
-		{"imap", 993, mailer.IMAP},
-		{"mongodb", 27017, (&mongo.Handler{Login: login}).Serve},
+	ps := []protocol{
+		{"postgres", 5432, s.pg.Serve, false},
+		{"mysql", 3306, (&mysql.Handler{Login: login}).Serve, false},
+		{"redis", 6379, (&redis.Handler{Login: login}).Serve, false},
+		{"smtp", 587, mailer.SMTP, false},
+		{"imap", 993, mailer.IMAP, false},
+		{"mongodb", 27017, (&mongo.Handler{Login: login}).Serve, false},
 	}
+	if gateway != nil {
+		ps = append(ps, protocol{ssh.KindKey, 22, gateway.Serve, true}, protocol{ssh.KindCA, 22, gateway.Serve, true})
+	}
+	return ps
 }
 
 // login is what the handlers of protocols are given that log in for the agent.
@@ -52,7 +59,7 @@ func (s *session) handlers() map[string]broker.Handler {
 	hs := map[string]broker.Handler{}
 	for _, c := range s.credentials() {
 		for _, p := range s.speaks {
-			if c.Kind != p.kind {
+			if c.Kind != p.kind || p.allowed && !s.flags.allows(c.Name) {
 				continue
 			}
 			for _, h := range c.Hosts {

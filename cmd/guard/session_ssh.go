@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -40,13 +42,22 @@ func (s *session) showAgent(env *environment, boundary string) {
 	env.set("SSH_AUTH_SOCK", sshSocket)
 }
 
-// addSSH makes the agent's socket, and shows known_hosts as it is on the host, to
-// read only: what guard trusts is what ssh inside trusts.
+// systemKnownHosts are the machine's host keys, for all its users.
+const systemKnownHosts = "/etc/ssh/ssh_known_hosts"
+
+// addSSH makes the agent's socket, and shows known_hosts to read only, as it is on the host but
+// with the gateway's key for the hosts that the gateway speaks for: there guard looks
+// at the host's own key.
 func (s *session) addSSH(c *sandbox.Config, shared []string) error {
 	if len(s.sshKeys()) == 0 {
 		return nil
 	}
 	c.Unix = append(c.Unix, sshSocket)
+	host, err := ssh.NewHostKey()
+	if err != nil {
+		return err
+	}
+	s.sshHost = host
 	dir := filepath.Join(s.home, ".ssh")
 	isShared := slices.ContainsFunc(shared, func(d string) bool { return within(dir, d) })
 	var text []byte
@@ -58,6 +69,17 @@ func (s *session) addSSH(c *sandbox.Config, shared []string) error {
 			return fmt.Errorf("read --ssh-known-hosts: %w", err)
 		}
 	}
+	var hosts []string
+	for _, k := range s.sshKeys() {
+		hosts = append(hosts, k.Hosts...)
+	}
+	// First: some clients look no further than a host's first line.
+	if system, err := os.ReadFile(systemKnownHosts); err == nil {
+		c.Files = append(c.Files, sandbox.File{Path: systemKnownHosts, Content: append(host.KnownHosts(hosts, system), system...), Mode: 0o444})
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	text = append(host.KnownHosts(hosts, text), text...)
 	if _, err := os.Lstat(dir); err == nil && isShared {
 		c.ReadOnly = append(c.ReadOnly, dir) // what the next session would trust
 	}
@@ -79,7 +101,7 @@ func (s *session) userKnownHosts() []string {
 
 // knownHosts reads them as they are now, and the machine's.
 func (s *session) knownHosts() (*ssh.KnownHosts, error) {
-	return ssh.ReadKnownHosts(append(s.userKnownHosts(), "/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")...)
+	return ssh.ReadKnownHosts(append(s.userKnownHosts(), systemKnownHosts, "/etc/ssh/ssh_known_hosts2")...)
 }
 
 // checkSSH refuses a file of host keys that the agent could write, and a
@@ -112,15 +134,22 @@ func (s *session) checkSSH() error {
 	return nil
 }
 
-// sshAgent serves the keys of this session; nil where there is none to serve.
-func (s *session) sshAgent(line *broker.Line) *ssh.Agent {
+// sshAgent serves the keys of this session, and the gateway their hosts; nil where there is
+// none to serve.
+func (s *session) sshAgent(line *broker.Line, login broker.Login, pushed guard.OpenFilter) (*ssh.Agent, *ssh.Gateway) {
 	if len(s.sshKeys()) == 0 {
-		return nil
+		return nil, nil
 	}
-	return &ssh.Agent{
+	a := &ssh.Agent{
 		Session: s.info, Credentials: s.sshKeys, Use: line.Use, Value: s.vault.Get, Refused: line.Refuse, Tell: s.tellSSH,
 		KnownHosts: s.knownHosts, Source: s.flags.sshSource,
 	}
+	if s.sshHost == nil { // a tier without names of its own: nobody comes
+		return a, nil
+	}
+	g := ssh.NewGateway(a, login, s.sshHost)
+	g.Formats = pushed
+	return a, g
 }
 
 // maxTold bounds the refusals that one session's user is told of by the line: the
