@@ -40,6 +40,9 @@ func appendRecord(b []byte, r *Record) ([]byte, error) {
 	}
 	b = strconv.AppendBool(append(b, `,"wiped":`...), r.Wiped)
 
+	if r.Port != 0 {
+		b = strconv.AppendInt(append(b, `,"port":`...), int64(r.Port), 10)
+	}
 	if r.Version != 0 {
 		b = strconv.AppendInt(append(b, `,"version":`...), int64(r.Version), 10)
 	}

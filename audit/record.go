@@ -47,6 +47,7 @@ type Record struct {
 	DurationMS float64   `json:"duration_ms"`
 	Wiped      bool      `json:"wiped"`
 
+	Port        int    `json:"port,omitempty"`    // of Host
 	Version     int    `json:"version,omitempty"` // of the credential
 	Profile     string `json:"profile,omitempty"`
 	Scope       string `json:"scope,omitempty"`

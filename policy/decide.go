@@ -201,6 +201,7 @@ func (p *Policy) compile(o Options) error {
 	}
 	for _, r := range own.rules {
 		p.countsBytes = p.countsBytes || r.user && (r.reads.whole || r.reads.context["bytes"])
+		p.counts = p.counts || r.user && (r.reads.whole || r.reads.context["count"]) || r.grant != nil && r.grant.Limits.Count > 0
 	}
 	return nil
 }
@@ -588,6 +589,9 @@ func (p *Policy) Metered(host string, port int) bool {
 	}
 	return false
 }
+
+// Counts says whether it matters how many uses were made: of a grant, or to a policy.
+func (p *Policy) Counts() bool { return p != nil && p.counts }
 
 // Ask is what there is to ask the user about a refusal: what would be allowed, to whom
 // and for what. It is made of what guard saw, never of what an agent says it wants.

@@ -205,6 +205,15 @@ func (b *Budget) Spent() map[string]Spent {
 	return out
 }
 
+// Raise takes over what others used meanwhile, where that is more.
+func (b *Budget) Raise(to map[string]Spent) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for k, v := range to {
+		b.used[k] = Spent{max(v.Count, b.used[k].Count), max(v.Bytes, b.used[k].Bytes)}
+	}
+}
+
 func (b *Budget) of(key string) Spent {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -76,6 +76,7 @@ type Policy struct {
 	entities      types.EntityMap
 	sessionEntity types.Entity
 	countsBytes   bool       // a policy looks at context.bytes
+	counts        bool       // a policy looks at context.count, or a grant is for so many uses
 	takes         sync.Mutex // counted uses are decided one by one
 }
 

@@ -39,12 +39,13 @@ type runFlags struct {
 	hostPorts                                                             []int
 	task, context, profile, onLeak, egress, approve, boundary             string
 	bpfStrict, lockEnds                                                   bool
-	bpf, policyFile, events, input                                        string
+	bpf, events, input                                                    string
+	userPolicy
 	noRotate, verbose                                                     bool
 }
 
 func (o *runFlags) add(f *pflag.FlagSet) {
-	f.StringArrayVar(&o.allow, "allow", nil, "credential the agent may use: NAME or NAME:SCOPE (repeatable; without it, none)")
+	f.StringArrayVar(&o.allow, "allow", nil, "credential the agent may use: NAME or NAME:SCOPE, and limits after commas: count=N uses, bytes=N[K|M|G] sent to its hosts, for=DURATION, until=HH:MM (or a date, or RFC 3339), between=HH:MM-HH:MM (repeatable; without it, none)")
 	f.StringArrayVar(&o.deny, "deny", nil, "credential it may not use, whatever else says (repeatable)")
 	f.StringVar(&o.task, "task", "", "what the agent is to do, for the log")
 	f.StringVar(&o.context, "context", "", "PROJECT or PROJECT/ENV (default: the context of this folder, see guard context)")
@@ -69,7 +70,7 @@ func (o *runFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&o.boundary, "boundary", "auto", "auto, namespace, landlock, proxy or none")
 	f.StringVar(&o.bpf, "bpf", "auto", "search what processes write, in the kernel: off, detect (report), block (the write fails) or auto (what the machine and --on-leak allow)")
 	f.BoolVar(&o.bpfStrict, "bpf-strict", false, "with --bpf block: refuse also what the kernel could not search whole (bytes that are not in memory, more than 1 MiB in one call)")
-	f.StringVar(&o.policyFile, "policy", "", "file like guard.toml that narrows this session further")
+	o.userPolicy.add(f)
 	f.StringVar(&o.events, "events", "", "write leaks, uses and decisions to this file as they happen, one JSON object a line")
 	f.StringArrayVar(&o.env, "env", nil, "KEY=VALUE for the agent's environment (repeatable)")
 	f.StringArrayVar(&o.share, "share", nil, "path of the host that the agent may write, besides this folder (repeatable)")
@@ -84,6 +85,7 @@ func runRun(a *app, ctx context.Context, c *command, args []string) error {
 	if err := parse(f, args); err != nil {
 		return err
 	}
+	o.asks = !f.Changed("approve")
 	argv := f.Args()
 	if len(argv) == 0 {
 		return usagef("run needs a command: guard run [FLAGS] -- CMD [ARG...]")
@@ -150,10 +152,10 @@ func (o *runFlags) check() error {
 // allows says that the agent is told of a credential. Whether it may use it is
 // the policy's to say.
 func (o *runFlags) allows(name string) bool {
-	return !slices.Contains(o.deny, name) && slices.ContainsFunc(o.allow, func(a string) bool {
-		n, _, _ := strings.Cut(a, ":")
-		return n == name
-	})
+	return !slices.Contains(o.deny, name) && (o.permitted[name] || slices.ContainsFunc(o.allow, func(a string) bool {
+		g, err := policy.ParseGrant(a)
+		return err == nil && g.Name == name
+	}))
 }
 
 // leakAction is --on-leak, nil where it was not given.

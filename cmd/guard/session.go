@@ -41,6 +41,7 @@ type session struct {
 	log    *audit.Log
 	events *os.File
 	policy *policy.Policy
+	repo   project // guard.toml, as it was at the start
 
 	matcher  *matcher.Matcher
 	join     *matcher.Join // nil where what is found goes out anyway
@@ -147,7 +148,7 @@ func (a *app) newSession(o runFlags, argv []string) (_ *session, err error) {
 	if s.creds, err = s.vault.List(s.info.Context); err != nil {
 		return nil, err
 	}
-	if s.policy, err = newPolicy(o, s.info, s.creds, findRepoFile(s.dir, s.home)); err != nil {
+	if err := s.openPolicy(); err != nil {
 		return nil, err
 	}
 	if err := s.allowIssued(); err != nil {
@@ -169,35 +170,6 @@ func (a *app) newSession(o runFlags, argv []string) (_ *session, err error) {
 		return nil, err
 	}
 	return s, nil
-}
-
-// newPolicy compiles flags and the repository's file.
-func newPolicy(o runFlags, info guard.Session, creds []guard.Credential, repoFile string) (*policy.Policy, error) {
-	act, err := o.leakAction()
-	if err != nil {
-		return nil, err
-	}
-	grants, err := o.grants()
-	if err != nil {
-		return nil, err
-	}
-	var repo *policy.Repo
-	for _, file := range []string{repoFile, o.policyFile} {
-		if file == "" {
-			continue
-		}
-		r, err := policy.LoadRepo(file)
-		if err != nil {
-			return nil, err
-		}
-		if repo != nil {
-			r = repo.And(r)
-		}
-		repo = r
-	}
-	return policy.New(policy.Options{
-		Session: info, Allow: grants, Deny: o.deny, OnLeak: act, Egress: o.egress, AllowHosts: o.allowHosts, Models: o.modelHosts, HostPorts: o.hostPorts, Logins: o.logins, Repo: repo,
-	}, creds)
 }
 
 func (s *session) openLog() (err error) {

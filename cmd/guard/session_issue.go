@@ -34,14 +34,16 @@ func newLogins() *logins {
 }
 
 // decideUse is policy's answer, also for what was issued.
-func (s *session) decideUse(u guard.Use) guard.Decision {
+func (s *session) decideUse(u guard.Use) guard.Decision { return s.policyNow().Use(timed(u)) }
+
+// policyNow is the session's policy, with what logins added to it.
+func (s *session) policyNow() *policy.Policy {
 	s.logins.mu.Lock()
-	p := s.logins.granted
-	s.logins.mu.Unlock()
-	if p == nil {
-		p = s.policy
+	defer s.logins.mu.Unlock()
+	if p := s.logins.granted; p != nil {
+		return p
 	}
-	return p.Use(u)
+	return s.policy
 }
 
 // allowIssued lets the session use what was issued to it, and what sessions before

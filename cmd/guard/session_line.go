@@ -28,12 +28,14 @@ func (s *session) record(typ string) audit.Record {
 // begin is written before the agent's first instruction.
 func (s *session) begin(boundary string) error {
 	r := s.record(audit.TypeSessionStart)
-	r.Reason, r.Exe, r.Path = boundary, s.argv[0], s.dir
+	r.Reason, r.Exe, r.Path, r.Resource = boundary, s.argv[0], s.dir, s.flags.words()
 	if n := s.conceal.Skipped + s.conceal.Unread; n > 0 {
 		r.Result = fmt.Sprintf("%d files not looked into", n)
 	}
-	_, err := s.append(r)
-	return err
+	if _, err := s.append(r); err != nil {
+		return err
+	}
+	return s.recordProject()
 }
 
 func (s *session) end(result string) {
@@ -190,7 +192,7 @@ func (s *session) useRecord(u guard.Use, d guard.Decision) audit.Record {
 	r := s.record(audit.TypeUse)
 	r.Time = u.At
 	r.Credential, r.Version, r.Channel, r.Scope, r.Resource = u.Credential.Name, u.Credential.Version, string(u.Channel), u.Action, u.Resource
-	r.Host, r.Method, r.Path, r.PID, r.Exe = u.Host, u.Method, u.Path, u.PID, u.Exe
+	r.Host, r.Port, r.Method, r.Path, r.PID, r.Exe = u.Host, u.Port, u.Method, u.Path, u.PID, u.Exe
 	r.Decision, r.Rule, r.Reason = d.Action.String(), d.Rule, d.Reason
 	r.Fingerprint = s.print(u.Credential.ID())
 	s.describe(&r)

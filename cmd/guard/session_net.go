@@ -35,6 +35,8 @@ func (s *session) serve(ctx context.Context, sb *sandbox.Sandbox, front net.List
 	names := dns.New(dns.Options{})
 	egress := s.egress()
 	line := s.useLine()
+	asked := line.Decide // by who asks before it uses, which is not counted
+	line.Decide = s.counted(asked)
 	// Without --ca the system's roots do, which are read when the first upstream is
 	// verified and not before every session.
 	var roots *x509.CertPool
@@ -54,18 +56,18 @@ func (s *session) serve(ctx context.Context, sb *sandbox.Sandbox, front net.List
 		return err
 	}
 	cfg := brokerhttp.Config{
-		Line: line, Egress: egress, Creds: s.credentials, Open: s.line.Open, Formats: pushed, Scrub: s.scrub, CA: s.ca, Roots: roots, Session: s.info, Models: s.flags.modelHosts,
+		Line: line, Egress: egress, Creds: s.credentials, Open: s.open, Formats: pushed, Scrub: s.scrub, CA: s.ca, Roots: roots, Session: s.info, Models: s.flags.modelHosts,
 		Pins: pins, ClientCerts: s.flags.clientCerts,
 	}
 	cfg.Issuing = s.issuing()
 	cfg.Creds = s.swapped
-	sign, endSigning := s.signing(egress, roots, line.Decide)
+	sign, endSigning := s.signing(egress, roots, asked)
 	defer endSigning()
 	cfg.Sign = sign
 	if front != nil {
 		cfg.Token = s.token
 	}
-	server := &broker.Server{Name: names.Name, Synthetic: names.Synthetic, Egress: egress, Open: s.line.Open}
+	server := &broker.Server{Name: names.Name, Synthetic: names.Synthetic, Egress: egress, Open: s.open}
 	cfg.Tunnel = server.Dispatch
 	proxy, err := brokerhttp.New(cfg)
 	if err != nil {
@@ -79,6 +81,7 @@ func (s *session) serve(ctx context.Context, sb *sandbox.Sandbox, front net.List
 		server.Listeners = append(server.Listeners, proxyListener{front})
 	}
 	login := s.login(line, egress, roots)
+	login.Decide = asked
 	keys, gateway := s.sshAgent(line, login, pushed)
 	s.speaks = s.protocols(login, gateway)
 	server.Handlers = s.handlers()
@@ -106,6 +109,7 @@ func (s *session) serve(ctx context.Context, sb *sandbox.Sandbox, front net.List
 	}
 	part("proxy", proxy.Serve)
 	part("vault", s.follow)
+	part("project file", s.watchProject)
 	part("logins", func(ctx context.Context) error { return s.keepLogins(ctx, proxy) })
 	if len(server.Listeners) > 0 {
 		part("broker", server.Serve)

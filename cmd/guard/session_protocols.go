@@ -49,7 +49,7 @@ func (s *session) protocols(login broker.Login, gateway *ssh.Gateway) []protocol
 func (s *session) login(line *broker.Line, egress *broker.Egress, roots *x509.CertPool) broker.Login {
 	return broker.Login{
 		Session: s.info, Credentials: s.credentials, Decide: line.Decide, Use: line.Use, Refused: line.Refuse,
-		Dial: egress.Dial, Open: s.line.Open, Plain: egress.Loopback, Scrub: s.scrub, Minted: s.keepMinted, Ended: s.recordEnd,
+		Dial: egress.Dial, Open: s.open, Plain: egress.Loopback, Scrub: s.scrub, Minted: s.keepMinted, Ended: s.recordEnd,
 		TLS: &tls.Config{RootCAs: roots}, GetCertificate: s.leafFor,
 	}
 }

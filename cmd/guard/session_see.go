@@ -265,7 +265,7 @@ func (s *session) config(boundary string, proxy string) (sandbox.Config, error) 
 	}
 	// guard's own program, and what narrows the session, are not the agent's to
 	// change, also where they lie in a folder that it may write.
-	for _, p := range []string{s.own(), findRepoFile(s.dir, s.home), s.flags.policyFile} {
+	for _, p := range append([]string{s.own(), findRepoFile(s.dir, s.home)}, s.flags.policyFiles...) {
 		if p == "" {
 			continue
 		}
