@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -69,27 +70,77 @@ func load(o Options, via string) (*Detector, error) {
 	if err := o.configure(spec, d); err != nil {
 		return nil, err
 	}
-	types := btf.NewCache() // the kernel's are read once
+	d.inner = spec.Maps["tables"].InnerMap
+	// What takes longest goes on side by side: the kernel's types are read, maps are made, a table is
+	// put in its place (which takes the kernel some milliseconds; to fill it does not), and then programs are checked.
+	types := btf.NewCache()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	read := make(chan error, 1)
+	wg.Go(func() {
+		_, err := types.Kernel()
+		read <- err
+	})
+	made, err := makeMaps(spec)
+	defer closeMaps(made)
+	if err != nil {
+		return nil, err
+	}
+	placed := make(chan error, 1)
+	if d.table, err = ebpf.NewMap(d.inner); err != nil {
+		return nil, fmt.Errorf("make a search table: %w", err)
+	}
+	defer func() {
+		if d.coll == nil {
+			wg.Wait()
+			d.table.Close()
+		}
+	}()
+	tables := made["tables"]
+	wg.Go(func() { placed <- tables.Put(uint32(0), d.table) })
+	if err := <-read; err != nil {
+		return nil, err
+	}
 	if err := drop(spec, o, types); err != nil {
 		return nil, err
 	}
-	d.inner = spec.Maps["tables"].InnerMap
-	if d.coll, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Cache: types}); err != nil {
-		return nil, err
-	}
-	d.tables, d.stats = d.coll.Maps["tables"], d.coll.Maps["stats"]
-	if d.ring, err = ringbuf.NewReader(d.coll.Maps["events"]); err != nil {
-		d.coll.Close()
-		return nil, err
-	}
-	// To put a table in its place takes the kernel some milliseconds, to fill it does not.
-	if d.table, err = ebpf.NewMap(d.inner); err == nil {
-		err = d.tables.Put(uint32(0), d.table)
-	}
+	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Cache: types, MapReplacements: made})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("make a search table: %w", err), d.Close())
+		return nil, err
+	}
+	d.tables, d.stats = coll.Maps["tables"], coll.Maps["stats"]
+	if d.ring, err = ringbuf.NewReader(coll.Maps["events"]); err != nil {
+		coll.Close()
+		return nil, err
+	}
+	d.coll = coll
+	if err := <-placed; err != nil {
+		return nil, errors.Join(fmt.Errorf("put a search table in its place: %w", err), d.Close())
 	}
 	return d, nil
+}
+
+// makeMaps makes those maps that are no sections of variables, which the loader fills.
+func makeMaps(spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, error) {
+	made := map[string]*ebpf.Map{}
+	for name, m := range spec.Maps {
+		if strings.HasPrefix(name, ".") {
+			continue
+		}
+		one, err := ebpf.NewMap(m)
+		if err != nil {
+			return made, fmt.Errorf("map %s: %w", name, err)
+		}
+		made[name] = one
+	}
+	return made, nil
+}
+
+// closeMaps lets go of what a collection has clones of.
+func closeMaps(made map[string]*ebpf.Map) {
+	for _, m := range made {
+		m.Close()
+	}
 }
 
 // watch begins to search for what first holds. On an error d is closed.
