@@ -26,6 +26,8 @@ var imports = map[string][]string{
 	"audit":              {},
 	"audit/export":       {"audit"},
 	"vault":              {},
+	"vault/hashivault":   {"vault"},
+	"vault/vaulttest":    {"vault"},
 	"rotate":             {"vault"},
 	"rotate/postgres":    {"rotate"},
 	"rotate/exec":        {"rotate"},
@@ -110,7 +112,7 @@ func TestImports(t *testing.T) {
 			if !ok || strings.HasPrefix(pkg, "cmd/") || strings.HasPrefix(pkg, "internal/") {
 				continue
 			}
-			if test && strings.HasPrefix(own, "internal/testutil") || test && own == "rotate/rotatetest" {
+			if test && (strings.HasPrefix(own, "internal/testutil") || own == "rotate/rotatetest" || own == "vault/vaulttest") {
 				continue
 			}
 			allowed, known := imports[pkg]
@@ -155,7 +157,9 @@ func TestRevealIsCalledInFewPlaces(t *testing.T) {
 
 var reveals = map[string]int{
 	"matcher":           4,
-	"vault":             12, // each unlocker's own: a recovery code, an age passphrase, a transit token
+	"vault":             14, // each unlocker's own: a recovery code, an age passphrase, a transit token; what is held from elsewhere, and the sample of it
+	"vault/hashivault":  3,  // a token and a secret id that log in, a value that is put
+	"vault/vaulttest":   2,
 	"broker":            2,
 	"broker/http":       4,
 	"broker/postgres":   2,
