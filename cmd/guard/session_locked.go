@@ -83,9 +83,8 @@ func (s *session) rotateLeak(l guard.Leak, escaped bool) {
 	if s.vault.Locked() {
 		s.mu.Lock()
 		s.waiting = append(s.waiting, lateLeak{l, escaped})
-		s.quarantined[l.Secret.Name] = max(s.quarantined[l.Secret.Name], l.Secret.Version)
 		s.mu.Unlock()
-		s.app.say("%s leaked while the vault is locked: it is replaced when the vault is open again, and not used until then", l.Secret.Name)
+		s.app.say("%s leaked while the vault is locked: what is to be done about it is done when the vault is open again", l.Secret.Name)
 		return
 	}
 	s.respond.Leak(l.Secret, escaped, l)
