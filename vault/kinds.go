@@ -24,6 +24,10 @@ type Kind struct {
 	Schemes []string
 	URLEnv  string
 	Port    string
+	// Model says that the hosts are a model's API, and ModelURL names the variables that
+	// lead programs to another one.
+	Model    bool
+	ModelURL []string
 }
 
 // Format is a shape of values, and the template of their placeholders.
@@ -68,23 +72,23 @@ func Kinds() []Kind {
 				{Prefix: "glpat-", Alphabet: b64url, Keep: ".", Check: GitLabRoutable},
 				{Prefix: "gldt-", Alphabet: b64url}, {Prefix: "glrt-", Alphabet: b64url}, {Prefix: "glptt-", Alphabet: b64url},
 			}},
-		{Name: "anthropic", Title: "Anthropic API key", Env: "ANTHROPIC_API_KEY", Hosts: []string{"api.anthropic.com"},
+		{Name: "anthropic", Model: true, ModelURL: []string{"ANTHROPIC_BASE_URL"}, Title: "Anthropic API key", Env: "ANTHROPIC_API_KEY", Hosts: []string{"api.anthropic.com"},
 			In: []guard.Position{header("x-api-key"), auth},
 			Formats: []Format{
 				{Prefix: "sk-ant-admin01-", Alphabet: b64url}, {Prefix: "sk-ant-api03-", Alphabet: b64url},
 				{Prefix: "sk-ant-oat01-", Alphabet: b64url}, {Prefix: "sk-ant-", Alphabet: b64url},
 			}},
-		{Name: "openrouter", Title: "OpenRouter API key", Env: "OPENROUTER_API_KEY", Hosts: []string{"openrouter.ai"},
+		{Name: "openrouter", Model: true, Title: "OpenRouter API key", Env: "OPENROUTER_API_KEY", Hosts: []string{"openrouter.ai"},
 			In: []guard.Position{auth}, Formats: []Format{{Prefix: "sk-or-v1-", Alphabet: hexa}}},
-		{Name: "openai", Title: "OpenAI API key", Env: "OPENAI_API_KEY", Hosts: []string{"api.openai.com"},
+		{Name: "openai", Model: true, ModelURL: []string{"OPENAI_BASE_URL", "OPENAI_API_BASE"}, Title: "OpenAI API key", Env: "OPENAI_API_KEY", Hosts: []string{"api.openai.com"},
 			In: []guard.Position{auth},
 			Formats: []Format{
 				{Prefix: "sk-svcacct-", Alphabet: b64url}, {Prefix: "sk-admin-", Alphabet: b64url},
 				{Prefix: "sk-proj-", Alphabet: b64url}, {Prefix: "sk-", Alphabet: b64url},
 			}},
-		{Name: "google-ai", Title: "Google AI API key", Env: "GEMINI_API_KEY", Hosts: []string{"generativelanguage.googleapis.com"},
+		{Name: "google-ai", Model: true, ModelURL: []string{"GOOGLE_GEMINI_BASE_URL"}, Title: "Google AI API key", Env: "GEMINI_API_KEY", Hosts: []string{"generativelanguage.googleapis.com"},
 			In: []guard.Position{header("x-goog-api-key")}, Formats: []Format{{Prefix: "AIza", Alphabet: b64url}}},
-		{Name: "groq", Title: "Groq API key", Env: "GROQ_API_KEY", Hosts: []string{"api.groq.com"},
+		{Name: "groq", Model: true, Title: "Groq API key", Env: "GROQ_API_KEY", Hosts: []string{"api.groq.com"},
 			In: []guard.Position{auth}, Formats: []Format{{Prefix: "gsk_", Alphabet: base62}}},
 		{Name: "huggingface", Title: "Hugging Face token", Env: "HF_TOKEN", Hosts: []string{"huggingface.co"},
 			In: []guard.Position{auth}, Formats: []Format{{Prefix: "hf_", Alphabet: base62}}},

@@ -148,17 +148,24 @@ func (v *Vault) Lend(c guard.Credential, s guard.Secret) (guard.Credential, erro
 	if v.lent == nil {
 		k := make([]byte, keySize)
 		rand.Read(k)
-		if v.lentKey, err = v.master.put(k); err != nil {
+		wrap, err := v.rootKey("lent-key")
+		if err != nil {
 			return guard.Credential{}, err
 		}
+		v.lentBox = seal(wrap, k, aad(v.id, "", "", 0, "lent-key"))
+		clear(k)
 		v.lent = map[string]*segment{}
+	}
+	ck, err := v.openLent()
+	if err != nil {
+		return guard.Credential{}, err
 	}
 	if seg = v.lent[c.Context]; seg == nil {
 		seg = &segment{}
 		v.lent[c.Context] = seg
 	}
 	e := entry{Meta: c}
-	e.Meta.Version = v.put(&e, v.lentKey, plain, Current).Number
+	e.Meta.Version = v.put(&e, ck, plain, Current).Number
 	seg.Credentials = append(seg.Credentials, e)
 	slices.SortFunc(seg.Credentials, func(a, b entry) int { return strings.Compare(a.Meta.Name, b.Meta.Name) })
 	return cloneMeta(e.Meta), nil
@@ -169,6 +176,31 @@ func (v *Vault) Lent(context, name string) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.lentEntry(inContext(context), name) != nil
+}
+
+// LentValues is Values for what is lent.
+func (v *Vault) LentValues(context string) ([]guard.Value, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.values(func(f func(seg *segment, ck []byte) error) error { return v.eachLent(context, f) })
+}
+
+// openLent returns the key of what is lent: after the vault was locked, it is opened
+// again. Caller holds mu.
+func (v *Vault) openLent() ([]byte, error) {
+	if v.lentKey != nil {
+		return v.lentKey, nil
+	}
+	wrap, err := v.rootKey("lent-key")
+	if err != nil {
+		return nil, err
+	}
+	k, err := open(wrap, v.lentBox, aad(v.id, "", "", 0, "lent-key"))
+	if err != nil {
+		return nil, corrupt("the key of what a session found does not open")
+	}
+	v.lentKey, err = v.master.put(k)
+	return v.lentKey, err
 }
 
 // lentEntry is nil where there is none. Caller holds mu.
@@ -182,10 +214,15 @@ func (v *Vault) lentEntry(context, name string) *entry {
 // eachLent is each for what is lent. Caller holds mu.
 func (v *Vault) eachLent(context string, f func(seg *segment, ck []byte) error) error {
 	for name, seg := range v.lent {
-		if context == "" || context == name {
-			if err := f(seg, v.lentKey); err != nil {
-				return err
-			}
+		if context != "" && context != name {
+			continue
+		}
+		ck, err := v.openLent()
+		if err != nil {
+			return err
+		}
+		if err := f(seg, ck); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -47,6 +47,9 @@ func TestLend(t *testing.T) {
 	if err != nil || len(values) != 2 {
 		t.Errorf("%d values, %v", len(values), err)
 	}
+	if values, err := v.LentValues("default"); err != nil || len(values) != 2 {
+		t.Errorf("%d values that are lent, %v", len(values), err)
+	}
 	if _, err := v.Lend(guard.Credential{Name: "found.x", Kind: "generic"}, guard.NewSecret([]byte("another-value"))); !errors.Is(err, ErrExists) {
 		t.Errorf("lent twice: %v", err)
 	}
@@ -183,5 +186,50 @@ func TestSeedRefused(t *testing.T) {
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// A vault that is locked wipes the key of what it lends too, and has it again after.
+func TestLentThroughLock(t *testing.T) {
+	dir := t.TempDir()
+	key := KeyFile{Path: filepath.Join(dir, "..", "key"), Create: true}
+	v, err := Create(dir, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	const value = "qN5tVb81Lw0Zk3Pd"
+	lend(t, v, "found.x", value)
+	held := v.lentKey
+	if held == nil {
+		t.Fatal("no key")
+	}
+	ticket, err := v.Shut()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.Get(guard.SecretID{Name: "found.x"}); !errors.Is(err, ErrLocked) {
+		t.Errorf("while it is locked: %v", err)
+	}
+	if _, err := v.LentValues(""); !errors.Is(err, ErrLocked) {
+		t.Errorf("while it is locked: %v", err)
+	}
+	w, err := Open(dir, KeyFile{Path: key.Path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	answer, err := w.Admit(ticket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Reopen(answer); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := v.Get(guard.SecretID{Name: "found.x"}); err != nil || string(got.Reveal()) != value {
+		t.Errorf("after it was opened again: %v", err)
+	}
+	if values, err := v.Values("default"); err != nil || len(values) != 2 {
+		t.Errorf("%d values, %v", len(values), err)
 	}
 }

@@ -302,7 +302,11 @@ func (v *Vault) view(context, name string, f func(e *entry, ck []byte) error) er
 		return err
 	}
 	if e := v.lentEntry(context, name); e != nil {
-		return f(e, v.lentKey)
+		ck, err := v.openLent()
+		if err != nil {
+			return err
+		}
+		return f(e, ck)
 	}
 	seg, ck, err := v.read(context)
 	if err != nil {
@@ -402,6 +406,11 @@ func (v *Vault) Remove(context, name string) error {
 // password in it is a value of its own, also as it reads decoded. No two have the same bytes; the one worth most
 // is kept. The caller wipes them.
 func (v *Vault) Values(context string) ([]guard.Value, error) {
+	return v.values(func(f func(seg *segment, ck []byte) error) error { return v.each(context, f) })
+}
+
+// values is Values for what each hands out.
+func (v *Vault) values(each func(f func(seg *segment, ck []byte) error) error) ([]guard.Value, error) {
 	var out []guard.Value
 	seen := map[[sha256.Size]byte]int{} // by hash: a string could not be wiped
 	add := func(id guard.SecretID, c guard.Class, p []byte) {
@@ -435,7 +444,7 @@ func (v *Vault) Values(context string) ([]guard.Value, error) {
 		}
 		add(id, c, p)
 	}
-	err := v.each(context, func(seg *segment, ck []byte) error {
+	err := each(func(seg *segment, ck []byte) error {
 		for i := range seg.Credentials {
 			e := &seg.Credentials[i]
 			for j := range e.Versions {

@@ -99,7 +99,7 @@ func (v *Vault) Shut(sealing ...string) ([]byte, error) {
 	v.sealKeys.reset()
 	clear(v.cks)
 	clear(v.seals)
-	v.mk = nil
+	v.mk, v.lentKey = nil, nil
 	v.st.opened = map[string]*segment{}
 	private, err := v.master.put(k.Bytes())
 	if err != nil {

@@ -39,13 +39,14 @@ type runFlags struct {
 	hostPorts                                                             []int
 	task, context, profile, onLeak, egress, approve, boundary             string
 	bpfStrict, lockEnds                                                   bool
-	bpf, events, input                                                    string
+	bpf, events, input, find                                              string
+	show                                                                  []string
 	userPolicy
-	noRotate, verbose                                                     bool
+	noRotate, verbose bool
 }
 
 func (o *runFlags) add(f *pflag.FlagSet) {
-	f.StringArrayVar(&o.allow, "allow", nil, "credential the agent may use: NAME or NAME:SCOPE, and limits after commas: count=N uses, bytes=N[K|M|G] sent to its hosts, for=DURATION, until=HH:MM (or a date, or RFC 3339), between=HH:MM-HH:MM (repeatable; without it, none)")
+	f.StringArrayVar(&o.allow, "allow", nil, "credential the agent may use: NAME or NAME:SCOPE, or env:VAR for the value of a variable, and limits after commas: count=N uses, bytes=N[K|M|G] sent to its hosts, for=DURATION, until=HH:MM (or a date, or RFC 3339), between=HH:MM-HH:MM (repeatable; without it, none but a model's API key that the environment holds)")
 	f.StringArrayVar(&o.deny, "deny", nil, "credential it may not use, whatever else says (repeatable)")
 	f.StringVar(&o.task, "task", "", "what the agent is to do, for the log")
 	f.StringVar(&o.context, "context", "", "PROJECT or PROJECT/ENV (default: the context of this folder, see guard context)")
@@ -72,6 +73,8 @@ func (o *runFlags) add(f *pflag.FlagSet) {
 	f.BoolVar(&o.bpfStrict, "bpf-strict", false, "with --bpf block: refuse also what the kernel could not search whole (bytes that are not in memory, more than 1 MiB in one call)")
 	o.userPolicy.add(f)
 	f.StringVar(&o.events, "events", "", "write leaks, uses and decisions to this file as they happen, one JSON object a line")
+	f.StringVar(&o.find, "find", "auto", "auto or off: hide and watch also values that are not in the vault, in the environment, in .env and its like, and where tools keep credentials")
+	f.StringArrayVar(&o.show, "show", nil, "NAME of a variable or PATH of which the agent sees what it holds, unless it is in the vault (repeatable; also a line of $XDG_CONFIG_HOME/guard/show)")
 	f.StringArrayVar(&o.env, "env", nil, "KEY=VALUE for the agent's environment (repeatable)")
 	f.StringArrayVar(&o.share, "share", nil, "path of the host that the agent may write, besides this folder (repeatable)")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "say what protects this session")
@@ -121,6 +124,7 @@ func (o *runFlags) check() error {
 	}{
 		{"profile", o.profile, []string{"", profileInteractive, profileDaemon}},
 		{"egress", o.egress, []string{"web", "list", "any"}},
+		{"find", o.find, []string{"auto", "off"}},
 		{"input", o.input, []string{"redact", "warn", "allow"}},
 		{"approve", o.approve, []string{"deny"}},
 		{"boundary", o.boundary, []string{"auto", "namespace", "landlock", "proxy", "none"}},

@@ -202,6 +202,22 @@ func (a *app) openVault() (*vault.Vault, error) {
 	return v, nil
 }
 
+// openSessionVault is openVault for guard run, which guards what it finds also where
+// there is no vault yet.
+func (a *app) openSessionVault() (*vault.Vault, error) {
+	v, err := a.openVault()
+	u := a.unlock
+	named := u.recovery || u.passphraseFile != "" || u.keyfile != "" || len(u.age) > 0
+	if !errors.Is(err, vault.ErrNoVault) || named || a.getenv("GUARD_SESSION") != "" {
+		return v, err
+	}
+	v, merr := vault.Memory(a.home())
+	if errors.Is(merr, vault.ErrExists) {
+		return nil, err // the vault is gone, and its backup is there
+	}
+	return v, merr
+}
+
 // checkGeneration refuses a vault that was put back to an earlier state: it may
 // hold values that were replaced, and slots that were taken away.
 func (a *app) checkGeneration(v *vault.Vault) error {

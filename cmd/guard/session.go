@@ -46,6 +46,8 @@ type session struct {
 	matcher  *matcher.Matcher
 	join     *matcher.Join // nil where what is found goes out anyway
 	conceal  *conceal
+	found    []*foundValue // values that the vault lends to this session
+	noted    bool          // they were told
 	line     *supervisor.Line
 	hidden   []string
 	sockets  []string // of other programs, in folders that the session may write
@@ -129,7 +131,7 @@ func (a *app) newSession(o runFlags, argv []string) (_ *session, err error) {
 		return nil, err
 	}
 	s.prepareKernel()
-	if s.vault, err = a.openVault(); err != nil {
+	if s.vault, err = a.openSessionVault(); err != nil {
 		return nil, err
 	}
 	s.closers = append(s.closers, s.vault.Close)
@@ -142,9 +144,20 @@ func (a *app) newSession(o runFlags, argv []string) (_ *session, err error) {
 	if err := a.openContext(s.vault, s.info.Context); err != nil {
 		return nil, err
 	}
-	if err := s.holdLock(); err != nil {
+	if s.vault.Stored() { // else there is nothing that guard unlock could open again
+		if err := s.holdLock(); err != nil {
+			return nil, err
+		}
+	}
+	values, err := s.values()
+	if err != nil {
 		return nil, err
 	}
+	lent, err := s.find(values)
+	if err != nil {
+		return nil, err
+	}
+	values = append(values, bare(lent)...)
 	if s.creds, err = s.vault.List(s.info.Context); err != nil {
 		return nil, err
 	}
@@ -157,7 +170,7 @@ func (a *app) newSession(o runFlags, argv []string) (_ *session, err error) {
 	if err := s.openLog(); err != nil {
 		return nil, err
 	}
-	if err := s.openLine(); err != nil {
+	if err := s.openLineWith(values); err != nil {
 		return nil, err
 	}
 	if err := s.openFiles(); err != nil {
@@ -194,9 +207,11 @@ const bareLength = 16
 // with a public prefix, such as ghp_, the rest too: whoever has it has the value.
 func (s *session) values() ([]guard.Value, error) {
 	values, err := s.vault.Values(s.info.Context)
-	if err != nil {
-		return nil, err
-	}
+	return bare(values), err
+}
+
+// bare adds to values with a public prefix what is behind it.
+func bare(values []guard.Value) []guard.Value {
 	for _, v := range slices.Clone(values) {
 		if v.Class >= guard.Placeholder {
 			continue
@@ -205,7 +220,7 @@ func (s *session) values() ([]guard.Value, error) {
 			values = append(values, guard.Value{ID: v.ID, Class: v.Class, Secret: guard.NewSecret(slices.Clone(v.Secret.Reveal()[n:]))})
 		}
 	}
-	return values, nil
+	return values
 }
 
 // openLine loads what the scanner looks for.
@@ -214,6 +229,10 @@ func (s *session) openLine() error {
 	if err != nil {
 		return err
 	}
+	return s.openLineWith(values)
+}
+
+func (s *session) openLineWith(values []guard.Value) (err error) {
 	kept := values[:0]
 	for _, v := range values {
 		if why := matcher.Refuse(v.Secret); why != nil {
@@ -409,6 +428,9 @@ func (s *session) start(ctx context.Context, boundary string) (supervisor.Status
 	}
 	if err := s.begin(boundary); err != nil {
 		return supervisor.Status{}, fmt.Errorf("no session without its record: %w", err)
+	}
+	if err := s.noteFound(); err != nil {
+		return supervisor.Status{}, fmt.Errorf("tell what was found: %w", err)
 	}
 	files, err := s.watched()
 	if err != nil {
