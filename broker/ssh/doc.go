@@ -45,6 +45,24 @@
 // The user in the data must be the credential's, where it has one (several:
 // separated by commas).
 //
+// # The gateway
+//
+// Connections of the session to the hosts of its keys end in a Gateway, which logs in at the server
+// itself: for the client it is the server, with a host key that the session's known_hosts has for
+// these hosts, and any client is let in, since only the session is led there; where several keys are
+// for a host, the client says by a login with the agent which one. For the server it is the client: the
+// server's own key has to be in the user's known_hosts, the login is signed as above, one use of the key for each
+// command. Commands, shells, subsystems (sftp) and connections through the server (ssh -L, -W)
+// go on; forwarding to the session (ssh -R), of the agent and of X11 does not.
+//
+// What a client sends goes through the leak line. git-receive-pack as git writes it is a push, which is taken
+// apart and judged before any of it goes on (package broker/pack); a command that has its name in another
+// form is refused, and so is whatever sends the beginning of a push to another command. Uses of git's commands
+// have the actions repo:read and repo:push, or ssh:connect where policy allows only that. A refusal is on
+// the client's standard error, in words and as JSON, and in git's own report for a push.
+//
+// With a gateway the agent signs no login for connections that could come by it and do not.
+//
 // # What is not served
 //
 // Adding, removing and locking keys; forwarded agents, with everything that comes
@@ -63,9 +81,10 @@
 //
 // # What does not hold
 //
-// What goes over the connection is encrypted between the client and the server, so
-// that guard finds nothing in it: a login is leave to do what the server allows this
-// user. A process of the session that leads others to the agent (a relay, ssh -R, forwarding by
+// A login is leave to do what the server allows this user: a program at the server that turns what it is
+// sent into a push, in a form that nobody announced, is not known for one. The reply of git-lfs-authenticate, which
+// holds a token, is not looked into. What goes to hosts that the user opened
+// (--allow-host) with a key that the session has by itself is encrypted from end to end. A process of the session that leads others to the agent (a relay, ssh -R, forwarding by
 // dropbear or OpenSSH before 8.9) gets git signatures for them while the session lasts, but no
 // login from there to elsewhere; and one that carries a login's own bytes is the connection that
 // guard sees, and ends with the session. A git signature is over a digest: what is signed
