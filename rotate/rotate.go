@@ -97,14 +97,26 @@ type Job struct {
 	// Spare lists the backend process ids that a graceful rotation leaves
 	// alone: the session's own connections. nil: none.
 	Spare func() []uint32
-	// Mark tells that a part of the step is done: PartRevoked, PartSessions. It is
-	// never nil.
-	Mark func(part string)
-	// Expires tells, at mint, when the new value expires. It is never nil.
-	Expires func(time.Time)
+	// OnPart and OnExpiry are told by Mark and Expires; nil: nobody is.
+	OnPart   func(part string)
+	OnExpiry func(time.Time)
 	// Admin returns another credential of the same context, and a copy of its
 	// value to wipe.
 	Admin func(name string) (guard.Secret, guard.Credential, error)
+}
+
+// Mark tells that a part of the step is done: PartRevoked, PartSessions.
+func (j Job) Mark(part string) {
+	if j.OnPart != nil {
+		j.OnPart(part)
+	}
+}
+
+// Expires tells, at mint, when the new value expires.
+func (j Job) Expires(at time.Time) {
+	if j.OnExpiry != nil && !at.IsZero() {
+		j.OnExpiry(at)
+	}
 }
 
 // The steps, as reports, incidents and the exec provider spell them.

@@ -216,8 +216,8 @@ func (x *run) with(step string, f func(Job) error) error {
 	at := time.Now()
 	j := Job{
 		Intent: x.rec.Intent, Step: step, Credential: x.c, Options: x.options, Emergency: x.rec.Emergency, Live: x.rec.Switched,
-		Mark:    func(part string) { x.note(part, at, nil) },
-		Expires: func(t time.Time) { x.rec.Expires = t.UTC() },
+		OnPart:   func(part string) { x.note(part, at, nil) },
+		OnExpiry: func(t time.Time) { x.rec.Expires = t.UTC() },
 	}
 	j.Credential.Version = x.rec.From.Version
 	var err error

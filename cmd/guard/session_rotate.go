@@ -11,6 +11,7 @@ import (
 	"guard/rotate"
 	"guard/rotate/exec"
 	rotatepg "guard/rotate/postgres"
+	rotateredis "guard/rotate/redis"
 	"guard/rotate/web"
 )
 
@@ -159,7 +160,7 @@ func (a *app) usesOf(context, name string) []rotate.Used {
 
 // providers are the issuers that guard can replace credentials at.
 func providers() rotate.Providers {
-	return rotate.Providers{"postgres": rotatepg.Provider{}, "exec": exec.Provider{}, "manual": web.Manual{}}
+	return rotate.Providers{"postgres": rotatepg.Provider{}, "exec": exec.Provider{}, "redis": rotateredis.Provider{}, "manual": web.Manual{}}
 }
 
 // defaultRotation is how a credential is replaced that does not say how: by a person,

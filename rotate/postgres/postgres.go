@@ -73,13 +73,34 @@ func (Provider) About() rotate.About {
 	}
 }
 
-// Choose makes a new password.
-func (p Provider) Choose(rotate.Job) (guard.Secret, error) { return rotate.NewPassword(32), nil }
+// Choose makes a new password, or the same URL with one.
+func (p Provider) Choose(j rotate.Job) (guard.Secret, error) { return rotate.NewValue(j.Current, 32) }
+
+// passwords replaces the values of a job by the passwords in them, where they are
+// URLs. wipe must be called.
+func passwords(j rotate.Job) (_ rotate.Job, wipe func(), err error) {
+	_, current, err := rotate.Password(j.Credential, j.Current)
+	if err != nil {
+		return j, nil, err
+	}
+	_, candidate, err := rotate.Password(j.Credential, j.Candidate)
+	if err != nil {
+		current.Wipe()
+		return j, nil, err
+	}
+	j.Current, j.Candidate = current, candidate
+	return j, func() { current.Wipe(); candidate.Wipe() }, nil
+}
 
 // Check logs in as the one who would rotate, and looks at the role.
 func (p Provider) Check(ctx context.Context, j rotate.Job) error {
 	ctx, cancel := p.limit(ctx)
 	defer cancel()
+	j, wipe, err := passwords(j)
+	if err != nil {
+		return err
+	}
+	defer wipe()
 	t, err := target(j)
 	if err != nil {
 		return err
@@ -100,6 +121,11 @@ func (p Provider) Mint(ctx context.Context, j rotate.Job) (guard.Secret, error) 
 func (p Provider) mint(ctx context.Context, j rotate.Job) error {
 	ctx, cancel := p.limit(ctx)
 	defer cancel()
+	j, wipe, err := passwords(j)
+	if err != nil {
+		return err
+	}
+	defer wipe()
 	t, err := target(j)
 	if err != nil {
 		return err
@@ -172,13 +198,23 @@ func (p Provider) Verify(ctx context.Context, j rotate.Job, value guard.Secret) 
 	if err != nil {
 		return err
 	}
-	return p.login(ctx, t, value)
+	_, pw, err := rotate.Password(j.Credential, value)
+	if err != nil {
+		return err
+	}
+	defer pw.Wipe()
+	return p.login(ctx, t, pw)
 }
 
 // Revoke ends the role's sessions and, in an emergency, first bars the role.
 func (p Provider) Revoke(ctx context.Context, j rotate.Job) error {
 	ctx, cancel := p.limit(ctx)
 	defer cancel()
+	j, wipe, err := passwords(j)
+	if err != nil {
+		return err
+	}
+	defer wipe()
 	t, err := target(j)
 	if err != nil {
 		return err
@@ -196,7 +232,12 @@ func (p Provider) Revoke(ctx context.Context, j rotate.Job) error {
 		if j.Spare != nil {
 			spare = j.Spare()
 		}
-		return c.terminate(ctx, spare)
+		j.Mark(rotate.PartRevoked) // at mint: a role has one password
+		if err := c.terminate(ctx, spare); err != nil {
+			return err
+		}
+		j.Mark(rotate.PartSessions)
+		return nil
 	}
 	bar, lift := "", ""
 	if !c.self {
@@ -213,14 +254,21 @@ func (p Provider) Revoke(ctx context.Context, j rotate.Job) error {
 	if err := c.setPassword(ctx, bar, j.Candidate); err != nil {
 		return err
 	}
+	j.Mark(rotate.PartRevoked)
 	if err := c.terminate(ctx, nil); err != nil {
 		return err
 	}
 	// A session may have set a password of its own in its last moment.
-	if err := c.setPassword(ctx, lift, j.Candidate); err != nil || bar != "" {
+	if err := c.setPassword(ctx, lift, j.Candidate); err != nil {
 		return err
 	}
-	return c.terminate(ctx, nil)
+	if bar == "" {
+		if err := c.terminate(ctx, nil); err != nil {
+			return err
+		}
+	}
+	j.Mark(rotate.PartSessions)
+	return nil
 }
 
 // ownLock says whether it was this rotation that barred the role: NOLOGIN and

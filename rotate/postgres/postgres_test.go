@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -110,3 +111,26 @@ func start(t *testing.T, settings ...string) *rotatetest.Postgres {
 func TestConformanceAdmin(t *testing.T) { rotatetest.Test(t, open(start(t), false)) }
 
 func TestConformanceSelf(t *testing.T) { rotatetest.Test(t, open(start(t), true)) }
+
+// A role whose credential is a URL: the URL stays one.
+func TestConformanceURL(t *testing.T) {
+	srv := start(t)
+	plain := open(srv, false)
+	rotatetest.Once(t, func(tb testing.TB, s string) rotatetest.Fixture {
+		f := plain(tb, s)
+		password := func(v string) string {
+			_, pw, err := rotate.Password(f.Credential, guard.NewSecret([]byte(v)))
+			must(tb, err)
+			return string(pw.Reveal())
+		}
+		login := f.Login
+		f.Login = func(v string) error {
+			if !strings.HasPrefix(v, "postgres://") || !strings.HasSuffix(v, "@db.test/shop?x=1") {
+				tb.Errorf("the value is no URL any more")
+			}
+			return login(password(v))
+		}
+		f.Value = "postgres://" + url.PathEscape(f.Credential.User) + ":" + f.Value + "@db.test/shop?x=1"
+		return f
+	})
+}

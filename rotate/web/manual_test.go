@@ -215,7 +215,7 @@ func TestManual(t *testing.T) {
 func TestManualKeepsTheValueAtHome(t *testing.T) {
 	f := &fake{live: map[string]bool{oldValue: true}}
 	m := Manual{Client: Client{Transport: f}}
-	j := rotate.Job{Step: rotate.StepVerify, Credential: guard.Credential{Name: "tok", Kind: "stripe", Hosts: []string{"api.other.test"}}, Options: map[string]string{}, Mark: func(string) {}}
+	j := rotate.Job{Step: rotate.StepVerify, Credential: guard.Credential{Name: "tok", Kind: "stripe", Hosts: []string{"api.other.test"}}, Options: map[string]string{}}
 	secret := guard.NewSecret([]byte(oldValue))
 	for _, probe := range []string{"", "https://evil.test/x", "http://api.other.test/x", "https://api.other.test@evil.test/x", "/x", "%"} {
 		j.Options["probe"] = probe
@@ -243,7 +243,7 @@ func TestManualKeepsTheValueAtHome(t *testing.T) {
 func TestManualReadsStatuses(t *testing.T) {
 	f := &fake{live: map[string]bool{}}
 	m := Manual{Client: Client{Transport: f}}
-	j := rotate.Job{Step: rotate.StepDead, Credential: guard.Credential{Name: "tok", Kind: "stripe", Hosts: []string{"api.stripe.com"}}, Options: map[string]string{}, Mark: func(string) {}}
+	j := rotate.Job{Step: rotate.StepDead, Credential: guard.Credential{Name: "tok", Kind: "stripe", Hosts: []string{"api.stripe.com"}}, Options: map[string]string{}}
 	secret := guard.NewSecret([]byte(oldValue))
 	for status, want := range map[int]string{200: "alive", 403: "alive", 401: "refused", 404: "?", 429: "later", 500: "?", 503: "later", 302: "?"} {
 		f.bad = func(w http.ResponseWriter, _ *http.Request) bool {
