@@ -15,7 +15,7 @@ const (
 	classLead                 // lead bytes of characters that show nothing, and of some others
 	classQuote                // " '
 	classEqual                // =
-	classDigit64              // base64, both alphabets, and [ ]
+	classDigit64              // base64, both alphabets
 	classBlank                // blanks and control characters: what inLine denies
 	classNumber               // hex digits, x, blanks, line breaks, quotes, and , : ;
 	classHex                  // hex digits
@@ -24,6 +24,8 @@ const (
 	classSecond               // second bytes of them, and two more
 	classUpper32              // base32
 	classLower32              // and in lower case
+	classPlain                // printable ASCII, and the blank
+	classTrail                // what follows classLead, and some others; in a classes, classLead is only where one does
 	classCount
 )
 
@@ -37,7 +39,7 @@ type tables struct {
 }
 
 // classSet is the set of rectangles that a class is made of.
-var classSet = [classCount]int{0, 0, 0, 2, 1, 1, 1, 2, 2, 2, 3, 3, 4, 4}
+var classSet = [classCount]int{0, 0, 0, 2, 1, 1, 1, 2, 2, 2, 3, 3, 4, 4, 4, 4}
 
 func newTables() *tables {
 	t := &tables{}
@@ -97,10 +99,16 @@ func newTables() *tables {
 	add(classSecond, 3, "9d", "ac")
 	add(classUpper32, 4, "4", "123456789abcdef")
 	add(classUpper32, 4, "5", "0123456789a")
+	digits := byte(1) << bit[4] // of both
 	add(classUpper32, 4, "3", "234567")
 	add(classLower32, 4, "6", "123456789abcdef")
 	add(classLower32, 4, "7", "0123456789a")
-	add(classLower32, 4, "3", "234567")
+	add(classPlain, 4, "23456", "0123456789abcdef")
+	add(classPlain, 4, "7", "0123456789abcde")
+	add(classTrail, 4, "8ab", "018bd")
+	for k := range t.want[classLower32] {
+		t.want[classLower32][k] |= digits
+	}
 	return t
 }
 
@@ -133,10 +141,10 @@ type classes struct {
 	blocks   int
 	stride   int
 	w        []uint64           // stride for each class: a bit for each byte from b[from] on, and a block of none
-	any      [classCount]uint64 // all elements of a class, ored
+	any      [classCount]uint64 // all elements of a class, ored, of those for which somebody asks
 	listed   bool
 	lists    [5]runList // of classDigit64, classNumber, classHex, classUpper32 and classLower32
-	sifted   [2]sifted  // what is left of classNoise and classLine
+	sifted   [3]sifted  // what is left of classNoise, classLine and classEscape
 	room     []uint16   // places of some bytes
 }
 
@@ -183,26 +191,35 @@ func (m *classes) of(b []byte, from, to int) {
 		m.w[int(c)*m.stride+m.blocks] = 0 // what follows is in none of these
 	}
 	m.w[int(classBlank)*m.stride+m.blocks] = ^uint64(0)
-	second := m.plane(classSecond)
-	for k, w := range m.plane(classHead) {
-		if w != 0 {
-			next := uint64(0)
-			if k+1 < len(second) {
-				next = second[k+1]
-			}
-			m.w[int(classHead)*m.stride+k] = w & (second[k]>>1 | next<<63)
-		}
+	m.followed(classHead, classSecond, 0)
+	m.followed(classLead, classTrail, 1) // what follows the last one is not known
+	for c := range m.any {
+		m.any[c] = ^uint64(0)
 	}
-	for c := range classCount {
-		if c == classBlank || c >= classSecond {
-			m.any[c] = ^uint64(0) // nobody asks
-			continue
-		}
+	for _, c := range [...]class{classEscape, classNoise, classLead, classQuote, classEqual, classLine, classHead} {
 		any := uint64(0)
 		for _, w := range m.plane(c) {
 			any |= w
 		}
 		m.any[c] = any
+	}
+}
+
+// followed leaves those bytes in c that one of class d follows, and, with last 1, the last
+// one of all.
+func (m *classes) followed(c, d class, last uint64) {
+	w, second := m.plane(c), m.plane(d)
+	for k, x := range w {
+		if x == 0 {
+			continue
+		}
+		may := second[k] >> 1
+		if k+1 < len(second) {
+			may |= second[k+1] << 63
+		} else {
+			may |= last << ((m.to - m.from - 1) & 63)
+		}
+		w[k] = x & may
 	}
 }
 

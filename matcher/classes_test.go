@@ -20,6 +20,8 @@ var classMembers = map[class]string{
 	classHead:    "\x1f\x28Px",
 	classUpper32: "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567",
 	classLower32: "abcdefghijklmnopqrstuvwxyz234567",
+	classPlain:   " !\"#$%&'()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`abcdefghijklmnopqrstuvwxyz{|}~",
+	classTrail:   "\x80\x81\x88\x8b\x8d\xa0\xa1\xa8\xab\xad\xb0\xb1\xb8\xbb\xbd",
 	classSecond:  "\x8bK\xb5\x01\x5e\x9a\x9c\xda\xdc",
 }
 
@@ -27,7 +29,7 @@ func TestClasses(t *testing.T) {
 	r := newRand(50)
 	var m classes
 	for i := range 2000 {
-		b := []byte(randString(r, alphabet+"\x00\x1f\x7f=\"'% \n\xe2\xfd\x1f\x8b\x9c", r.IntN(300)))
+		b := []byte(randString(r, alphabet+"\x00\x1f\x7f=\"'% \n\xe2\x80\xc2\xad\xfd\x1f\x8b\x9c", r.IntN(300)))
 		if i == 0 {
 			b = b[:0]
 			for c := range 256 {
@@ -55,9 +57,13 @@ func TestClasses(t *testing.T) {
 				for c := range classCount {
 					want := m.plane(c)[k]
 					got := plain[int(c)*(blocks+1)+k]
-					if c == classHead {
-						second := m.plane(classSecond)[k] >> 1
-						if end := from + 64*k + 64; end < len(b) && strings.IndexByte(classMembers[classSecond], b[end]) >= 0 {
+					if c == classHead || c == classLead {
+						d := map[class]class{classHead: classSecond, classLead: classTrail}[c]
+						second := m.plane(d)[k] >> 1
+						if end := from + 64*k + 64; end < len(b) && strings.IndexByte(classMembers[d], b[end]) >= 0 {
+							second |= 1 << 63
+						}
+						if c == classLead && k == m.blocks-1 {
 							second |= 1 << 63
 						}
 						got &= second
@@ -70,7 +76,7 @@ func TestClasses(t *testing.T) {
 		}
 		for c := range classCount {
 			in := func(i int) bool {
-				if c == classHead && (i+1 >= len(b) || strings.IndexByte(classMembers[classSecond], b[i+1]) < 0) {
+				if d, two := map[class]class{classHead: classSecond, classLead: classTrail}[c]; two && (i+1 >= len(b) && c == classHead || i+1 < len(b) && strings.IndexByte(classMembers[d], b[i+1]) < 0) {
 					return false
 				}
 				return strings.IndexByte(classMembers[c], b[i]) >= 0

@@ -15,16 +15,18 @@ import (
 // So it knows the strings of 4 bytes in all needles, as a bitmap of their hashes:
 // no answer "nowhere" is wrong.
 type gate struct {
-	bitmap []uint64
-	second []uint64 // another one, which is asked where bitmap says yes
-	shift  uint
-	starts []uint64        // as bitmap, of the first 4 bytes
-	ends   []uint64        // and of the last 4
-	edge   uint            // shift for these
-	early  bool            // a needle has a line break that i < 4 could meet
-	pairs  [1 << 10]uint64 // bitmap of 2 bytes at index 0 to 3 of a needle
-	all    [1 << 10]uint64 // and at any
-	heads  [256]bool       // bytes that needles begin with
+	bitmap   []uint64
+	second   []uint64 // another one, which is asked where bitmap says yes
+	shift    uint
+	starts   []uint64        // as bitmap, of the first 4 bytes
+	ends     []uint64        // and of the last 4
+	edge     uint            // shift for these
+	high     bool            // a needle has bytes that are not ASCII,
+	controls bool            // and control characters, of those that classNoise does not have
+	early    bool            // a needle has a line break that i < 4 could meet
+	pairs    [1 << 10]uint64 // bitmap of 2 bytes at index 0 to 3 of a needle
+	all      [1 << 10]uint64 // and at any
+	heads    [256]bool       // bytes that needles begin with
 }
 
 const gram = 4 // bytes
@@ -71,6 +73,10 @@ func (g *gate) add(needles [][]byte) {
 		g.starts[first>>6] |= 1 << (first & 63)
 		last := uint64(binary.LittleEndian.Uint32(b[len(b)-gram:])) * golden >> g.edge
 		g.ends[last>>6] |= 1 << (last & 63)
+		for _, c := range b {
+			g.high = g.high || c >= 0x80
+			g.controls = g.controls || c < ' ' && !hiddenLang.intro[c]
+		}
 		g.early = g.early || bytes.ContainsAny(b[:min(len(b), 2*gram+1)], "\r\n")
 	}
 }

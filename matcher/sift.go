@@ -13,6 +13,7 @@ import (
 type sifted struct {
 	made   bool
 	places []uint16 // from classes.from on
+	floors []uint16 // of classEscape: where the last one before it ends that nothing goes over; 0: there is none
 	next   int      // the one to look at first
 }
 
@@ -32,20 +33,42 @@ func (s *sifted) after(m *classes, i int) int {
 	return m.to
 }
 
+// near says whether an escape may begin in the lookBack bytes before b[i].
+func (m *classes) near(i int) bool {
+	at := i - m.from - lookBack
+	if at < 0 {
+		return true
+	}
+	w := m.plane(classEscape)
+	x := w[at>>6] >> (at & 63)
+	if at&63 > 64-lookBack && at>>6+1 < len(w) {
+		x |= w[at>>6+1] << (64 - at&63)
+	}
+	return x&(1<<lookBack-1) != 0
+}
+
 // siftBlocks are looked at together.
 const siftBlocks = 32
 
-// sift is what is left of classNoise or classLine in b[from:to].
+// sift is what is left of classNoise, classLine or classEscape in b[from:to].
 func (m *classes) sift(g *gate, b []byte, c class) *sifted {
 	s := &m.sifted[0]
-	if c == classLine {
+	switch c {
+	case classLine:
 		s = &m.sifted[1]
+	case classEscape:
+		s = &m.sifted[2]
 	}
 	if s.made {
 		return s
 	}
 	s.made, s.next, s.places = true, 0, s.places[:0]
 	if m.any[c] == 0 && (c != classNoise || m.any[classLead] == 0) {
+		return s
+	}
+	if c == classEscape {
+		s.floors = s.floors[:0]
+		m.escapes(g, b, s)
 		return s
 	}
 	if c == classNoise {
@@ -216,55 +239,70 @@ func unbroken(x, b []byte, n int) (_ []byte, ok bool) {
 }
 
 // noises appends the places where stretches of what shows nothing begin, if a needle may
-// go on over them.
+// go on over them: after a byte that may be in one, and before another one.
 func (m *classes) noises(g *gate, b []byte, out []uint16) []uint16 {
 	if m.any[classNoise] == 0 {
 		return out
 	}
-	// Where they begin and end: no more than 32 in a block.
-	w := m.plane(classNoise)
-	most := 32*len(w) + 8
-	m.space(2 * most)
-	starts, ends := m.room[:most], m.room[most:2*most]
-	n, k := 0, 0
-	last, x := uint64(0), w[0] // last is the bit before the block
-	for j := range w {
-		next := uint64(0)
-		if j+1 < len(w) {
-			next = w[j+1]
+	noise, plain := m.plane(classNoise), m.plane(classPlain)
+	lead, line, escape, blank := m.plane(classLead), m.plane(classLine), m.plane(classEscape), m.plane(classBlank)
+	last, before := uint64(0), uint64(0) // the bit before the block is set
+	carry := uint64(0)                   // a stretch goes on in it
+	for k, x := range noise {
+		may := plain[k]
+		if g.controls {
+			may |= blank[k]
 		}
-		if x != 0 {
-			n = flatten(starts, n, x&^(x<<1|last), uint16(64*j))
-			k = flatten(ends, k, x&^(x>>1|next<<63), uint16(64*j))
+		if g.high {
+			may = ^uint64(0)
 		}
-		last, x = x>>63, next
-	}
-	starts, ends = starts[:n], ends[:n]
-	// Most have a byte before and one after them that no needle has in a row.
-	k = 0
-	for n, place := range starts {
-		end := ends[n]
-		i, j := m.from+int(place), m.from+int(end)+1
-		starts[k], ends[k] = place, end
-		if i < gram || j+16 > m.to {
-			k++
+		starts := x &^ (x<<1 | last) & (may<<1 | before)
+		if k == 0 { // what is before these is not known
+			starts |= x &^ (x << 1) & (1<<gram - 1)
+		}
+		last, before = x>>63, may>>63
+		sum, over := bits.Add64(x, starts, carry)
+		ends := sum &^ x // the bytes after stretches
+		carry = over
+		if ends == 0 {
 			continue
 		}
-		pair := uint16(b[i-1]) | uint16(b[j])<<8
-		k += int((g.all[pair>>6]>>(pair&63) | uint64(after[b[j]])) & 1)
+		ends &= may | lead[k] | line[k] | escape[k] | ^uint64(0)<<max(0, m.to-m.from-16-64*k)
+		for ; ends != 0; ends &= ends - 1 {
+			end := 64*k + bits.TrailingZeros64(ends)
+			place := m.stretch(end)
+			i, j := m.from+place, m.from+end
+			if i >= gram && j+16 <= m.to {
+				pair := uint16(b[i-1]) | uint16(b[j])<<8
+				if g.all[pair>>6]>>(pair&63)&1 == 0 && after[b[j]] == 0 {
+					continue
+				}
+				switch next := b[j]; {
+				case after[next] == 3, after[next] == 1 && hides(next, b[j+1]), g.goesOver(b, i, j, &hiddenLang):
+				default:
+					continue
+				}
+			}
+			out = append(out, uint16(place))
+		}
 	}
-	for n, place := range starts[:k] {
-		i, j := m.from+int(place), m.from+int(ends[n])+1
-		if i < gram || j+16 > m.to {
-			out = append(out, place)
-			continue
-		}
-		switch next := b[j]; {
-		case after[next] == 3, after[next] == 1 && hides(next, b[j+1]), g.goesOver(b, i, j, &hiddenLang):
-			out = append(out, place)
-		}
+	if carry != 0 {
+		out = append(out, uint16(m.stretch(64*len(noise))))
 	}
 	return out
+}
+
+// stretch is where the stretch of what shows nothing begins that ends before end.
+func (m *classes) stretch(end int) int {
+	noise := m.plane(classNoise)
+	for {
+		k := (end - 1) >> 6
+		x := noise[k] << (63 - (end-1)&63)
+		n := bits.LeadingZeros64(^x)
+		if end -= n; n == 0 || end&63 != 0 || end == 0 {
+			return end
+		}
+	}
 }
 
 // leads appends the places of the lead bytes of what shows nothing, or of what may be

@@ -96,6 +96,8 @@ func (p *places) next(g *gate, b []byte, i, to int, l *lang, m *classes) int {
 			return nextQuote(g, b, i, to, m)
 		case langHidden:
 			return m.sift(g, b, classNoise).after(m, i)
+		case langEscape:
+			return m.sift(g, b, classEscape).after(m, i)
 		}
 		return m.nextOf(b, i, to, l)
 	}
@@ -194,6 +196,14 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 			if i == to {
 				break
 			}
+			if m := v.classes; m != nil && v.lang == &escapeLang {
+				if s := &m.sifted[2]; s.floors[s.next] > 0 {
+					floor = max(floor, m.from+int(s.floors[s.next]))
+				}
+				if m.near(i) {
+					looked = i - 1 // it may not have been looked at
+				}
+			}
 			verdict, n, size, _ := v.lang.token(b[i:to], &out)
 			if verdict == no {
 				looked = i
@@ -220,7 +230,7 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 				continue
 			}
 			if floor > 0 {
-				v.floor, floor = s.end(floor-1), 0
+				v.floor, floor = max(v.floor, s.end(floor-1)), 0
 			}
 			if verdict > no && v.lang == &escapeLang {
 				if end, closed := v.closed(set, prev, s, i, i+n, to, looked, verdict, out[:size]); closed {
@@ -319,7 +329,7 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 		}
 	}
 	if floor > 0 {
-		v.floor = s.end(floor - 1)
+		v.floor = max(v.floor, s.end(floor-1))
 	}
 	return i, hits
 }
