@@ -111,12 +111,28 @@ func (k *checker) begin(row, col int) int {
 // chain adds the texts that begin in column col of the rows from one on, and of those
 // below row as far as a value may reach; cut says that there is a cut in some of it.
 func (k *checker) chain(from, row, col int, fine bool) (cut bool) {
-	for n := 0; from < len(k.rows) && n < reach && k.isStart(from, col); from++ {
-		e := k.end(from, col, fine)
-		k.add(from, col, e)
-		cut = cut || !fine && k.end(from, col, true) != e
+	for n := 0; from < len(k.rows) && n < reach; from++ {
+		l := k.rows[from]
+		if l == nil {
+			break
+		}
+		t := l.read()
+		if !t.begins(col) {
+			break
+		}
+		e, f := t.ends[col], t.fine[col]
+		cut = cut || f != e
+		if fine {
+			e = f
+		}
+		if from == k.over.row {
+			k.add(from, col, int(e))
+		} else {
+			k.spans = append(k.spans, span{len(k.buf), int32(from), int32(col), false})
+			k.buf = append(k.buf, t.text[t.off[col]:t.off[e]]...)
+		}
 		if from >= row {
-			n += e - col
+			n += int(e) - col
 		}
 	}
 	return cut
@@ -126,9 +142,20 @@ func (k *checker) chain(from, row, col int, fine bool) (cut bool) {
 // part of a value in row.
 func (k *checker) top(row, col int, fine bool) int {
 	from := row
-	for n := 0; from > 0 && n < reach && k.isStart(from-1, col); {
-		from--
-		n += k.end(from, col, fine) - col
+	for n := 0; from > 0 && n < reach; from-- {
+		l := k.rows[from-1]
+		if l == nil {
+			break
+		}
+		t := l.read()
+		if !t.begins(col) {
+			break
+		}
+		if fine {
+			n += int(t.fine[col]) - col
+		} else {
+			n += int(t.ends[col]) - col
+		}
 	}
 	return from
 }
@@ -155,7 +182,9 @@ func (k *checker) blocks(row, l, r int) {
 		k.bounds[1] = above
 		for _, c := range here {
 			fine := k.end(row, c, true) != k.end(row, c, false)
-			k.column(row, c, fine)
+			if !k.cross || k.isStart(row-1, c) {
+				k.column(row, c, fine)
+			}
 			if len(above) == 0 || !k.paneStart(row, c) {
 				continue
 			}
@@ -169,7 +198,7 @@ func (k *checker) blocks(row, l, r int) {
 			}
 		}
 	}
-	if row+1 < len(k.rows) {
+	if row+1 < len(k.rows) && !k.cross {
 		below := k.starts(row+1, 0, hi, true, k.bounds[2][:0])
 		k.bounds[2] = below
 		if len(below) == 0 {
@@ -293,11 +322,5 @@ func (k *checker) block(row, c, e int) {
 	k.next(start)
 }
 
-func (k *checker) filled(row, l, r int) bool {
-	for c := l; c < r; c++ {
-		if k.isEdge(row, c) {
-			return false
-		}
-	}
-	return true
-}
+// filled says that columns [l, r) of a row, where text begins in l, have no edge.
+func (k *checker) filled(row, l, r int) bool { return k.end(row, l, false) >= r }

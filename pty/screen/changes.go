@@ -15,7 +15,7 @@ func (k *checker) shifts(m *model, x rect, dr, dc int) {
 				at[i] = &line{}
 			}
 			if x.t > 0 {
-				k.look(m.hist+x.t, 0, m.cols)
+				k.meet(m.hist + x.t)
 			}
 			return
 		}
@@ -24,7 +24,7 @@ func (k *checker) shifts(m *model, x rect, dr, dc int) {
 			at[i] = &line{}
 		}
 		if x.b < m.rows {
-			k.look(m.hist+x.b, 0, m.cols)
+			k.meet(m.hist + x.b)
 		}
 		return
 	}
@@ -55,6 +55,14 @@ func (k *checker) shifts(m *model, x rect, dr, dc int) {
 	for i := x.t; i < x.b; i++ {
 		k.look(m.hist+i, x.l, x.r)
 	}
+}
+
+// meet looks at what a row becomes with those above it, which are next to it now. Where
+// that could not be overwritten, what was found may be there still.
+func (k *checker) meet(row int) {
+	k.cross = k.fixed
+	k.look(row, 0, k.m.cols)
+	k.cross = false
 }
 
 // erases looks at what is left when part of the screen is blanked.

@@ -29,6 +29,7 @@ type checker struct {
 	m     *model
 	fixed bool // cells that were drawn before can be overwritten
 	whole bool // a segment is looked at where it did not change, too: tests compare
+	cross bool // only what goes on from the row above is looked at: the rest was
 
 	rows []*line // the view: history, then the screen
 	from []origin
@@ -364,7 +365,9 @@ func (k *checker) look(row, l, r int) {
 		if k.seg != nil && r-l > 1 {
 			k.between(row, l)
 		}
-		k.text(row, l, r)
+		if !k.cross || k.joined(row-1) {
+			k.text(row, l, r)
+		}
 		k.blocks(row, l, r)
 		if !k.hits() || k.worst.Action.Stops() {
 			return

@@ -23,7 +23,8 @@ type line struct {
 	c       []cell // nil: blank
 	wrapped bool   // the text goes on in the next row
 	short   bool   // of double width: half as many cells
-	known   bool   // reading is of the cells as they are
+	known   bool   // reading is of the cells as they are, but for those
+	dl, dr  int    // in columns [dl, dr)
 	reading reading
 }
 
@@ -38,10 +39,20 @@ func (l *line) at(col int) cell {
 // need returns at least cols cells, to be changed.
 func (l *line) need(cols int) []cell {
 	l.touch()
-	if len(l.c) < cols {
-		c := make([]cell, cols)
-		copy(c, l.c)
-		l.c = c
+	return l.room(cols)
+}
+
+// room returns at least cols cells, of which those that change are to be told to
+// touchAt.
+func (l *line) room(cols int) []cell {
+	if len(l.c) >= cols {
+		return l.c
+	}
+	l.touch()
+	if cap(l.c) >= cols {
+		l.c = l.c[:cols]
+	} else {
+		l.c = append(make([]cell, 0, cols), l.c...)[:cols]
 	}
 	return l.c
 }
@@ -50,6 +61,12 @@ func (l *line) reset() {
 	clear(l.c)
 	l.touch()
 	l.wrapped, l.short = false, false
+}
+
+// empty makes l a new line.
+func (l *line) empty() {
+	l.reset()
+	l.c = l.c[:0] // what is behind it is blank
 }
 
 func (l *line) clone() *line {
@@ -321,22 +338,32 @@ func (m *model) shift(x rect, dr, dc int) {
 		k := min(dr, n)
 		if x.t == 0 && m.hist > 0 && !m.alt {
 			for range k {
+				gone := m.all[0]
 				copy(m.all[:m.hist+x.b], m.all[1:m.hist+x.b])
-				m.all[m.hist+x.b-1] = &line{}
+				m.all[m.hist+x.b-1] = gone
+				m.empty(gone)
 			}
 			return
 		}
 		rotate(rows[x.t:x.b], k)
 		for i := x.b - k; i < x.b; i++ {
-			rows[i] = &line{}
+			m.empty(rows[i])
 		}
 	case dr < 0:
 		k := min(-dr, n)
 		rotate(rows[x.t:x.b], n-k)
 		for i := x.t; i < x.t+k; i++ {
-			rows[i] = &line{}
+			m.empty(rows[i])
 		}
 	}
+}
+
+// empty has a line that left the screen come back as a new one.
+func (m *model) empty(l *line) {
+	if m.lastLn == l {
+		m.lastLn = nil
+	}
+	l.empty()
 }
 
 // rotate moves the first k lines to the end.

@@ -43,6 +43,10 @@ func (pr *printer) print(p []byte) {
 	pr.seg = segment{old: pr.seg.old[:0], mask: pr.seg.mask[:0]}
 	pr.ends = pr.ends[:0]
 	for i := 0; i < len(p); {
+		if n := pr.ascii(p[i:]); n > 0 {
+			i += n
+			continue
+		}
 		r, n := rune(p[i]), 1
 		if r >= utf8.RuneSelf {
 			r, n = utf8.DecodeRune(p[i:])
@@ -70,6 +74,59 @@ func (pr *printer) print(p []byte) {
 		}
 	}
 	pr.flush()
+}
+
+// ascii prints what p begins with, if that is ASCII, up to the last column and over
+// nothing that is wide, and returns how much.
+func (pr *printer) ascii(p []byte) int {
+	m := pr.m
+	if m.cur.pend || m.insert || m.cur.sets[m.cur.gl] == '0' {
+		return 0
+	}
+	col := m.cur.col
+	most := min(len(p), m.limit()-1-col)
+	c := m.lines()[m.cur.row].room(m.cols)
+	n := 0
+	for n < most && p[n] < utf8.RuneSelf && c[col+n].w < 2 && c[col+n].r != half {
+		n++
+	}
+	if n <= 0 || c[col+n].r == half {
+		return 0
+	}
+	if len(pr.ends) == 0 {
+		pr.start(m.cur, 0, rect{})
+	}
+	ln := pr.seg.ln
+	pr.seg.old = append(pr.seg.old, c[col:col+n]...)
+	ln.touchAt(col, col+n)
+	x := cell{w: 1, seq: m.seq, pen: m.pens.number(m.cur.pen)}
+	if m.cur.pen.protected {
+		x.f = protected
+	}
+	raw := len(pr.raw)
+	for i, b := range p[:n] {
+		x.seq++
+		x.r = rune(b)
+		c[col+i] = x
+		pr.ends = append(pr.ends, raw+i+1)
+		pr.seg.mask = append(pr.seg.mask, false)
+	}
+	m.seq = x.seq
+	pr.raw = append(pr.raw, p[:n]...)
+	pr.seg.to = col + n
+	m.cur.col = col + n - 1
+	m.mark(p[n-1:n], 1, ln)
+	m.cur.col = col + n
+	return n
+}
+
+// start begins a segment at the cursor.
+func (pr *printer) start(before cursor, shifted int, region rect) {
+	m := pr.m
+	pr.before, pr.shifted, pr.region, pr.row = before, shifted, region, m.cur.row
+	pr.seg.ln = m.lines()[m.cur.row]
+	pr.seg.ln.room(m.cols)
+	pr.seg.from = m.cur.col
 }
 
 // put prints one character.
@@ -120,10 +177,7 @@ func (pr *printer) put(r rune, w int, b []byte) {
 		pr.overwrite(before)
 	}
 	if len(pr.ends) == 0 {
-		pr.before, pr.shifted, pr.region, pr.row = before, shifted, region, m.cur.row
-		pr.seg.ln = m.lines()[m.cur.row]
-		pr.seg.ln.need(m.cols)
-		pr.seg.from = m.cur.col
+		pr.start(before, shifted, region)
 	}
 	pr.cells(r, w)
 	m.mark(b, w, pr.seg.ln)
@@ -142,8 +196,12 @@ func (pr *printer) put(r rune, w int, b []byte) {
 // cells writes a character at the cursor.
 func (pr *printer) cells(r rune, w int) {
 	m, c := pr.m, pr.seg.ln.c
-	pr.seg.ln.touch()
 	col := m.cur.col
+	if w == 1 && r < utf8.RuneSelf && c[col].r != half && c[col].w < 2 {
+		pr.seg.ln.touchAt(col, col+1)
+	} else {
+		pr.seg.ln.touch()
+	}
 	pr.seg.old = append(pr.seg.old, c[col:col+w]...)
 	blankHalf(c, col)
 	blankHalf(c, col+w)

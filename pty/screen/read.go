@@ -11,6 +11,7 @@ type reading struct {
 	fine []uint16 // the same, at an edge or a cut
 	is   []uint8  // by column: flags
 	used int      // columns, without what is blank or a control at the end
+	wide bool     // not each cell is one byte of text
 }
 
 const (
@@ -36,7 +37,14 @@ func (c cell) kind() uint8 {
 // read returns the reading of l. It is valid until l changes; whoever changes
 // cells calls touch.
 func (l *line) read() *reading {
-	if l.known {
+	if l.known && l.dl >= l.dr {
+		return &l.reading
+	}
+	return l.readAgain()
+}
+
+func (l *line) readAgain() *reading {
+	if l.known && l.patch() {
 		return &l.reading
 	}
 	t, n := &l.reading, len(l.c)
@@ -88,12 +96,92 @@ func (l *line) read() *reading {
 			cut = uint16(i)
 		}
 	}
-	l.known = true
+	t.wide = len(t.text) != n
+	for i := 0; i < n && !t.wide; i++ {
+		t.wide = l.c[i].r >= utf8.RuneSelf || l.c[i].r == half
+	}
+	l.known, l.dl, l.dr = true, 0, 0
 	return t
+}
+
+// patch reads columns [dl, dr) again, if all of the line is ASCII.
+func (l *line) patch() bool {
+	t, n := &l.reading, len(l.c)
+	if t.wide || len(t.is) != n || l.dr > n {
+		return false
+	}
+	for i := l.dl; i < l.dr; i++ {
+		if r := l.c[i].r; r >= utf8.RuneSelf || r == half {
+			return false
+		}
+	}
+	var last uint32
+	if l.dl > 0 {
+		last = l.c[l.dl-1].seq
+	}
+	for i := l.dl; i < l.dr; i++ {
+		c, is := &l.c[i], uint8(0)
+		switch c.r {
+		case 0:
+			t.text[i] = ' '
+			is = isEdge
+		case ' ':
+			t.text[i] = ' '
+			is = isEdge
+		case '|':
+			t.text[i] = '|'
+			is = isEdge | isBorder
+		default:
+			t.text[i] = byte(c.r)
+		}
+		if i == 0 || c.seq != last+1 {
+			is |= isCut
+		}
+		last = c.seq
+		t.is[i] = is
+	}
+	if l.dr < n { // which may be next to another one now
+		t.is[l.dr] &^= isCut
+		if l.c[l.dr].seq != last+1 {
+			t.is[l.dr] |= isCut
+		}
+	}
+	edge, cut := uint16(n), uint16(n)
+	from := min(l.dr, n-1)
+	if l.dr < n {
+		edge, cut = t.ends[l.dr], t.fine[l.dr]
+	}
+	for i := from; i >= 0; i-- {
+		t.ends[i], t.fine[i] = edge, cut
+		switch is := t.is[i]; {
+		case is&isEdge != 0:
+			edge, cut = uint16(i), uint16(i)
+		case is&isCut != 0:
+			cut = uint16(i)
+		}
+		if i < l.dl && t.is[i]&isEdge != 0 {
+			break
+		}
+	}
+	t.used = max(t.used, l.dr)
+	for t.used > 0 && l.c[t.used-1].r <= ' ' {
+		t.used--
+	}
+	l.known, l.dl, l.dr = true, 0, 0
+	return true
 }
 
 // touch says that cells of l change.
 func (l *line) touch() { l.known = false }
+
+// touchAt says that those in columns [from, to) do, and no others.
+func (l *line) touchAt(from, to int) {
+	if l.dl >= l.dr {
+		l.dl, l.dr = from, to
+		return
+	}
+	l.dl, l.dr = min(l.dl, from), max(l.dr, to)
+}
 
 // edge says that column col is one; what is not there is blank.
 func (t *reading) edge(col int) bool { return col >= len(t.is) || t.is[col]&isEdge != 0 }

@@ -68,3 +68,43 @@ func TestReading(t *testing.T) {
 		}
 	}
 }
+
+// What is read again in part is what is read anew.
+func TestPatchIsRead(t *testing.T) {
+	r := newRand(11)
+	patched := 0
+	for range 300 {
+		cols, seq := 1+r.IntN(40), uint32(0)
+		l := &line{}
+		l.room(cols)
+		for range 60 {
+			l.read()
+			for range 1 + r.IntN(3) {
+				for c, n := r.IntN(cols), r.IntN(6); n >= 0 && c < cols; c, n = c+1, n-1 {
+					seq += uint32(1 + r.IntN(8)/7)
+					x := cell{r: []rune("abcdefgh  |")[r.IntN(11)], w: 1, seq: seq}
+					switch r.IntN(40) {
+					case 0:
+						x.r = 'é'
+					case 1, 2, 3:
+						x = cell{}
+					}
+					l.c[c] = x
+					l.touchAt(c, c+1)
+				}
+			}
+			part := l.dl < l.dr && !l.reading.wide
+			got, want := l.read(), l.clone().read()
+			if string(got.text) != string(want.text) || !slices.Equal(got.is, want.is) || !slices.Equal(got.off, want.off) ||
+				!slices.Equal(got.ends, want.ends) || !slices.Equal(got.fine, want.fine) || got.used != want.used {
+				t.Fatalf("%+v, want %+v", *got, *want)
+			}
+			if part && !got.wide {
+				patched++
+			}
+		}
+	}
+	if patched < 1000 {
+		t.Errorf("read in part %d times", patched)
+	}
+}
