@@ -28,6 +28,9 @@ type seen struct {
 	peer    string // program at the other end of a Unix socket
 	rule    string // by which form; "": a known value
 	why     string
+
+	alone     bool // the bytes are a word of their own: see standsAlone
+	elsewhere bool // another user's process, of which no more is known
 }
 
 // read takes events from the kernel. What /proc says of a process is there only as
@@ -65,6 +68,7 @@ func (m *monitor) read() error {
 				continue
 			}
 		}
+		f.alone = f.owner.of != nil && f.owner.whole && standsAlone(f.Event)
 		f.Window = nil // it holds a value
 		asked[f.owner.id]++
 		m.describe(&f, asked[f.owner.id] > 4*stormMost)
@@ -127,13 +131,16 @@ func (m *monitor) again(f seen) bool {
 
 // take sorts one find.
 func (m *monitor) take(f seen) {
+	again, own := f.rule == "" && m.again(f) || f.Channel == bpf.ChannelBacking, m.ownProgram(f.Event)
+	// A part of a value may have been found before all of it.
+	told := f.owner.of != nil && !own && f.Channel != bpf.ChannelBacking && m.registry.elsewhere(f)
 	switch {
-	case f.rule == "" && m.again(f), f.Channel == bpf.ChannelBacking:
+	case again && !told:
 		m.counts.again++
-	case m.ownProgram(f.Event):
+	case own:
 		m.counts.own++
 	case f.owner.of != nil:
-		m.recordOthers(f)
+		m.recordOthers(f, told)
 	case f.first != 0 && m.isOurs(f):
 	case f.Channel == guard.ChannelFile && slices.Contains([]string{"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"}, f.Path):
 		m.counts.discarded++
@@ -316,6 +323,9 @@ func (m *monitor) decideFound(f seen, l guard.Leak) guard.Decision {
 	default:
 		d.Action, d.Rule = guard.Warn, supervisor.RuleSeen
 		d.Reason = "the monitor reports what other programs write, and does not hold it up"
+	}
+	if f.elsewhere {
+		d.Reason = strings.TrimPrefix(d.Reason+"; ", "; ") + fmt.Sprintf("in a process of user %d: the monitor of the machine says that, and no more of it", f.User)
 	}
 	return d
 }

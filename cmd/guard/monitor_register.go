@@ -142,6 +142,8 @@ func (w *watched) read() error {
 			w.watching(*s.Watching)
 		case s.Hit != nil:
 			w.hit(*s.Hit)
+		case s.Elsewhere != nil:
+			w.elsewhere(*s.Elsewhere)
 		}
 	}
 }
@@ -171,6 +173,20 @@ func (w *watched) hit(h watchHit) {
 	f := seen{Event: h.Event, owner: o, first: h.First}
 	w.m.describe(&f, false)
 	w.m.found <- f
+}
+
+// elsewhere is a find in another user's process. The bytes are that user's, so root's word is taken for it.
+func (w *watched) elsewhere(h watchElsewhere) {
+	w.mu.Lock()
+	o, ok := w.known[h.Handle]
+	w.mu.Unlock()
+	if !ok {
+		w.m.counts.unproven++
+		return
+	}
+	w.m.found <- seen{owner: o, elsewhere: true, Event: bpf.Event{
+		At: h.At, Call: uint64(h.At.UnixNano()), User: h.UID, Exe: h.Exe, Channel: h.Channel, Refused: h.Refused, FD: -1,
+	}}
 }
 
 // holds says that an event's window has the value in it: all of it, or of a long one as much as was searched for.

@@ -222,16 +222,25 @@ func TestRegisteredWire(t *testing.T) {
 	}
 	ends("one needle too many", held[1])
 
-	// The same value as somebody else's, known by whatever way: whose processes write it, is not told.
+	// The same value as somebody else's, known by whatever way: of processes of others that write it, whose they are
+	// and which program is told, and nothing of their bytes. Of a part of it nothing is told: or it could be guessed a byte at a time.
 	h, err := held[0].key.Hash(bpf.Needle{ID: 1, Bytes: guard.NewSecret(bytes.TrimSpace(value))})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := writeList(held[0], held[0].epoch, []bpf.HashedNeedle{h}); err != nil {
+	list := []bpf.HashedNeedle{h}
+	for i, part := range [][]byte{bytes.TrimSpace(value)[:len(bytes.TrimSpace(value))-1], bytes.TrimSpace(value)[1:], bytes.TrimSpace(value)[:20]} {
+		h, err := held[0].key.Hash(bpf.Needle{ID: uint32(2 + i), Bytes: guard.NewSecret(part)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, h)
+	}
+	if err := writeList(held[0], held[0].epoch, list); err != nil {
 		t.Error(err)
 	}
-	if s := held[0].says(t); s.Watching == nil || *s.Watching != 1 {
-		t.Errorf("a list of one: %+v", s)
+	if s := held[0].says(t); s.Watching == nil || *s.Watching != len(list) {
+		t.Errorf("a list of %d: %+v", len(list), s)
 	}
 	os.WriteFile("registered", nil, 0o644)
 	testutil.WaitFor(t, "others have written it", func() bool { return fileExists("written") })
@@ -241,7 +250,16 @@ func TestRegisteredWire(t *testing.T) {
 	if err := mine.Run(); err != nil {
 		t.Error(err)
 	}
-	s := held[0].says(t)
+	s, elsewhere := watchSays{}, map[int]bool{}
+	for s = held[0].says(t); s.Elsewhere != nil; s = held[0].says(t) {
+		elsewhere[s.Elsewhere.UID] = true
+		if s.Elsewhere.Handle != 1 || s.Hit != nil || s.Elsewhere.Exe == "" {
+			t.Errorf("of another user's process: %+v", *s.Elsewhere)
+		}
+	}
+	if !elsewhere[0] || !elsewhere[41001] {
+		t.Errorf("told of processes of users %v", elsewhere)
+	}
 	if s.Hit == nil || s.Hit.Event.PID != mine.Process.Pid || !bytes.Contains(s.Hit.Event.Window, bytes.TrimSpace(value)) {
 		t.Errorf("the first hit is not this user's own: %+v", s)
 	}
@@ -314,6 +332,7 @@ func TestRegistered(t *testing.T) {
 	root.write("roots", value)
 	testutil.WaitFor(t, "the user's guard is still told", func() bool { return client.has(`again"`) })
 	testutil.WaitFor(t, "root's log has what root wrote", func() bool { return server.has(`roots"`) })
+	testutil.WaitFor(t, "the user's guard is told that a process of root's wrote it", func() bool { return client.has("in a process of user 0: ") })
 	if err := os.WriteFile(filepath.Join(b.dir, "proj", "written"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -357,7 +376,7 @@ print(s.recv(1000).decode())`, socket).CombinedOutput()
 	server.end()
 
 	log := a.guard("audit", "show", "--json")
-	for _, want := range []string{`"type":"leak","credential":"tok"`, `"type":"leak","credential":"tok2"`, `"rule":"seen in the kernel, not stopped","result":"escaped"`, "unproven=0 lost=0"} {
+	for _, want := range []string{`"type":"leak","credential":"tok"`, `"type":"leak","credential":"tok2"`, `"rule":"seen in the kernel, not stopped","result":"escaped"`, "in a process of user 0: ", "unproven=0 lost=0"} {
 		if !strings.Contains(log, want) {
 			t.Errorf("the user's log has no %s\n%s", want, log)
 		}
@@ -368,7 +387,7 @@ print(s.recv(1000).decode())`, socket).CombinedOutput()
 		}
 	}
 	rootLog := root.guard("audit", "show", "--json")
-	for _, want := range []string{`"type":"leak.registered"`, "a value that user 41001 registered", "a value that user 41002 registered"} {
+	for _, want := range []string{`"type":"leak.registered"`, "a value that user 41001 registered", "a value that user 41002 registered", "its guard is told whose process and which program", "its guard is not told"} {
 		if !strings.Contains(rootLog, want) {
 			t.Errorf("root's log has no %s\n%s", want, rootLog)
 		}
@@ -419,6 +438,50 @@ func TestMonitorLeavesShortSessions(t *testing.T) {
 	}
 	if n, err := strconv.Atoi(m[1]); err != nil || n < sessions {
 		t.Errorf("%s finds of %d sessions", m[1], sessions)
+	}
+}
+
+// Another user's bytes are told of only where all of a word was known, and not too often.
+func TestElsewhere(t *testing.T) {
+	word := "a1B2c3D4e5F6g7H8i9J0"
+	for _, c := range []struct {
+		before, word, after string
+		want                bool
+	}{
+		{"", word, "", true}, {"TOKEN=", word, "\n", true}, {"TOKEN: \"", word, "\"", true}, {" ", word, " x", true}, {"x ", word, "\n", true},
+		{"x", word, "", false}, {"", word, "x", false}, {"", word, "=", false}, {"", word, "é", false}, {"", word[:19], "", false},
+		{"", "aaaaaaaaaaaaaaaaaaaaaaaaa", "", false}, {"", word[:10] + ":" + word[10:], "", false}, {"", word + "\x00", "", false},
+	} {
+		e := bpf.Event{Offset: int64(100 + len(c.before)), WindowAt: 100, Length: len(c.word), Window: []byte(c.before + c.word + c.after)}
+		if got := standsAlone(e); got != c.want {
+			t.Errorf("%q%q%q: %v", c.before, c.word, c.after, got)
+		}
+	}
+	for _, e := range []bpf.Event{{Offset: -1, Length: 20, Window: []byte(word)}, {Offset: 1, Length: 20, Window: []byte(word)}, {Length: 20}} {
+		if standsAlone(e) {
+			t.Errorf("%+v", e)
+		}
+	}
+
+	r := &registry{told: map[int][]time.Time{}}
+	g := &registrant{uid: 7, out: make(chan watchSays, 100)}
+	f := seen{alone: true, owner: owner{of: g, handle: 3, whole: true}, Event: bpf.Event{User: 8, Exe: "/bin/x", Path: "/secret/path", Window: []byte("w")}}
+	for _, not := range []func(*seen){func(f *seen) { f.alone = false }, func(f *seen) { f.User = -1 }, func(f *seen) { f.User = 7 }} {
+		f := f
+		not(&f)
+		if r.elsewhere(f) {
+			t.Errorf("told of %+v", f)
+		}
+	}
+	told := 0
+	for range 100 {
+		if r.elsewhere(f) {
+			told++
+		}
+	}
+	b, err := json.Marshal(<-g.out)
+	if told != elsewhereMost || err != nil || bytes.Contains(b, []byte("secret")) || !bytes.Contains(b, []byte(`"uid":8,"exe":"/bin/x"`)) {
+		t.Errorf("%d told, %s, %v", told, b, err)
 	}
 }
 

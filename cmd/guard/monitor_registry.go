@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,8 +19,10 @@ import (
 
 // registry is the part of root's monitor that looks for other users' values, which it does not know. Each user's guard
 // registers hashes (monitor_wire.go); who it is, the kernel says (SO_PEERCRED). It is told of finds in processes that are that
-// user's and have no other rights. Of a find in anybody else's process nobody is told but root's log: who may
-// ask by hashes whether others write some bytes could guess those a byte at a time.
+// user's and have no other rights. Of a find in another user's process it is told when, whose and which program, where the
+// bytes are one long word of their own (standsAlone) and the hash is of all of it: who may
+// ask by hashes whether others write some bytes could guess those a byte at a time, but not a whole word at once. Of processes
+// that have more rights than one user's, root's log alone is told.
 type registry struct {
 	m       *monitor
 	l       *net.UnixListener
@@ -31,6 +34,7 @@ type registry struct {
 	epoch uint64
 	seq   uint64
 	all   map[*registrant]bool
+	told  map[int][]time.Time // by uid: finds in other users' processes
 }
 
 const (
@@ -41,6 +45,9 @@ const (
 	// A list of needles that is found more often than this, stormOften times in stormIn, is not one of long random values.
 	stormOften = 4096
 	stormIn    = 10 * time.Second
+	// elsewhereMost finds in other users' processes are told to one user's guards in elsewhereIn; the rest is in root's log.
+	elsewhereMost = 16
+	elsewhereIn   = time.Hour
 )
 
 // registrant is a user's guard.
@@ -77,7 +84,7 @@ func (m *monitor) openRegistry(path string) (*registry, error) {
 		l.Close()
 		return nil, fmt.Errorf("--listen: %w", err)
 	}
-	return &registry{m: m, l: l, changed: make(chan struct{}, 1), key: bpf.NewHashKey(), epoch: 1, all: map[*registrant]bool{}}, nil
+	return &registry{m: m, l: l, changed: make(chan struct{}, 1), key: bpf.NewHashKey(), epoch: 1, all: map[*registrant]bool{}, told: map[int][]time.Time{}}, nil
 }
 
 // run serves until ctx ends.
@@ -241,7 +248,7 @@ func (r *registry) hashed(first int) (key bpf.HashKey, list []bpf.HashedNeedle, 
 	counts := map[*registrant]int{}
 	for _, g := range slices.SortedFunc(maps.Keys(r.all), func(a, b *registrant) int { return cmp.Compare(a.seq, b.seq) }) {
 		for _, n := range g.needles {
-			owners = append(owners, owner{of: g, handle: n.ID})
+			owners = append(owners, owner{of: g, handle: n.ID, whole: n.Length >= registerMin && n.Upto == n.Length && n.Segment == n.Length})
 			n.ID = uint32(first + len(list))
 			list = append(list, n)
 		}
@@ -341,12 +348,58 @@ func (r *registry) hit(g *registrant, f seen) bool {
 	return true
 }
 
+// standsAlone says that what was found is a word of its own: at least registerMin bytes of an alphabet that values are
+// written in, of which registerKinds are different, with none of that alphabet before or after it, or the end of what was written.
+// Whoever registered it has guessed or known all of it, whatever it is a part of.
+func standsAlone(e bpf.Event) bool {
+	from, upto := e.Offset-e.WindowAt, e.Offset-e.WindowAt+int64(e.Length)
+	if from < 0 || upto > int64(len(e.Window)) || e.Length < registerMin {
+		return false
+	}
+	// An equals sign may end a value (base64), and is what NAME=value has before it.
+	if from > 0 && e.Window[from-1] != '=' && wordByte(e.Window[from-1]) || upto < int64(len(e.Window)) && wordByte(e.Window[upto]) {
+		return false
+	}
+	word := e.Window[from:upto]
+	return worthHashing(word) && !slices.ContainsFunc(word, func(c byte) bool { return !wordByte(c) })
+}
+
+func wordByte(c byte) bool {
+	switch {
+	case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c >= 0x80:
+		return true
+	}
+	return strings.IndexByte("_-.+/=~%", c) >= 0
+}
+
+// elsewhere tells the registrant of a find in another user's process. It is false where it is not told.
+func (r *registry) elsewhere(f seen) bool {
+	g := f.owner.of
+	if !f.alone || f.User < 0 || f.User == g.uid || f.Path == "/dev/null" {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	recent := slices.DeleteFunc(r.told[g.uid], func(t time.Time) bool { return time.Since(t) > elsewhereIn })
+	if g.gone || len(recent) >= elsewhereMost {
+		r.told[g.uid] = recent
+		return false
+	}
+	r.told[g.uid] = append(recent, time.Now())
+	g.send(watchSays{Elsewhere: &watchElsewhere{Handle: f.owner.handle, At: f.At, UID: f.User, Exe: cmp.Or(f.Exe, f.Comm), Channel: f.Channel, Refused: f.Refused}})
+	return true
+}
+
 // registeredLeak is the type of records of a registered value in a process that is not its user's.
 const registeredLeak = "leak.registered"
 
 // recordOthers writes down a find that only root may know of.
-func (m *monitor) recordOthers(f seen) {
+func (m *monitor) recordOthers(f seen, told bool) {
 	m.counts.others++
+	words := "its guard is not told"
+	if told {
+		words = "its guard is told whose process and which program"
+	}
 	m.othersIn = slices.DeleteFunc(m.othersIn, func(t time.Time) bool { return time.Since(t) > stormFor })
 	if len(m.othersIn) >= stormMost {
 		m.counts.throttled++
@@ -357,7 +410,7 @@ func (m *monitor) recordOthers(f seen) {
 	rec := m.record(registeredLeak)
 	rec.Time, rec.Channel, rec.PID, rec.Exe, rec.Method, rec.Path = f.At, string(l.Channel), l.PID, l.Exe, l.Method, l.Path
 	rec.Context, rec.Host, rec.Bytes = "", l.Host, int64(l.Length)
-	rec.Result, rec.Reason = "escaped", fmt.Sprintf("a value that user %d registered, in a process that is not that user's alone: its guard is not told", f.owner.of.uid)
+	rec.Result, rec.Reason = "escaped", fmt.Sprintf("a value that user %d registered, in a process that is not that user's alone: %s", f.owner.of.uid, words)
 	if f.Refused {
 		rec.Result = "contained"
 	}

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
+	"guard"
 	"guard/bpf"
 )
 
@@ -31,8 +33,11 @@ type watchSays struct {
 	Epoch    uint64       `json:"epoch,omitempty"`
 	Watching *int         `json:"watching,omitempty"` // so many of the last list are looked for
 	Hit      *watchHit    `json:"hit,omitempty"`
-	Error    string       `json:"error,omitempty"` // and the connection ends
-	Lost     uint64       `json:"lost,omitempty"`  // hits that were not sent, since the reader was too slow
+
+	Elsewhere *watchElsewhere `json:"elsewhere,omitempty"`
+
+	Error string `json:"error,omitempty"` // and the connection ends
+	Lost  uint64 `json:"lost,omitempty"`  // hits that were not sent, since the reader was too slow
 }
 
 // watchHit is a find of the user's value in a process of the same user.
@@ -40,6 +45,17 @@ type watchHit struct {
 	Handle uint32    `json:"handle"`
 	First  int       `json:"first"` // the guard process that it is or descends from; 0: none
 	Event  bpf.Event `json:"event"` // with its window
+}
+
+// watchElsewhere is a find of the user's value in another user's process. That it was, when, whose process and which program
+// is all that is told.
+type watchElsewhere struct {
+	Handle  uint32        `json:"handle"`
+	At      time.Time     `json:"at"`
+	UID     int           `json:"uid"`
+	Exe     string        `json:"exe,omitempty"`
+	Channel guard.Channel `json:"channel"`
+	Refused bool          `json:"refused,omitempty"`
 }
 
 func writeList(w io.Writer, epoch uint64, list []bpf.HashedNeedle) error {

@@ -290,6 +290,7 @@ type owner struct {
 	// A monitor's only: another user's guard registered it.
 	of     *registrant
 	handle uint32
+	whole  bool // its hash is of all its bytes
 }
 
 // openKernel is nil where the kernel is asked for nothing.
