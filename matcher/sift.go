@@ -118,34 +118,67 @@ func flatten(out []uint16, n int, x uint64, base uint16) int {
 	return end
 }
 
+// breakBefore and breakAfter are how many bytes there must be around an LF that is told
+// from others.
+const (
+	breakBefore = gram + 1
+	breakAfter  = 23
+)
+
 // breaks appends those of at, where LFs are, that mayBreak has to look at: most are left
 // out by what the bytes next to them make together.
 func (m *classes) breaks(g *gate, b []byte, at, out []uint16) []uint16 {
 	k := 0
-	for ; k < len(at) && m.from+int(at[k]) <= gram; k++ {
+	for ; k < len(at) && m.from+int(at[k]) < breakBefore; k++ {
 		out = append(out, at[k])
 	}
 	end := len(at)
-	for end > k && m.from+int(at[end-1])+24 > m.to {
+	for end > k && m.from+int(at[end-1])+breakAfter >= m.to {
 		end--
 	}
 	n := len(out)
-	out = slices.Grow(out, end-k)[:n+end-k]
-	// What may go over a break: 2 bytes on either side, or the first one of a needle and
-	// the next 3, or the last one and the 3 before it. A needle has 4 bytes at least
-	// that are one of these.
-	all, starts, ends := unsafe.Pointer(unsafe.SliceData(g.bitmap)), unsafe.Pointer(unsafe.SliceData(g.starts)), unsafe.Pointer(unsafe.SliceData(g.ends))
-	middle, edge := g.shift&63, g.edge&63
-	p := unsafe.Add(unsafe.Pointer(unsafe.SliceData(b)), m.from-gram-1)
-	for _, place := range at[k:end] {
+	br := g.bridges()
+	out = slices.Grow(out, end-k)
+	for _, place := range crossed(b[:m.to], m.from, at[k:end], out, &br)[n:] {
+		i := m.from + int(place)
+		out = out[:n+1]
+		out[n] = place // not before it is read
+		n += int(g.overBreak(b, i, m.to) & 1)
+	}
+	return append(out[:n], at[end:]...)
+}
+
+// bridges is what a gate tells of two pieces of text that meet: the first one's last 2
+// bytes and the second one's first 2; or its last one, with which a needle begins, and
+// the next 3; or its last 3 and the next one, with which a needle ends. A needle has 4
+// bytes at least that are one of these.
+type bridges struct {
+	all, starts, ends unsafe.Pointer
+	middle, edge      uint // shifts
+}
+
+func (g *gate) bridges() bridges {
+	return bridges{unsafe.Pointer(unsafe.SliceData(g.bitmap)), unsafe.Pointer(unsafe.SliceData(g.starts)), unsafe.Pointer(unsafe.SliceData(g.ends)), g.shift, g.edge}
+}
+
+// crossedGo appends those of places to out, from b[from] on, whose LF a needle may go on
+// over, or that are not easy to tell.
+func crossedGo(b []byte, from int, places, out []uint16, g *bridges) []uint16 {
+	n := len(out)
+	out = out[:n+len(places)]
+	middle, edge := g.middle&63, g.edge&63
+	for _, place := range places {
 		out[n] = place
-		w := unsafe.Add(p, int(place)) // 5 bytes before the LF, and 24 from it on
+		i := from + int(place)
+		w := b[i-breakBefore : i+breakAfter+1]
 		// The first byte that is neither blank nor a control character.
-		v := load(unsafe.Add(w, gram+2))
-		next := bits.TrailingZeros64((v&^high8+(0x80-'!')*ones|v)&high8) >> 3
-		y := uint32(load(unsafe.Add(w, gram+2+next)))
+		next := breakBefore + 1
+		for end := next + 16; next < end && w[next] <= ' '; {
+			next++
+		}
+		y := binary.LittleEndian.Uint32(w[next:])
 		// What is before the LF, or CR LF.
-		v = load(w)
+		v := binary.LittleEndian.Uint64(w)
 		shift := uint(8)
 		if byte(v>>32) == '\r' {
 			shift = 0
@@ -156,18 +189,9 @@ func (m *classes) breaks(g *gate, b []byte, at, out []uint16) []uint16 {
 		mid := uint64(tail>>16|y<<16) * golden >> middle
 		first := uint64(tail>>24|y<<8) * golden >> edge
 		last := uint64(tail>>8|y<<24) * golden >> edge
-		n += int((bit(all, mid) | bit(starts, first) | bit(ends, last) | more>>7 | more>>15 | more>>23) & 1)
+		n += int((bit(g.all, mid) | bit(g.starts, first) | bit(g.ends, last) | more>>7 | more>>15 | more>>23) & 1)
 	}
-	kept := n - (len(out) - (end - k))
-	from := n - kept
-	// Those that are left are few.
-	n = from
-	for _, place := range out[from : from+kept] {
-		i := m.from + int(place)
-		out[n] = place
-		n += int(g.overBreak(b, i, m.to) & 1)
-	}
-	return append(out[:n], at[end:]...)
+	return out[:n]
 }
 
 // overBreak says, with 1, whether a needle may go on over the LF b[i], which has 5 bytes before it

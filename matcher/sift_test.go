@@ -89,3 +89,29 @@ func TestBreaksLeft(t *testing.T) {
 		t.Errorf("%d line breaks of text are left", n)
 	}
 }
+
+// The processor's way leaves the same line breaks as the plain one.
+func TestCrossed(t *testing.T) {
+	r := newRand(55)
+	m := mustNew(t, benchValues(12)...)
+	g := m.set.gate.bridges()
+	for range 300 {
+		b := []byte(randString(r, alphabet[:r.IntN(50)+2]+"   \n\n\t\r", 40+r.IntN(1000)))
+		for k := range 3 {
+			d := m.set.needles[1+r.IntN(len(m.set.needles)-1)]
+			i := r.IntN(len(d))
+			copy(b[k*len(b)/4:], string(d[:i])+"\n"+string(d[i:]))
+		}
+		from := r.IntN(10)
+		var places []uint16
+		for i, c := range b {
+			if c == '\n' && i >= max(from, breakBefore) && i+breakAfter < len(b) {
+				places = append(places, uint16(i-from))
+			}
+		}
+		want := crossedGo(b, from, places, make([]uint16, 0, len(places)), &g)
+		if got := crossed(b, from, places, make([]uint16, 0, len(places)), &g); !slices.Equal(got, want) {
+			t.Fatalf("%q: %v, want %v", b, got, want)
+		}
+	}
+}
