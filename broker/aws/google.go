@@ -295,11 +295,11 @@ func part(s string, v any) error {
 func (s *Signer) googleToken(ctx context.Context, c guard.Credential, value string, scopes []string) (string, error) {
 	sum := sha256.Sum256([]byte(value + "\n" + strings.Join(scopes, " ")))
 	return s.minted.get(c.ID().String()+" "+hex.EncodeToString(sum[:8])).use(s.now(), func() ([]byte, time.Time, error) {
-		return s.askGoogle(ctx, value, scopes)
+		return s.askGoogle(ctx, c, value, scopes)
 	})
 }
 
-func (s *Signer) askGoogle(ctx context.Context, value string, scopes []string) ([]byte, time.Time, error) {
+func (s *Signer) askGoogle(ctx context.Context, c guard.Credential, value string, scopes []string) ([]byte, time.Time, error) {
 	fail := func(why string) ([]byte, time.Time, error) { return nil, time.Time{}, errors.New(why) }
 	var v struct {
 		Email string `json:"client_email"`
@@ -378,5 +378,6 @@ func (s *Signer) askGoogle(ctx context.Context, value string, scopes []string) (
 			return fail("what the token endpoint gave is no token")
 		}
 	}
+	s.tell(c, got.Token)
 	return []byte(got.Token), now.Add(time.Duration(got.Expires) * time.Second), nil
 }

@@ -71,6 +71,10 @@ type Signer struct {
 	Scopes func(guard.Credential) []policy.Scope
 	// Client asks STS and token endpoints. It must not follow redirects.
 	Client *nethttp.Client
+	// Minted is told of each value that was asked for with a credential, before it is used,
+	// so that it is looked for from then on: secret keys and tokens of STS, access
+	// tokens. It gets a copy of its own. Optional.
+	Minted func(c guard.Credential, value guard.Secret)
 	// Session names the session to STS, at most 24 letters and digits.
 	Session string
 	// Key is the placeholder key of service accounts; see GoogleFile. Optional.
@@ -86,6 +90,16 @@ func (s *Signer) now() time.Time {
 		return s.Now()
 	}
 	return time.Now()
+}
+
+// tell gives copies of values to Minted.
+func (s *Signer) tell(c guard.Credential, values ...string) {
+	if s.Minted == nil {
+		return
+	}
+	for _, v := range values {
+		s.Minted(c, guard.NewSecret([]byte(v)))
+	}
 }
 
 // Sign looks at a request; nil: it is none of this package's.

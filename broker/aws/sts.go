@@ -109,7 +109,7 @@ func (s *Signer) session(ctx context.Context, c guard.Credential, k keys) (keys,
 	}
 	sum := sha256.Sum256([]byte(k.id + "\n" + k.secret + "\n" + text + "\n" + c.User))
 	m := s.minted.get(c.ID().String() + " " + hex.EncodeToString(sum[:8]))
-	got, err := m.use(s.now(), func() ([]byte, time.Time, error) { return s.askSTS(ctx, opts, k, text) })
+	got, err := m.use(s.now(), func() ([]byte, time.Time, error) { return s.askSTS(ctx, c, opts, k, text) })
 	if err != nil {
 		return k, err
 	}
@@ -121,7 +121,7 @@ func (s *Signer) session(ctx context.Context, c guard.Credential, k keys) (keys,
 }
 
 // askSTS asks for a session: AssumeRole for a role, else GetFederationToken.
-func (s *Signer) askSTS(ctx context.Context, opts map[string]string, k keys, text string) ([]byte, time.Time, error) {
+func (s *Signer) askSTS(ctx context.Context, c guard.Credential, opts map[string]string, k keys, text string) ([]byte, time.Time, error) {
 	if s.Client == nil {
 		return nil, time.Time{}, wrong("AccessDenied", "this session cannot ask STS")
 	}
@@ -184,6 +184,7 @@ func (s *Signer) askSTS(ctx context.Context, opts map[string]string, k keys, tex
 	if got.AccessKeyId == "" || got.SecretAccessKey == "" || got.SessionToken == "" || !got.Expiration.After(now) {
 		return nil, time.Time{}, wrong("AccessDenied", "what STS answered is no session")
 	}
+	s.tell(c, got.SecretAccessKey, got.SessionToken)
 	out, err := json.Marshal(struct{ ID, Secret, Token string }{got.AccessKeyId, got.SecretAccessKey, got.SessionToken})
 	return out, got.Expiration, err
 }

@@ -145,6 +145,13 @@ func (o *runFlags) check() error {
 	if _, err := parsePins(o.pins); err != nil {
 		return err
 	}
+	for flag, hosts := range map[string][]string{"allow-host": o.allowHosts, "allow-login": o.logins, "model-host": o.modelHosts} {
+		for _, h := range hosts {
+			if err := policy.CheckHost(h); err != nil {
+				return usagef("--%s %q: %v", flag, h, err)
+			}
+		}
+	}
 	for _, p := range o.hostPorts {
 		if p < 1 || p > 65535 {
 			return usagef("--host-port %d is not a port", p)

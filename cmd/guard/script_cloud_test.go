@@ -165,7 +165,7 @@ func (c *cloudServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			say(401, `{"error":{"code":401,"message":"Invalid Credentials"}}`)
 			return
 		}
-		say(200, `{"kind":"storage#bucket","name":"bucket"}`)
+		say(200, fmt.Sprintf(`{"kind":"storage#bucket","name":"bucket","echo":%q}`, auth)) // as debug endpoints do
 	case "login.microsoftonline.com/tenant-1/oauth2/v2.0/token":
 		if form.Get("client_secret") != c.secret || form.Get("grant_type") != "client_credentials" || form.Get("client_id") != "app-1" || form.Get("scope") != "https://graph.microsoft.com/.default" {
 			say(401, `{"error":"invalid_client","error_description":"AADSTS7000215: Invalid client secret provided."}`)
@@ -186,7 +186,7 @@ func (c *cloudServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			io.WriteString(w, "<Error><Code>SignatureDoesNotMatch</Code></Error>")
 			return
 		}
-		io.WriteString(w, c.s3Policy)
+		io.WriteString(w, c.s3Policy+"\necho "+c.awsToken+" "+c.awsKey+"\n") // as debug endpoints do
 	case "kube.example.com/api/v1/namespaces/default/pods":
 		if auth != "Bearer "+c.secret {
 			say(401, `{"kind":"Status","apiVersion":"v1","status":"Failure","message":"Unauthorized","reason":"Unauthorized","code":401}`)

@@ -29,6 +29,49 @@ type clouds struct {
 	key  *aws.ServiceKey // nil: no service account is used
 	err  error
 	last atomic.Pointer[unswapped]
+
+	mu   sync.Mutex
+	lent []guard.Value // what clouds gave for the session's credentials, under their names
+}
+
+// values are copies of what was lent.
+func (c *clouds) values() []guard.Value {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := make([]guard.Value, len(c.lent))
+	for i, v := range c.lent {
+		out[i] = guard.Value{ID: v.ID, Class: v.Class, Secret: v.Secret.Clone()}
+	}
+	return out
+}
+
+// of are copies of what was lent for the credential of that name.
+func (c *clouds) of(name string) []guard.Value {
+	return slices.DeleteFunc(c.values(), func(v guard.Value) bool {
+		if v.ID.Name == name {
+			return false
+		}
+		v.Secret.Wipe()
+		return true
+	})
+}
+
+func (c *clouds) wipe() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, v := range c.lent {
+		v.Secret.Wipe()
+	}
+	c.lent = nil
+}
+
+// keepLent has what a cloud gave for c looked for as c's own value is, in what the agent
+// outputs and in replies. It is in memory only: it ends by itself, within the hour.
+func (s *session) keepLent(c guard.Credential, value guard.Secret) {
+	s.cloud.mu.Lock()
+	s.cloud.lent = append(s.cloud.lent, guard.Value{ID: c.ID(), Class: guard.Live, Secret: value})
+	s.cloud.mu.Unlock()
+	s.refresh()
 }
 
 // unswapped is what swapped made of what.
@@ -64,7 +107,7 @@ func (s *session) signing(egress *broker.Egress, roots *x509.CertPool, decide fu
 	way := newOwnWay(egress, roots)
 	signer := &aws.Signer{
 		Active: func(c guard.Credential) bool { return s.flags.allows(c.Name) },
-		Decide: decide, Scopes: s.grantedScopes, Session: s.info.ID, Key: s.cloud.key,
+		Decide: decide, Scopes: s.grantedScopes, Session: s.info.ID, Key: s.cloud.key, Minted: s.keepLent,
 		Client: &http.Client{Transport: way, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 	}
 	sign = func(r *brokerhttp.SignRequest) *brokerhttp.Signing {
@@ -77,6 +120,7 @@ func (s *session) signing(egress *broker.Egress, roots *x509.CertPool, decide fu
 	}
 	return sign, func() {
 		signer.Close()
+		s.cloud.wipe()
 		way.direct.CloseIdleConnections()
 		way.via.CloseIdleConnections()
 	}

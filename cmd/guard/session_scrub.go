@@ -2,6 +2,7 @@ package main
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 
 	"guard"
@@ -69,7 +70,16 @@ func (s *session) scrubMatcher(ids []guard.SecretID) (*matcher.Matcher, error) {
 		names[i] = id.String()
 	}
 	slices.Sort(names)
-	key := strings.Join(names, "\n")
+	var lent []guard.Value
+	for _, id := range ids {
+		lent = append(lent, s.cloud.of(id.Name)...)
+	}
+	defer func() {
+		for _, v := range lent {
+			v.Secret.Wipe()
+		}
+	}()
+	key := strings.Join(append(names, strconv.Itoa(len(lent))), "\n") // what is lent is only added to
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if m := s.scrubbers[key]; m != nil {
@@ -91,6 +101,11 @@ func (s *session) scrubMatcher(ids []guard.SecretID) (*matcher.Matcher, error) {
 			if matcher.Refuse(p) == nil {
 				values = append(values, guard.Value{ID: id, Class: guard.Live, Secret: p})
 			}
+		}
+	}
+	for _, v := range lent {
+		if matcher.Refuse(v.Secret) == nil {
+			values = append(values, v)
 		}
 	}
 	m, err := matcher.New(values)
