@@ -9,8 +9,8 @@ import (
 )
 
 var initCommand = command{
-	name: "init", args: "[--unlock keyring|passphrase|keyfile|age|systemd|transit]", short: "make the vault",
-	example: "guard init\nguard init --unlock keyfile --keyfile ~/.guard-key",
+	name: "init", args: "[--unlock keyring|passphrase|keyfile|age|systemd|transit] [--store URL]", short: "make the vault",
+	example: "guard init\nguard init --store vault://vault.example.com/secret/guard --auth approle --role ROLE-ID --auth-file secret-id\nguard init --unlock keyfile --keyfile ~/.guard-key",
 	run:     runInit,
 }
 
@@ -19,11 +19,19 @@ func runInit(a *app, ctx context.Context, c *command, args []string) error {
 	unlock := f.String("unlock", "", "how the vault is opened: keyring, passphrase, keyfile, age, systemd or transit (default: keyring where one answers, else asks); guard vault add makes further ways")
 	var o slotFlags
 	o.add(f)
+	var so storeFlags
+	so.add(f)
+	f.StringVar(&so.url, "store", "", "vault://HOST[:PORT]/MOUNT[/PREFIX]: values are kept in that HashiCorp Vault or OpenBao (KV version 2), and leases come from it; guard vault store sets it later")
 	if err := parse(f, args); err != nil {
 		return err
 	}
 	if f.NArg() > 0 {
 		return usagef("init takes no argument, got %q", f.Arg(0))
+	}
+	if so.url != "" {
+		if _, err := parseStore(so.url); err != nil {
+			return err
+		}
 	}
 	if *unlock == "" {
 		switch {
@@ -78,5 +86,13 @@ func runInit(a *app, ctx context.Context, c *command, args []string) error {
 	}
 	defer log.Close()
 	fmt.Fprintf(a.stdout, "vault made in %s, opened by %s\n", a.home(), *unlock)
+	if so.url != "" {
+		log.Close()
+		ctx, cancel := context.WithTimeout(ctx, storeWait)
+		defer cancel()
+		if err := a.setStore(ctx, v, so); err != nil {
+			return fmt.Errorf("%w (the vault is made: guard vault store URL sets its store)", err)
+		}
+	}
 	return nil
 }

@@ -24,6 +24,7 @@ var secretCommand = command{
 	short: "store, list and remove credentials",
 	example: "guard secret set github-pat --kind github-pat\n" +
 		"guard secret set db --kind postgres --host db.internal:5432 --user app --rotate postgres --stdin < password\n" +
+		"guard secret set db --kind postgres --host db.internal:5432 --lease database/creds/app\n" +
 		"guard secret decoy admin-token --like github-pat --env GH_ADMIN_TOKEN\n" +
 		"guard secret ls",
 	run: runSecret,
@@ -35,6 +36,7 @@ type credentialFlags struct {
 	like                                      string
 	hosts, in, scopes                         []string
 	fromEnv, fromFile, fromRef                string
+	store, lease                              string
 	stdin, json, yes                          bool
 }
 
@@ -56,6 +58,8 @@ func runSecret(a *app, ctx context.Context, c *command, args []string) error {
 	f.StringVar(&o.fromFile, "from-file", "", "take the value from this file")
 	f.StringVar(&o.fromRef, "from-ref", "", "fetch the value once from env://VAR, file:///PATH[#KEY], keyring://SERVICE/USER, cmd:///PATH [ARG...], op://... or bw://ITEM[/FIELD]")
 	f.BoolVar(&o.stdin, "stdin", false, "take the value from standard input")
+	f.StringVar(&o.store, "store", "", "vault://MOUNT/PATH#FIELD: the value stays where it is in the team's store (guard vault store) and is read there by each session; none: it is kept in the vault itself (default: in the team's store, if there is one)")
+	f.StringVar(&o.lease, "lease", "", "MOUNT/creds/ROLE, MOUNT/sts/ROLE or MOUNT/issue/ROLE[,KEY=VALUE]... of the team's store: a new login (databases, AWS) or certificate (PKI) in each session, renewed while it lasts and revoked at its end")
 	f.BoolVar(&o.json, "json", false, "one JSON object a credential")
 	f.BoolVar(&o.yes, "yes", false, "remove without asking")
 	if err := parse(f, args); err != nil {
@@ -133,8 +137,12 @@ func runSecret(a *app, ctx context.Context, c *command, args []string) error {
 				return errors.New("nothing was removed")
 			}
 		}
+		where := a.keptWhere(v, context, name)
 		if err := v.Remove(context, name); err != nil {
 			return err
+		}
+		if strings.HasPrefix(where, "vault://") {
+			a.say("its value stays at %s: vault kv metadata delete removes it there, for everybody", where)
 		}
 		fmt.Fprintf(a.stdout, "removed %s from context %s\n", name, context)
 		return a.note(v, audit.Record{Type: "secret.rm", Credential: name, Context: context})
@@ -273,6 +281,9 @@ func (a *app) setSecret(ctx context.Context, v *vault.Vault, context, name strin
 	if err != nil && !fresh {
 		return err
 	}
+	if done, err := a.setElsewhere(ctx, v, context, name, o); done || err != nil {
+		return err
+	}
 	if fresh {
 		cr = guard.Credential{Name: name, Context: context}
 	}
@@ -310,6 +321,8 @@ func (a *app) setSecret(ctx context.Context, v *vault.Vault, context, name strin
 // checkDecoy refuses what a decoy cannot have, and --like elsewhere.
 func (o credentialFlags) checkDecoy(verb string) error {
 	switch {
+	case verb != "set" && (o.store != "" || o.lease != ""):
+		return usagef("--store and --lease are for guard secret set")
 	case verb != "decoy" && o.like != "":
 		return usagef("--like is for guard secret decoy")
 	case verb != "decoy":
@@ -448,7 +461,7 @@ func (a *app) showSecret(v *vault.Vault, context, name string, o credentialFlags
 	}
 	rows := [][]string{{"name", c.Name}, {"context", c.Context}, {"kind", c.Kind}, {"hosts", strings.Join(c.Hosts, ", ")},
 		{"env", c.Env}, {"in", in}, {"scopes", strings.Join(c.Scopes, ", ")}, {"user", c.User}, {"rotate", c.Rotate},
-		{"expires", expires}, {"placeholder", c.Placeholder}}
+		{"expires", expires}, {"placeholder", c.Placeholder}, {"kept", a.keptWhere(v, context, name)}}
 	if c.Decoy {
 		rows = append(rows, []string{"decoy", "yes: nothing is behind it, and any use is an alarm"})
 	}
@@ -459,8 +472,8 @@ func (a *app) showSecret(v *vault.Vault, context, name string, o credentialFlags
 }
 
 // revealSecret prints a value, on the terminal only and after a yes.
-func (a *app) revealSecret(v *vault.Vault, context, name string) error {
-	c, err := v.Find(context, name)
+func (a *app) revealSecret(v *vault.Vault, cname, name string) error {
+	c, err := v.Find(cname, name)
 	if err != nil {
 		return err
 	}
@@ -470,17 +483,20 @@ func (a *app) revealSecret(v *vault.Vault, context, name string) error {
 	if !term.IsTerminal(int(a.stdout.Fd())) {
 		return errors.New("reveal shows a value on a terminal only, and standard output is none")
 	}
-	ok, err := confirm(fmt.Sprintf("guard: show the value of %s (context %s) on this screen?", name, context))
+	ok, err := confirm(fmt.Sprintf("guard: show the value of %s (context %s) on this screen?", name, cname))
 	if err != nil {
 		return err
 	}
 	if !ok {
 		return errors.New("not shown")
 	}
-	if err := a.note(v, audit.Record{Type: "secret.reveal", Credential: name, Context: context, Version: c.Version}); err != nil {
+	if err := a.note(v, audit.Record{Type: "secret.reveal", Credential: name, Context: cname, Version: c.Version}); err != nil {
 		return err
 	}
-	s, err := v.Get(c.ID())
+	if err := a.holdStored(context.Background(), v, cname, name); err != nil {
+		return err
+	}
+	s, err := v.Get(guard.SecretID{Context: cname, Name: name})
 	if err != nil {
 		return err
 	}

@@ -20,9 +20,10 @@ import (
 )
 
 var vaultCommand = command{
-	name: "vault", args: "ls | add SLOT | rm SLOT | rekey | backup FILE | verify FILE | restore FILE | accept | idle DURATION", short: "ways to open the vault, its master key, backups",
-	example: "guard vault add recovery\nguard vault add age --recipient age1...\nguard vault rekey --drop keyfile\nguard vault backup /media/stick/guard.gv1",
-	run:     runVault,
+	name: "vault", args: "ls | add SLOT | rm SLOT | rekey | backup FILE | verify FILE | restore FILE | accept | idle DURATION | store [URL|none] | leases", short: "ways to open the vault, its master key, backups",
+	example: "guard vault add recovery\nguard vault add age --recipient age1...\nguard vault rekey --drop keyfile\nguard vault backup /media/stick/guard.gv1\n" +
+		"guard vault store vault://vault.example.com/secret/guard --ca ca.pem",
+	run: runVault,
 }
 
 // slotKinds are what opens a vault.
@@ -48,14 +49,16 @@ func runVault(a *app, ctx context.Context, c *command, args []string) error {
 	var o slotFlags
 	o.add(f)
 	f.StringArrayVar(&o.drop, "drop", nil, "rekey: a slot that does not get the new key (repeatable)")
+	var so storeFlags
+	so.add(f)
 	f.BoolVar(&o.other, "other", false, "restore: also over another vault than the one in the backup")
 	f.BoolVar(&o.json, "json", false, "ls: one JSON object a slot; verify, restore: one JSON object")
 	if err := parse(f, args); err != nil {
 		return err
 	}
-	want := map[string]int{"ls": 1, "rekey": 1, "add": 2, "rm": 2, "backup": 2, "verify": 2, "restore": 2, "accept": 1, "idle": 2}
+	want := map[string]int{"ls": 1, "rekey": 1, "add": 2, "rm": 2, "backup": 2, "verify": 2, "restore": 2, "accept": 1, "idle": 2, "store": 2, "leases": 1}
 	verb := f.Arg(0)
-	if n, ok := want[verb]; !ok || f.NArg() != n {
+	if n, ok := want[verb]; !ok || f.NArg() != n && !(verb == "store" && f.NArg() == 1) {
 		return usagef("vault wants %s", c.args)
 	}
 	if err := a.outside("guard vault"); err != nil {
@@ -96,6 +99,11 @@ func runVault(a *app, ctx context.Context, c *command, args []string) error {
 		return a.vaultAccept(v)
 	case "ls":
 		return a.vaultSlots(v, o)
+	case "store":
+		so.url = f.Arg(1)
+		return a.vaultStore(ctx, v, so)
+	case "leases":
+		return a.vaultLeases(ctx, v)
 	case "add":
 		if err := v.AddSlot(u); err != nil {
 			return err

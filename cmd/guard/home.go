@@ -131,6 +131,7 @@ func (a *app) unlockFiles(more ...string) []string {
 	out = append(out, a.unlock.age...)
 	out = append(out, filepath.SplitList(a.getenv("GUARD_AGE_IDENTITY"))...)
 	out = append(out, a.contextFiles()...)
+	out = append(out, a.storeFiles()...)
 	slots, err := vault.Slots(a.home())
 	if err == nil && slices.ContainsFunc(slots, func(s string) bool { return strings.HasPrefix(s, "transit") }) {
 		out = append(out, a.transitToken())

@@ -36,6 +36,7 @@ func scriptCommands() map[string]scriptCommand {
 		"clientserver": cmdClientServer, "clientsaw": cmdClientSaw, "s3server": cmdS3Server, "cloud": cmdCloud,
 		"sshkey": cmdSSHKey, "sshserver": cmdSSHServer, "keyfile": cmdKeyFile,
 		"pg": cmdPG, "pglogin": cmdPGLogin, "redisserver": cmdRedisServer, "mailserver": cmdMailServer, "kubecert": cmdKubeCert, "imapserver": cmdIMAPServer, "mongoserver": cmdMongoServer, "rediscli": cmdRedisCLI,
+		"hashivault": cmdHashiVault, "vaultdo": cmdVaultDo, "vaultroles": cmdVaultRoles,
 		"mysql": cmdMySQL, "mysqlsays": cmdMySQLSays,
 		"keyring": cmdKeyring, "echoserver": cmdEchoServer, "freeport": cmdFreePort,
 		"holds": cmdHolds, "plant": cmdPlant, "waitfor": cmdWaitFor, "jsonkeys": cmdJSONKeys, "differ": cmdDiffer, "quietly": cmdQuietly,

@@ -340,6 +340,7 @@ type state struct {
 	// sinks are servers that take everything and keep it.
 	sinks map[string]*sink
 	oauth *testutil.OAuth
+	vault *testutil.VaultServer
 }
 
 func stateOf(ts *testscript.TestScript) *state {

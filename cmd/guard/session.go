@@ -83,6 +83,8 @@ type session struct {
 	scrubbers   map[string]*matcher.Matcher // what replies are looked through for, by the versions in it
 	scrubSets   atomic.Pointer[[]*scrubSet] // those used last
 	kernel      *kernel                     // that searches writes; nil: none
+	tenants     *tenants                    // what is from the team's store; nil: nothing
+	storeNotes  []audit.Record              // of before the log could be written
 	closers     []func()
 	stop        context.CancelFunc // ends the session, once it runs
 	waiting     []lateLeak         // to be acted on when the vault is open again
@@ -149,6 +151,9 @@ func (a *app) newSession(o runFlags, argv []string) (_ *session, err error) {
 			return nil, err
 		}
 	}
+	if err := s.openStore(); err != nil {
+		return nil, err
+	}
 	values, err := s.values()
 	if err != nil {
 		return nil, err
@@ -174,6 +179,9 @@ func (a *app) newSession(o runFlags, argv []string) (_ *session, err error) {
 		return nil, err
 	}
 	if err := s.openFiles(); err != nil {
+		return nil, err
+	}
+	if err := s.startStore(); err != nil {
 		return nil, err
 	}
 	if err := s.openRotation(); err != nil {

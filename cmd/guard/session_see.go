@@ -176,6 +176,9 @@ func (s *session) config(boundary string, proxy string) (sandbox.Config, error) 
 		return sandbox.Config{}, err
 	}
 	env := newEnvironment(s.conceal)
+	if _, err := s.app.readStoreFile(); err == nil {
+		env.unset("VAULT_TOKEN") // it may open the store, which guard does for the session
+	}
 	caPath := caFile
 	if boundary != "namespace" {
 		// Without a file tree of its own the session reads the bundle from the host.
