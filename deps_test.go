@@ -31,6 +31,7 @@ var imports = map[string][]string{
 	"rotate":             {"vault"},
 	"rotate/postgres":    {"rotate"},
 	"rotate/exec":        {"rotate"},
+	"rotate/mysql":       {"rotate"},
 	"rotate/redis":       {"rotate"},
 	"rotate/web":         {"rotate", "vault"},
 	"rotate/rotatetest":  {"rotate", "vault"},
@@ -174,8 +175,9 @@ var reveals = map[string]int{
 	"rotate/postgres":   4,
 	"rotate/exec":       4,
 	"rotate/web":        2,
+	"rotate/mysql":      2,
 	"rotate/redis":      2,
-	"rotate":            8, // a password is taken out of a URL, and put into one
+	"rotate":            5, // a password is taken out of a URL, and put into one
 	"rotate/rotatetest": 4,
 	"audit":             1,
 	"bpf":               1,

@@ -10,6 +10,7 @@ import (
 	"guard/audit"
 	"guard/rotate"
 	"guard/rotate/exec"
+	rotatemysql "guard/rotate/mysql"
 	rotatepg "guard/rotate/postgres"
 	rotateredis "guard/rotate/redis"
 	"guard/rotate/web"
@@ -160,7 +161,7 @@ func (a *app) usesOf(context, name string) []rotate.Used {
 
 // providers are the issuers that guard can replace credentials at.
 func providers() rotate.Providers {
-	return rotate.Providers{"postgres": rotatepg.Provider{}, "exec": exec.Provider{}, "redis": rotateredis.Provider{}, "manual": web.Manual{}}
+	return rotate.Providers{"postgres": rotatepg.Provider{}, "exec": exec.Provider{}, "mysql": rotatemysql.Provider{}, "redis": rotateredis.Provider{}, "manual": web.Manual{}}
 }
 
 // defaultRotation is how a credential is replaced that does not say how: by a person,
