@@ -191,36 +191,57 @@ func (m *classes) of(b []byte, from, to int) {
 		m.w[int(c)*m.stride+m.blocks] = 0 // what follows is in none of these
 	}
 	m.w[int(classBlank)*m.stride+m.blocks] = ^uint64(0)
-	m.followed(classHead, classSecond, 0)
-	m.followed(classLead, classTrail, 1) // what follows the last one is not known
 	for c := range m.any {
 		m.any[c] = ^uint64(0)
 	}
-	for _, c := range [...]class{classEscape, classNoise, classLead, classQuote, classEqual, classLine, classHead} {
-		any := uint64(0)
-		for _, w := range m.plane(c) {
-			any |= w
-		}
-		m.any[c] = any
-	}
+	m.refine()
 }
 
-// followed leaves those bytes in c that one of class d follows, and, with last 1, the last
-// one of all.
-func (m *classes) followed(c, d class, last uint64) {
-	w, second := m.plane(c), m.plane(d)
-	for k, x := range w {
-		if x == 0 {
-			continue
-		}
-		may := second[k] >> 1
-		if k+1 < len(second) {
-			may |= second[k+1] << 63
-		} else {
-			may |= last << ((m.to - m.from - 1) & 63)
-		}
-		w[k] = x & may
+// refine takes bytes out of classes that can be told by those next to them: of classHead,
+// classLead and classEqual where nothing that makes something with them follows, of
+// classQuote where no two pieces of a string meet. What is around the first and the last
+// byte is not known.
+func (m *classes) refine() {
+	n := m.blocks
+	if n == 0 {
+		return
 	}
+	head, second, lead, trail := m.plane(classHead), m.plane(classSecond), m.plane(classLead), m.plane(classTrail)
+	equal, hex, line, escape := m.plane(classEqual), m.plane(classHex), m.plane(classLine), m.plane(classEscape)
+	quote, upper, lower, blank, number := m.plane(classQuote), m.plane(classUpper32), m.plane(classLower32), m.plane(classBlank), m.plane(classNumber)
+	noise := m.plane(classNoise)
+	var anyHead, anyLead, anyEqual, anyQuote, anyNoise, anyEscape, anyLine uint64
+	// What follows the last byte of a block, and the blank before its first one.
+	at := n - 1
+	end := uint64(1) << ((m.to - m.from - 1) & 63)
+	nextSecond, nextTrail, nextEqual, nextSign, nextLetter := uint64(0), end, end, uint64(0), uint64(0)
+	for k := at; k >= 0; k-- {
+		x, y := second[k], trail[k]
+		head[k] &= x>>1 | nextSecond
+		lead[k] &= y>>1 | nextTrail
+		nextSecond, nextTrail = x<<63, y<<63
+		u, h, b, q := upper[k]|lower[k], hex[k], blank[k], quote[k]
+		x = h | line[k] | escape[k]
+		equal[k] &= x>>1 | nextEqual
+		nextEqual = x << 63
+		// A string begins after a blank, or one ends before a comma, a colon or a semicolon.
+		before := b << 1
+		if k > 0 {
+			before |= blank[k-1] >> 63
+		}
+		x = number[k] &^ (h | b | q | u)
+		quote[k] = q &^ (x>>1 | nextSign) &^ ((u>>1 | nextLetter) & before)
+		nextSign, nextLetter = x<<63, u<<63
+		anyHead |= head[k]
+		anyLead |= lead[k]
+		anyEqual |= equal[k]
+		anyQuote |= quote[k]
+		anyNoise |= noise[k]
+		anyEscape |= escape[k]
+		anyLine |= line[k]
+	}
+	m.any[classHead], m.any[classLead], m.any[classEqual], m.any[classQuote] = anyHead, anyLead, anyEqual, anyQuote
+	m.any[classNoise], m.any[classEscape], m.any[classLine] = anyNoise, anyEscape, anyLine
 }
 
 // next is the index of the first byte of class c in b[i:to], or to.
