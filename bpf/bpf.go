@@ -88,6 +88,10 @@ type Options struct {
 	// 0: 8192.
 	Streams int
 
+	// Types is the path of a file in which the few types of the kernel that the programs look into are kept from one Prepare to the
+	// next, for this kernel and this version of guard. It must lie where nobody but this user writes. "": none is kept.
+	Types string
+
 	via     string // for tests: not the best there is
 	bounded bool   // for tests: as on a kernel without bpf_loop
 }

@@ -93,7 +93,12 @@ static __always_inline long find_mapping(struct task_struct *task, u64 address, 
 #endif
 }
 
+/* Attached by its name alone, where that may be: else the loader would have to know the kernel's types. */
+#ifdef NO_LOOP
 SEC("tp_btf/sys_enter")
+#else
+SEC("raw_tp/sys_enter")
+#endif
 int BPF_PROG(sys_enter, void *regs, long nr)
 {
 	struct progress *now;
@@ -118,6 +123,9 @@ int BPF_PROG(sys_enter, void *regs, long nr)
 	if (foreign(task))
 		return 0;
 
+#ifndef NO_LOOP
+	regs = (void *)bpf_task_pt_regs(task); /* the same, and it may be looked into without a helper */
+#endif
 	if (bpf_core_field_exists(((struct pt_regs___x86 *)0)->di)) {
 		struct pt_regs___x86 *r = regs;
 

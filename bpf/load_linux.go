@@ -3,6 +3,7 @@
 package bpf
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -74,11 +75,15 @@ func load(o Options, via string) (*Detector, error) {
 	// What takes longest goes on side by side: the kernel's types are read, maps are made, a table is
 	// put in its place (which takes the kernel some milliseconds; to fill it does not), and then programs are checked.
 	types := btf.NewCache()
+	var few *btf.Spec
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	read := make(chan error, 1)
 	wg.Go(func() {
-		_, err := types.Kernel()
+		var err error
+		if few, err = o.types(spec, types, d.old); err == nil && few == nil {
+			_, err = types.Kernel()
+		}
 		read <- err
 	})
 	made, err := makeMaps(spec)
@@ -104,7 +109,7 @@ func load(o Options, via string) (*Detector, error) {
 	if err := drop(spec, o, types); err != nil {
 		return nil, err
 	}
-	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Cache: types, MapReplacements: made})
+	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Cache: types, MapReplacements: made, Programs: ebpf.ProgramOptions{KernelTypes: few}})
 	if err != nil {
 		return nil, err
 	}
@@ -118,6 +123,31 @@ func load(o Options, via string) (*Detector, error) {
 		return nil, errors.Join(fmt.Errorf("put a search table in its place: %w", err), d.Close())
 	}
 	return d, nil
+}
+
+// types are the few that the programs look into, kept or cut out of the kernel's; nil where all are needed.
+func (o Options) types(spec *ebpf.CollectionSpec, all *btf.Cache, old bool) (*btf.Spec, error) {
+	if o.Types == "" || o.Refuse || old || o.Cgroup != 0 || len(o.Processes) > 0 {
+		return nil, nil
+	}
+	key, err := typesKey(_DetectBytes)
+	if err != nil {
+		return nil, nil
+	}
+	if kept := keptTypes(o.Types, key); kept != nil {
+		return kept, nil
+	}
+	kernel, err := all.Kernel()
+	if err != nil {
+		return nil, err
+	}
+	raw, err := cutTypes(spec.Types, kernel)
+	if err != nil {
+		return nil, fmt.Errorf("cut out the kernel's types: %w", err)
+	}
+	// Without the file the next one takes as long as this one.
+	_ = keepTypes(o.Types, key, raw)
+	return btf.LoadSpecFromReader(bytes.NewReader(raw))
 }
 
 // makeMaps makes those maps that are no sections of variables, which the loader fills.
@@ -253,9 +283,12 @@ func (d *Detector) attach() error {
 		p := d.coll.Programs[name]
 		var l link.Link
 		var err error
-		if p.Type() == ebpf.LSM {
+		switch p.Type() {
+		case ebpf.LSM:
 			l, err = link.AttachLSM(link.LSMOptions{Program: p})
-		} else {
+		case ebpf.RawTracepoint:
+			l, err = link.AttachRawTracepoint(link.RawTracepointOptions{Name: name, Program: p})
+		default:
 			l, err = link.AttachTracing(link.TracingOptions{Program: p})
 		}
 		if err != nil {

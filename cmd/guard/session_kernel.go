@@ -60,6 +60,7 @@ func (s *session) detects() *prepared {
 
 // prepare has the kernel take them meanwhile.
 func (s *session) prepare(o bpf.Options) *prepared {
+	o.Types = filepath.Join(s.app.home(), "kernel-types")
 	r := &prepared{done: make(chan struct{})}
 	go func() {
 		defer close(r.done)
