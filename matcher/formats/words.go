@@ -11,13 +11,18 @@ import (
 //go:embed rules/bip39.txt
 var mnemonicList string
 
-// mnemonicWords is the English list of BIP 39 with each word's number, and a
-// bitmap of the first three letters.
+// mnemonicWords is the English list of BIP 39 with each word's number, and where in
+// it, which is sorted, the words with the same first three letters are.
 var mnemonicWords = sync.OnceValue(func() *wordList {
 	l := &wordList{number: make(map[string]int, 2048), words: strings.Fields(mnemonicList)}
 	for i, w := range l.words {
 		l.number[w] = i
-		l.first[letters(w[0], w[1], w[2])>>6] |= 1 << (letters(w[0], w[1], w[2]) & 63)
+		k := letters(w[0], w[1], w[2])
+		if l.first[k>>6]>>(k&63)&1 == 0 {
+			l.first[k>>6] |= 1 << (k & 63)
+			l.from[k] = uint16(i)
+		}
+		l.packed = append(l.packed, pack([]byte(w)))
 	}
 	return l
 })
@@ -25,7 +30,17 @@ var mnemonicWords = sync.OnceValue(func() *wordList {
 type wordList struct {
 	words  []string
 	number map[string]int
-	first  [1 << 15 / 64]uint64
+	first  [1 << 15 / 64]uint64 // bitmap by letters
+	from   [1 << 15]uint16      // by letters, where first has them
+	packed []uint64             // the words
+}
+
+// pack is up to eight letters as a number.
+func pack(b []byte) (x uint64) {
+	for _, c := range b {
+		x = x<<8 | uint64(c)
+	}
+	return x
 }
 
 func letters(a, b, c byte) uint { return uint(a&31)<<10 | uint(b&31)<<5 | uint(c&31) }
@@ -38,8 +53,13 @@ func (l *wordList) has(b []byte) bool {
 	if l.first[k>>6]>>(k&63)&1 == 0 {
 		return false
 	}
-	_, ok := l.number[string(b)]
-	return ok
+	x := pack(b)
+	for i := int(l.from[k]); i < len(l.words) && l.words[i][2] == b[2] && l.words[i][1] == b[1]; i++ {
+		if l.packed[i] == x {
+			return true
+		}
+	}
+	return false
 }
 
 // validMnemonic checks the number of words, the checksum of BIP 39 (the first
@@ -111,6 +131,15 @@ const (
 	finderAhead = 32
 )
 
+// wordy are the bytes of words of the list and between them, alnum letters and digits.
+var wordy, alnum = func() (w, a [256]bool) {
+	for i := range w {
+		c := byte(i)
+		w[i], a[i] = isLower(c) || isSeparator(c), isAlnum(c)
+	}
+	return w, a
+}()
+
 func isSeparator(c byte) bool { return c == ' ' || c == '\n' || c == '\r' || c == '\t' || c == ',' }
 
 func isLower(c byte) bool { return c >= 'a' && c <= 'z' }
@@ -124,7 +153,9 @@ func isAlnum(c byte) bool {
 // stride.
 func runs(b []byte, base int64, from, to int, found func(at int)) {
 	for i := from + int((runStride-(base+int64(from))%runStride)%runStride); i < to; i += runStride {
-		if !isAlnum(b[i]) || i >= 8 && !isAlnum(b[i-8]) && i+44 < len(b) && !isAlnum(b[i+44]) {
+		// A run has so many bytes on one side of b[i] or on the other.
+		if !alnum[b[i]] || i >= 8 && i+44 <= len(b) && !(alnum[b[i-8]] && alnum[b[i-4]] && alnum[b[i-1]]) &&
+			!(alnum[b[i+7]] && alnum[b[i+21]] && alnum[b[i+43]]) {
 			continue
 		}
 		s, e := i, i+1
@@ -152,13 +183,13 @@ func runs(b []byte, base int64, from, to int, found func(at int)) {
 func (l *wordList) runs(b []byte, base int64, from, to int, found func(at int)) {
 	last := -1
 	for i := from + int((wordStride-(base+int64(from))%wordStride)%wordStride); i < to; i += wordStride {
-		if c := b[i]; !isLower(c) && !isSeparator(c) {
+		if !wordy[b[i]] || i >= 6 && !wordy[b[i-6]] {
 			continue
 		}
-		if i >= 6 {
-			if c := b[i-6]; !isLower(c) && !isSeparator(c) {
-				continue
-			}
+		// Of a run of 47 bytes, the first of these places that is 6 bytes from its
+		// beginning is 18 from its end.
+		if i >= 6 && i+wordAhead <= len(b) && !allWordy(b[i+1:i+wordAhead]) {
+			continue
 		}
 		s, e, ok := l.wordAt(b, i)
 		if !ok {
@@ -187,6 +218,17 @@ func (l *wordList) runs(b []byte, base int64, from, to int, found func(at int)) 
 			last = first
 		}
 	}
+}
+
+const wordAhead = 18
+
+func allWordy(b []byte) bool {
+	for _, c := range b {
+		if !wordy[c] {
+			return false
+		}
+	}
+	return true
 }
 
 // wordAt is the word of the list that b[i] is in, or that comes after the
