@@ -108,6 +108,11 @@ func (s *session) hooks() rotate.Hooks {
 		NoRotate: s.flags.noRotate,
 		Fill: func(i *rotate.Incident) {
 			i.Uses = s.app.usesOf(i.Context, i.Credential)
+			if !s.flags.noRotate {
+				if said := s.tenants.leaked(guard.SecretID{Context: i.Context, Name: i.Credential, Version: i.Version}); said != "" {
+					i.Next = []string{said}
+				}
+			}
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			id := guard.SecretID{Context: i.Context, Name: i.Credential, Version: i.Version}

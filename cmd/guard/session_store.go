@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,6 +33,7 @@ type tenants struct {
 	done    chan struct{} // nil: nothing is renewed
 
 	once sync.Once
+	leak sync.Mutex
 	mu   sync.Mutex
 	all  []*tenancy
 	live []*lent
@@ -45,7 +47,9 @@ type lent struct {
 	ttl   time.Duration // as it was at first
 	until time.Time
 	told  bool
-	spent bool // a newer one has taken its place
+	// tenants.mu guards these.
+	spent bool   // a newer one has taken its place
+	gone  string // it leaked: what was done about that
 }
 
 // openStore fetches and leases what the session may use.
@@ -172,7 +176,11 @@ func (t *tenants) take(ctx context.Context, in *tenancy, name string, from vault
 	}
 	defer l.Value.Wipe()
 	until := time.Now().Add(l.TTL)
-	id, err := s.vault.Hold(s.info.Context, name, l.Value, vault.Held{User: l.User, Expires: until.UTC().Truncate(time.Second)})
+	held := vault.Held{User: l.User}
+	if !l.Renewable {
+		held.Expires = until.UTC().Truncate(time.Second)
+	}
+	id, err := s.vault.Hold(s.info.Context, name, l.Value, held)
 	if err != nil {
 		return err
 	}
@@ -224,10 +232,14 @@ func (t *tenants) run(ctx context.Context) {
 	token := dueIn(first)
 	leases := map[*lent]time.Time{}
 	for {
-		next := token
 		t.mu.Lock()
 		live := append([]*lent(nil), t.live...)
+		if last := t.all[len(t.all)-1]; last != cur { // a leak ended the one before
+			cur, first = last, last.tenant.TTL
+			token = dueIn(first)
+		}
 		t.mu.Unlock()
+		next := token
 		for _, l := range live {
 			at, ok := leases[l]
 			if !ok {
@@ -265,11 +277,6 @@ func (t *tenants) run(ctx context.Context) {
 					token = now.Add(renewAgain)
 					break
 				}
-				t.mu.Lock()
-				cur = t.all[len(t.all)-1]
-				t.mu.Unlock()
-				first = cur.tenant.TTL
-				token = dueIn(first)
 			}
 		}
 		for _, l := range live {
@@ -294,7 +301,10 @@ func dueIn(ttl time.Duration) time.Time {
 // renew renews one lease, or has a new one take its place; it says when to come back.
 func (t *tenants) renew(ctx context.Context, l *lent, now time.Time) time.Time {
 	s := t.s
-	if l.spent {
+	t.mu.Lock()
+	spent := l.spent
+	t.mu.Unlock()
+	if spent {
 		if now.Before(l.until) {
 			return l.until
 		}
@@ -349,6 +359,62 @@ func (t *tenants) over(l *lent) {
 			return
 		}
 	}
+}
+
+// leaked ends a lease whose value leaked, has a new one take its place, and says so in a
+// sentence; "": it is no lease. A second time it says the same.
+func (t *tenants) leaked(id guard.SecretID) string {
+	if t == nil {
+		return ""
+	}
+	t.leak.Lock() // one at a time
+	defer t.leak.Unlock()
+	t.mu.Lock()
+	i := slices.IndexFunc(t.live, func(l *lent) bool { return l.id == id })
+	if i < 0 {
+		t.mu.Unlock()
+		return ""
+	}
+	l := t.live[i]
+	gone, spent := l.gone, l.spent
+	t.mu.Unlock()
+	if gone != "" {
+		return gone
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), storeWait)
+	defer cancel()
+	var err error
+	if !spent {
+		err = t.take(ctx, l.in, id.Name, t.sources[id.Name])
+	}
+	rerr := l.in.tenant.Revoke(ctx, l.lease)
+	if errors.Is(rerr, hashivault.ErrDenied) && l.in.tenant.Own {
+		// It may end its token, and all of its leases with that.
+		if err = t.again(ctx); err == nil {
+			rerr = l.in.tenant.End(ctx)
+		}
+	}
+	t.s.refresh()
+	r := t.s.record("lease.revoke")
+	r.Credential, r.Version, r.Resource, r.Result, r.Reason = id.Name, id.Version, l.lease.Path(), "revoked", "a leak"
+	said := "its lease was revoked, and the session goes on with a new one: nothing is left to do"
+	if err != nil {
+		said = "its lease was revoked, and no new one could be taken: " + err.Error()
+	}
+	if rerr != nil {
+		r.Result, said = "failed", "its lease could not be revoked: "+rerr.Error()
+	}
+	if aerr := t.s.noteStore(r); aerr != nil {
+		t.s.app.say("the end of a lease could not be recorded: %v", aerr)
+	}
+	t.s.app.say("%s leaked: %s", id.Name, said)
+	if rerr != nil {
+		return "revoke it at the store: " + said
+	}
+	t.mu.Lock()
+	l.gone, l.spent = said, true
+	t.mu.Unlock()
+	return said
 }
 
 // again leases everything anew with a new token.
