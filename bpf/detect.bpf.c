@@ -19,6 +19,7 @@
 #include <bpf/bpf_tracing.h>
 
 #define REFUSE 0
+#define APART
 #define COUNT(counter, n) ((counter) += (n))
 #include "headers/match.h"
 #include "headers/scope.h"

@@ -185,7 +185,7 @@ func write(m *ebpf.Map, t *detectTable, needles int) error {
 }
 
 // SetNeedles replaces all needles, while everything runs: each call is searched
-// with all of the old ones or all of the new ones, and every call that begins
+// with the old ones or the new ones (a long one that goes on meanwhile, piece by piece: what is among both is found), and every call that begins
 // after SetNeedles returned with the new ones. It returns their generation,
 // which events carry. On an error the old ones stay. After Close or Stop it
 // returns os.ErrClosed.

@@ -32,6 +32,8 @@ const volatile u64 max_bytes; /* scanned of one call */
 #ifndef LOOK
 #ifdef NO_LOOP
 #define LOOK(c, n) (now->ready = (n)) /* some_steps() does */
+#elif defined(APART)
+#define LOOK(c, n) look_apart()
 #else
 #define LOOK(c, n)                                                                                     \
 	do {                                                                                           \

@@ -78,7 +78,13 @@ struct call {
  */
 #ifdef NO_LOOP
 #define STEP static __always_inline long
+#else
+#define STEP static long
+#endif
 
+/* The rare part of the search in a function of its own is good for others, too: the verifier goes through what is in loops in
+ * loops again and again. */
+#ifdef APART
 static __always_inline int call_again(struct call *c)
 {
 	u32 zero = 0, channel;
@@ -93,8 +99,6 @@ static __always_inline int call_again(struct call *c)
 	c->count = bpf_map_lookup_elem(&stats, &channel);
 	return c->table && c->count;
 }
-#else
-#define STEP static long
 #endif
 
 /* Hash of the len bytes up to end, 8 at a time, the last 8 overlapping. */
@@ -240,7 +244,7 @@ STEP look_window(u32 i, void *ctx)
 	return 0;
 }
 
-#ifdef NO_LOOP
+#ifdef APART
 __noinline int look_windows(void)
 {
 	struct call c;
@@ -249,9 +253,13 @@ __noinline int look_windows(void)
 		return 0;
 	if (!c.scratch->now.hits)
 		return 0;
+#ifdef NO_LOOP
 #pragma unroll
 	for (u32 i = 0; i < BATCH; i++)
 		look_window(i, &c);
+#else
+	bpf_loop(BATCH, look_window, &c, 0);
+#endif
 	c.scratch->now.hits = 0;
 	return 0;
 }
@@ -285,8 +293,10 @@ STEP scan_batch(u32 i, void *ctx)
 		now->hits = hits;
 		now->pos = pos;
 		now->pass = pass;
-#ifndef NO_LOOP /* there it is look_piece's */
+#ifndef APART
 		bpf_loop(BATCH, look_window, c, 0);
+#elif !defined(NO_LOOP) /* there it is look_piece's */
+		look_windows();
 #endif
 	}
 	return 0;
@@ -372,6 +382,18 @@ __noinline int look_piece(void)
 		look_windows();
 	}
 	return shift_piece();
+}
+#endif
+
+#if defined(APART) && !defined(NO_LOOP)
+__noinline int look_apart(void)
+{
+	struct call c;
+
+	if (!call_again(&c))
+		return 0;
+	bpf_loop(((WINDOW + STRIDE - 2 + c.scratch->now.len - WINDOW) / (BATCH * STRIDE) + 1) << (c.table->passes & 3), scan_batch, &c, 0);
+	return shift_tail(&c);
 }
 #endif
 
