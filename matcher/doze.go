@@ -285,11 +285,14 @@ func (r *bitRun) shows(b []byte) bool {
 		hi, lo = hi<<n|lo>>(64-n), (lo+1)<<n-1
 	}
 	if r.depth > 1 {
-		for k, x := 0, hi; k < 8; k, x = k+1, x<<5 {
-			if k == 7 {
-				x |= lo >> 35
+		for k := range uint(8) {
+			x := hi<<(5*k) | lo>>(64-5*k)
+			if !firstMagic[x>>56] {
+				continue
 			}
-			if firstMagic[x>>56] && r.packed(b) {
+			var head [magicBytes]byte
+			binary.BigEndian.PutUint32(head[:], uint32(x>>32))
+			if isMagic(head[:]) == decoded {
 				return true
 			}
 		}

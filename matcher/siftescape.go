@@ -1,6 +1,7 @@
 package matcher
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math/bits"
 	"unsafe"
@@ -11,6 +12,7 @@ import (
 const (
 	sureBefore = 16
 	sureAfter  = 32
+	sureTail   = 8 // bytes before it that are looked at
 )
 
 // escapes are the places in b[from:to] where an escape begins, or what looks like one,
@@ -20,7 +22,8 @@ const (
 // that may turn into an escape when that one is gone.
 func (m *classes) escapes(g *gate, b []byte, s *sifted) {
 	floor := uint16(0)
-	odd := -lookBack - 1 // the last place that is kept, or is no escape
+	odd := -lookBack - 1 // the last place that is kept, or is no escape,
+	seen := odd          // and of what is left out too
 	first, last := m.from+sureBefore, m.to-sureAfter
 	if g.early {
 		last = 0
@@ -33,10 +36,10 @@ func (m *classes) escapes(g *gate, b []byte, s *sifted) {
 				continue // it is none at any level
 			}
 			n := 0
-			if i >= first && i < last && at-odd > lookBack {
-				n = g.without((*[gram + sureAfter]byte)(b[i-gram:]))
+			if i >= first && i < last && at-odd > lookBack && (b[i] != '\b' || at-seen > lookBack) {
+				n = g.without((*[sureTail + sureAfter]byte)(b[i-sureTail:]))
 			}
-			if n > 0 {
+			if seen = at; n > 0 {
 				floor = uint16(at + n)
 				continue
 			}
@@ -48,27 +51,41 @@ func (m *classes) escapes(g *gate, b []byte, s *sifted) {
 	}
 }
 
-// without returns how long the escape is that w has after 4 bytes, if no needle has it in
-// it; -1: it is no escape; 0: it is not easy to tell.
-func (g *gate) without(w *[gram + sureAfter]byte) int {
+// without returns how long the escape is that w has after sureTail bytes, if no needle has
+// it in it; -1: it is no escape; 0: it is not easy to tell.
+func (g *gate) without(w *[sureTail + sureAfter]byte) int {
 	// n bytes, which stand for size (0 or 1) characters c.
 	n, size, c := 1, uint(0), uint64(0)
-	switch v := binary.LittleEndian.Uint64(w[gram:]); w[gram] {
+	before := sureTail - gram
+	switch v := binary.LittleEndian.Uint64(w[sureTail:]); w[sureTail] {
 	case 0x1b:
-		if byte(v>>8) != '[' {
-			return 0
-		}
-		v = binary.LittleEndian.Uint64(w[gram+2:])
-		end := bits.TrailingZeros64(nonZero(v&(0xe0*ones)^0x20*ones)) >> 3
-		if n = end + 3; end == 8 || w[gram+n-1]-0x40 > 0x3e {
-			return 0
-		}
-		for _, c := range w[gram+2 : gram+n-1] {
-			if special[c] != 0 {
+		switch c := byte(v >> 8); {
+		case c == '[':
+			v = binary.LittleEndian.Uint64(w[sureTail+2:])
+			end := bits.TrailingZeros64(nonZero(v&(0xe0*ones)^0x20*ones)) >> 3
+			if n = end + 2; end == 8 {
 				return 0
 			}
+			for _, c := range w[sureTail+2 : sureTail+n] {
+				if special[c] != 0 {
+					return 0
+				}
+			}
+			if c := w[sureTail+n]; c-0x40 <= 0x3e || c == can || c == sub {
+				n++
+			}
+		case c == ']' || c == 'P' || c == 'X' || c == '^' || c == '_' || c >= 0x20 && c < 0x30:
+			return 0
+		case c >= 0x30 && c <= 0x7e || c == can || c == sub:
+			n = 2
 		}
 	case '\r':
+	case '\b':
+		// One that stands alone takes the byte before it away.
+		if special[w[sureTail-1]] != 0 || bytes.IndexByte(w[sureTail+1:sureTail+1+erasedGap], '\b') >= 0 {
+			return 0
+		}
+		before--
 	case '\\':
 		next := simple[byte(v>>8)]
 		if next <= 1 {
@@ -86,13 +103,13 @@ func (g *gate) without(w *[gram + sureAfter]byte) int {
 	default:
 		return 0
 	}
-	y := uint64(binary.LittleEndian.Uint32(w[gram+n&31:]))
+	y := uint64(binary.LittleEndian.Uint32(w[sureTail+n&31:]))
 	if special[byte(y)]|special[byte(y>>8)]|special[byte(y>>16)] != 0 {
 		return 0
 	}
 	// Where it is in a needle, there are 2 characters of that before it and 2 after it,
 	// with its own one; or it is near one of the ends.
-	z := uint64(binary.LittleEndian.Uint32(w[:])) | c<<32&-uint64(size) | y<<(32+8*size)
+	z := uint64(binary.LittleEndian.Uint32(w[before:])) | c<<32&-uint64(size) | y<<(32+8*size)
 	all, starts, ends := unsafe.Pointer(unsafe.SliceData(g.bitmap)), unsafe.Pointer(unsafe.SliceData(g.starts)), unsafe.Pointer(unsafe.SliceData(g.ends))
 	mid := z >> 16 & 0xffffffff * golden
 	may := bit(starts, z>>24&0xffffffff*golden>>(g.edge&63)) | bit(ends, z>>8&0xffffffff*golden>>(g.edge&63))
