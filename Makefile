@@ -7,7 +7,7 @@ PREFIX ?= /usr/local
 TAGS = $(shell pkg-config --exists libhs 2>/dev/null && echo hyperscan)
 GOFLAGS_BUILD = -trimpath -tags "$(TAGS)"
 
-.PHONY: demo test test-vm test-collector test-long bench lint build install install-system clean setup-build setup-test generate fuzz
+.PHONY: demo test test-vm test-vault test-collector test-long bench lint build install install-system clean setup-build setup-test generate fuzz
 
 build: setup-build
 	$(GO) build $(GOFLAGS_BUILD) -o bin/guard ./cmd/guard
@@ -40,6 +40,11 @@ test: setup-test lint build
 # emulation); they are part of test.
 test-vm: setup-test
 	$(GO) test -count 1 -tags "$(TAGS)" -timeout 30m -run OtherKernels -v ./bpf ./cmd/guard
+
+# A real HashiCorp Vault, built from its Go modules (minutes the first time): values in
+# it, its leases in sessions, with a real PostgreSQL.
+test-vault: setup-test
+	program=$$(sh internal/setup/vault.sh) && GUARD_TEST_ALL=1 GUARD_TEST_VAULT=$$program $(GO) test -count 1 -tags "$(TAGS)" -timeout 10m -run 'Real|VaultScripts|IsAStore' -v ./vault ./vault/hashivault ./cmd/guard
 
 # The log on its way to an OpenTelemetry collector, built from its Go modules (a few
 # minutes the first time).
