@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -185,7 +186,7 @@ func TestRealKubernetes(t *testing.T) {
 	testutil.Leftovers(t)
 	srv := testutil.Vault(t)
 	part := func(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
-	jwt := part(`{"alg":"RS256"}`) + "." + part(`{"iss":"kubernetes/serviceaccount","sub":"system:serviceaccount:ci:agent","kubernetes.io":{"namespace":"ci","serviceaccount":{"name":"agent","uid":"u1"}},"exp":4102444800}`) + "." + part("no signature: the reviewer says whether it is good")
+	jwt := part(`{"alg":"RS256"}`) + "." + part(`{"iss":"kubernetes/serviceaccount","sub":"system:serviceaccount:ci:agent","kubernetes.io":{"namespace":"ci","serviceaccount":{"name":"agent","uid":"u1"}},"iat":1,"nbf":1,"exp":4102444800}`) + "." + part("no signature: the reviewer says whether it is good")
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var review struct{ Spec struct{ Token string } }
 		json.NewDecoder(r.Body).Decode(&review)
@@ -282,6 +283,71 @@ func TestRealDatabaseLease(t *testing.T) {
 		if _, err := n.Lease(t.Context(), "database/creds/absent", nil); err == nil {
 			t.Fatal("a lease of a role that there is not")
 		}
+	})
+}
+
+// AWS itself is a wire-level fake: Vault's engine makes a user and a key with it.
+func TestRealAWS(t *testing.T) {
+	testutil.Leftovers(t)
+	srv := testutil.Vault(t)
+	var mu sync.Mutex
+	keys := map[string]string{} // user of each key
+	secretKey := testutil.Random(40)
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.ParseForm()
+		mu.Lock()
+		defer mu.Unlock()
+		user, action := r.Form.Get("UserName"), r.Form.Get("Action")
+		result := ""
+		switch action {
+		case "CreateAccessKey":
+			id := "AKIA" + strings.Repeat("X", 12) + fmt.Sprintf("%04d", len(keys))
+			keys[id] = user
+			result = "<AccessKey><UserName>" + user + "</UserName><AccessKeyId>" + id + "</AccessKeyId><Status>Active</Status><SecretAccessKey>" + secretKey + "</SecretAccessKey></AccessKey>"
+		case "ListAccessKeys":
+			for id, u := range keys {
+				if u == user {
+					result += "<member><AccessKeyId>" + id + "</AccessKeyId><UserName>" + u + "</UserName></member>"
+				}
+			}
+			result = "<AccessKeyMetadata>" + result + "</AccessKeyMetadata><IsTruncated>false</IsTruncated>"
+		case "DeleteAccessKey":
+			delete(keys, r.Form.Get("AccessKeyId"))
+		case "CreateUser", "GetUser":
+			result = "<User><UserName>" + user + "</UserName><Path>/</Path><UserId>U1</UserId><Arn>arn:aws:iam::123456789012:user/" + user + "</Arn></User>"
+		}
+		w.Header().Set("Content-Type", "text/xml")
+		fmt.Fprintf(w, "<%[1]sResponse><%[1]sResult>%[2]s</%[1]sResult><ResponseMetadata><RequestId>1</RequestId></ResponseMetadata></%[1]sResponse>", action, result)
+	}))
+	t.Cleanup(api.Close)
+	srv.Do(t, "POST", "sys/mounts/aws", map[string]string{"type": "aws"})
+	srv.Do(t, "POST", "aws/config/root", map[string]any{"access_key": "AKIA" + strings.Repeat("R", 16), "secret_key": testutil.Random(40), "region": "us-east-1", "iam_endpoint": api.URL, "sts_endpoint": api.URL})
+	srv.Do(t, "POST", "aws/roles/deploy", map[string]any{"credential_type": "iam_user", "policy_document": `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:GetObject","Resource":"*"}]}`})
+	n, err := token(t, srv, srv.Token).Tenant(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := n.Lease(t.Context(), "aws/creds/deploy", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var value struct{ AccessKeyId, SecretAccessKey, SessionToken string }
+	if err := json.Unmarshal(l.Value.Reveal(), &value); err != nil || value.SecretAccessKey != secretKey || value.AccessKeyId != l.User || value.SessionToken != "" {
+		t.Fatalf("%v: the key is not AWS's, or %v", l.User, err)
+	}
+	mu.Lock()
+	made := len(keys)
+	mu.Unlock()
+	if made != 1 || l.ID == "" {
+		t.Fatalf("%d keys, lease %q", made, l.ID)
+	}
+	if err := n.End(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	testutil.WaitFor(t, "the key to go", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(keys) == 0
 	})
 }
 
