@@ -35,6 +35,7 @@ func children(name string) int {
 		"writer":  childWriter,
 		"full":    childFull,
 		"full-fs": childFullFS,
+		"step":    childStep,
 		"keyring": childKeyring,
 	}[name]
 	if !ok {

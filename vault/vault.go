@@ -120,8 +120,8 @@ type Vault struct {
 
 	memory  bool                // there is no file: see Memory
 	lent    map[string]*segment // by context: see Lend
-	lentKey []byte // nil while lentBox has not been opened since the vault was locked
-	lentBox []byte // lentKey, sealed by the root key
+	lentKey []byte              // nil while lentBox has not been opened since the vault was locked
+	lentBox []byte              // lentKey, sealed by the root key
 }
 
 // GuardHome is where guard keeps its things: $GUARD_HOME, else

@@ -96,6 +96,7 @@ func worlds(t *testing.T) {
 			t.Errorf("%s: status %d\n%s", w.context, status, w.v.said.String())
 		}
 	}
+	h.later(t, all)
 	h.records(t, all)
 	if said := h.guard("", "audit", "verify"); !strings.Contains(said, "whole") {
 		t.Error(said)
@@ -233,6 +234,22 @@ func (w *world) search(t *testing.T, h *house) {
 	}
 	if !strings.Contains(w.shown["home"], "kept-"+w.id) || !strings.Contains(w.shown["home"], "https://"+w.id+":") {
 		t.Errorf("%s: nothing was kept in its home: %s", w.context, w.shown["home"])
+	}
+}
+
+// later wants that what one world's programs kept is there in its next session, and in no other one's.
+func (h *house) later(t *testing.T, all []*world) {
+	t.Helper()
+	for _, b := range all {
+		said := h.guard("", "run", "--boundary", "namespace", "--bpf", "off", "--context", b.project+"/"+b.env, "--profile", b.profile, "--",
+			"sh", "-c", `cat "$HOME"/.cache/* "$HOME"/.npmrc; ls -aR "$HOME"`)
+		for _, a := range all {
+			for _, kept := range []string{"kept-" + a.id, a.placeholder, "https://" + a.id + ":"} {
+				if strings.Contains(said, kept) != (a == b) {
+					t.Errorf("%s in the next session of %s: %q is there: %v", a.context, b.context, kept, a != b)
+				}
+			}
+		}
 	}
 }
 

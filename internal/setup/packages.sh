@@ -4,7 +4,7 @@
 set -eu
 
 build="gcc libc6-dev pkg-config libhyperscan-dev"
-test="$build mariadb-server mariadb-client python3-pymysql python3-psycopg2 qemu-system-x86 xz-utils git curl openssl python3 postgresql dbus gnome-keyring libsecret-tools procps iproute2 tmux less vim-tiny vim htop wget openjdk-17-jdk-headless python3-requests python3-httpx python3-websockets python3-h2 nodejs npm python3-pip gh git-lfs xxd bsdextrautils awscli python3-boto3 python3-google-auth rclone restic s3cmd zip zstd redis-server redis-tools python3-redis python3-aiosmtpd dovecot-imapd swaks python3-pymongo openssh-server openssh-client rsync dropbear-bin kubernetes-client"
+test="$build mariadb-server mariadb-client python3-pymysql python3-psycopg2 qemu-system-x86 xz-utils git curl openssl python3 postgresql dbus gnome-keyring libsecret-tools procps iproute2 tmux less vim-tiny vim htop wget openjdk-17-jdk-headless python3-requests python3-httpx python3-websockets python3-h2 nodejs npm python3-pip gh git-lfs xxd bsdextrautils awscli python3-boto3 python3-google-auth rclone restic s3cmd zip zstd redis-server redis-tools python3-redis python3-aiosmtpd dovecot-imapd swaks python3-pymongo openssh-server openssh-client rsync dropbear-bin kubernetes-client strace"
 generate="$build clang llvm libbpf-dev"
 
 case "${1:-}" in
