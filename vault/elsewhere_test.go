@@ -184,3 +184,55 @@ func TestHoldVersions(t *testing.T) {
 		t.Errorf("closed: %v", err)
 	}
 }
+
+// A lease of AWS is JSON; the parts of it that are secret are looked for by themselves.
+func TestHoldAWS(t *testing.T) {
+	v := keyFileVault(t, filepath.Join(t.TempDir(), "gh"))
+	if _, err := v.SetSource(guard.Credential{Name: "aws", Kind: "aws"}, guard.Secret{}, vault.Source{Lease: "aws/sts/deploy"}); err != nil {
+		t.Fatal(err)
+	}
+	key, session := rand.Text()+"abcdefghijklmn", rand.Text()+rand.Text()
+	id := "ASIA" + strings.Repeat("Q", 16)
+	value := `{"AccessKeyId":"` + id + `","SecretAccessKey":"` + key + `","SessionToken":"` + session + `"}`
+	if _, err := v.Hold("", "aws", guard.NewSecret([]byte(value)), vault.Held{User: id}); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := v.Find("", "aws"); err != nil || c.User != id || len(c.Hosts) == 0 {
+		t.Fatalf("%+v, %v", c, err)
+	}
+	values, err := v.Values("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{key, session} {
+		found := false
+		for _, val := range values {
+			found = found || val.Class == guard.Live && string(val.Secret.Reveal()) == want
+		}
+		if !found {
+			t.Error("a part of the value is not looked for by itself")
+		}
+	}
+}
+
+// A version that is over in a process that does not hold it is none of its business: a
+// crashed guard's lease is taken for dead in time, and the file does not grow for ever.
+func TestHoldForgets(t *testing.T) {
+	v := keyFileVault(t, filepath.Join(t.TempDir(), "gh"))
+	if _, err := v.SetSource(guard.Credential{Name: "db", Kind: "postgres"}, guard.Secret{}, vault.Source{Lease: "database/creds/app"}); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 80 {
+		id, err := v.Hold("", "db", guard.NewSecret([]byte(rand.Text())), vault.Held{User: "u"})
+		if err != nil || id.Version != i+1 {
+			t.Fatal(id, err)
+		}
+		if err := v.Drop(id, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	vs, err := v.Versions("", "db")
+	if err != nil || len(vs) != 64 {
+		t.Fatalf("%d versions are kept, %v", len(vs), err)
+	}
+}
