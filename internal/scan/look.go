@@ -35,7 +35,8 @@ type looker struct {
 	s     *Scanner
 	depth int
 	buf   []byte
-	inner *looker // for what is in an archive
+	inner *looker         // for what is in an archive
+	vs    *matcher.Stream // for files that are in memory, one after the other
 }
 
 func (l *looker) job(ctx context.Context, j *job) {
@@ -188,7 +189,7 @@ func (l *looker) block(in *input, b []byte, emit sink) error {
 	var hits []matcher.Hit
 	var found []formats.Finding
 	if l.s.o.Values != nil {
-		hits = l.s.o.Values.Scan(b)
+		hits = l.values(b)
 	}
 	if l.s.o.Formats != nil {
 		found = l.s.o.Formats.Scan(b, cmp.Or(in.path, in.show))
@@ -197,6 +198,29 @@ func (l *looker) block(in *input, b []byte, emit sink) error {
 		return nil
 	}
 	return l.found(&text{show: in.show, b: b, line: 1, binary: isBinary(b)}, hits, found, emit)
+}
+
+// values is what Matcher.Scan finds. It asks a stream that is used again first: most
+// files are so short that making a new one costs much of the search.
+func (l *looker) values(b []byte) []matcher.Hit {
+	vs := l.vs
+	if vs == nil {
+		vs = l.s.o.Values.Stream()
+	}
+	l.vs = nil // after a panic it is not used again
+	const step = 64 << 10
+	some := false
+	for i := 0; i < len(b); i += step {
+		hits, _ := vs.Write(b[i:min(i+step, len(b))])
+		some = some || len(hits) > 0
+	}
+	some = len(vs.Close()) > 0 || some
+	vs.Reset()
+	l.vs = vs
+	if some {
+		return l.s.o.Values.Scan(b)
+	}
+	return nil
 }
 
 func isBinary(b []byte) bool {
