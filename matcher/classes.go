@@ -198,7 +198,7 @@ func (m *classes) of(b []byte, from, to int) {
 }
 
 // refine takes bytes out of classes that can be told by those next to them: of classHead,
-// classLead and classEqual where nothing that makes something with them follows, of
+// classLead and classEqual where nothing follows that makes something with them, of
 // classQuote where no two pieces of a string meet. What is around the first and the last
 // byte is not known.
 func (m *classes) refine() {
@@ -214,16 +214,17 @@ func (m *classes) refine() {
 	// What follows the last byte of a block, and the blank before its first one.
 	at := n - 1
 	end := uint64(1) << ((m.to - m.from - 1) & 63)
-	nextSecond, nextTrail, nextEqual, nextSign, nextLetter := uint64(0), end, end, uint64(0), uint64(0)
+	nextSecond, nextTrail, nextEqual, nextSign, nextLetter := uint64(0), end, uint64(0), uint64(0), uint64(0)
+	nextHex, digits := ^uint64(0), ^uint64(1)<<((m.to-m.from-1)&63) // what comes after the last byte may be digits
 	for k := at; k >= 0; k-- {
 		x, y := second[k], trail[k]
 		head[k] &= x>>1 | nextSecond
 		lead[k] &= y>>1 | nextTrail
 		nextSecond, nextTrail = x<<63, y<<63
 		u, h, b, q := upper[k]|lower[k], hex[k], blank[k], quote[k]
-		x = h | line[k] | escape[k]
-		equal[k] &= x>>1 | nextEqual
-		nextEqual = x << 63
+		x, y = line[k]|escape[k], h|digits
+		equal[k] &= x>>1 | nextEqual | (y>>1|nextHex<<63)&(y>>2|nextHex<<62)
+		nextEqual, nextHex, digits = x<<63, y, 0
 		// A string begins after a blank, or one ends before a comma, a colon or a semicolon.
 		before := b << 1
 		if k > 0 {

@@ -73,7 +73,7 @@ func TestClasses(t *testing.T) {
 				switch {
 				case c == classHead && !(more && of(classSecond, i+1)),
 					c == classLead && more && !of(classTrail, i+1),
-					c == classEqual && more && !of(classHex, i+1) && !of(classLine, i+1) && !of(classEscape, i+1),
+					c == classEqual && more && !of(classLine, i+1) && !of(classEscape, i+1) && !(of(classHex, i+1) && (i+2 == len(b) || of(classHex, i+2))),
 					c == classQuote && more && strings.IndexByte(",:;", b[i+1]) >= 0,
 					c == classQuote && more && i > from && of(classBlank, i-1) && (of(classUpper32, i+1) || of(classLower32, i+1)):
 					return false

@@ -139,6 +139,14 @@ func (m *classes) breaks(g *gate, b []byte, at, out []uint16) []uint16 {
 	n := len(out)
 	br := g.bridges()
 	out = slices.Grow(out, end-k)
+	if len(at) > 8*siftBlocks { // in lines of a few characters most are not easy to tell
+		for _, place := range at[k:end] {
+			out = out[:n+1]
+			out[n] = place
+			n += int(g.overBreak(b, m.from+int(place), m.to) & 1)
+		}
+		return append(out[:n], at[end:]...)
+	}
 	for _, place := range crossed(b[:m.to], m.from, at[k:end], out, &br)[n:] {
 		i := m.from + int(place)
 		out = out[:n+1]

@@ -497,7 +497,9 @@ func (v *view) crosses(g *gate, s *text, tail, out []byte, j, to int) bool {
 	}
 	yes, far := g.look(tail, out, s.b[j:to])
 	if v.blind = 0; yes && far > 2*lookBack {
+		hint := s.hint
 		v.blind = s.raw(j + far/2)
+		s.hint = hint // the next question is about s.b[j] again
 	}
 	return yes
 }
