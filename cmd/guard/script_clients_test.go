@@ -140,7 +140,7 @@ func clientPackages() string {
 	if env := os.Getenv("GUARD_TEST_CLIENTS"); env != "" {
 		dir = env
 	}
-	for _, p := range []string{"undici", "axios", "ws", "eventsource", "ioredis", "redis"} {
+	for _, p := range []string{"undici", "axios", "ws", "eventsource", "ioredis", "redis", "oidc-provider"} {
 		if _, err := os.ReadFile(filepath.Join(dir, "node_modules", p, "package.json")); err != nil {
 			return ""
 		}

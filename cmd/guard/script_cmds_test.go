@@ -40,7 +40,7 @@ func scriptCommands() map[string]scriptCommand {
 		"mysql": cmdMySQL, "mysqlsays": cmdMySQLSays,
 		"keyring": cmdKeyring, "echoserver": cmdEchoServer, "freeport": cmdFreePort,
 		"holds": cmdHolds, "plant": cmdPlant, "waitfor": cmdWaitFor, "jsonkeys": cmdJSONKeys, "differ": cmdDiffer, "quietly": cmdQuietly,
-		"records": cmdRecords, "oauth": cmdOAuth, "oauthrefreshed": cmdOAuthRefreshed,
+		"records": cmdRecords, "oauth": cmdOAuth, "oidc": cmdOIDC, "oauthrefreshed": cmdOAuthRefreshed,
 	}
 }
 

@@ -40,6 +40,7 @@ func TestMain(m *testing.M) {
 		"writes": writesProgram,
 
 		"grpcclient": grpcClientProgram,
+		"browse":     browseProgram,
 	})
 }
 
