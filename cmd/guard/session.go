@@ -90,6 +90,9 @@ type session struct {
 	waiting     []lateLeak         // to be acted on when the vault is open again
 	lockedOut   atomic.Bool        // it was ended by a lock
 
+	box    sandbox.Config // the session's, for its tasks
+	starts sync.Mutex     // a hardened process starts one sandbox at a time
+
 	uses, refusals, leaks atomic.Int64
 }
 
@@ -434,6 +437,9 @@ func (s *session) start(ctx context.Context, boundary string) (supervisor.Status
 	if front != nil {
 		c.ProxyAddr = front.Addr().String()
 	}
+	s.mu.Lock()
+	s.box = c
+	s.mu.Unlock()
 	if err := s.begin(boundary); err != nil {
 		return supervisor.Status{}, fmt.Errorf("no session without its record: %w", err)
 	}

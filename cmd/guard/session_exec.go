@@ -26,7 +26,6 @@ import (
 // commandStarter starts commands in sandboxes of their own.
 type commandStarter struct {
 	*session
-	starting sync.Mutex // a hardened process starts one sandbox at a time
 }
 
 // execHandler runs commands of the user's list for the agent.
@@ -148,9 +147,9 @@ func (s *commandStarter) start(ctx context.Context, j brokerexec.Job) (int, erro
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
-	s.starting.Lock()
+	s.starts.Lock()
 	sb, err := sandbox.Start(ctx, c)
-	s.starting.Unlock()
+	s.starts.Unlock()
 	if err != nil {
 		return 0, err
 	}

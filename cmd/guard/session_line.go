@@ -50,6 +50,9 @@ func (s *session) end(result string) {
 // recordLeak is the leak line's record.
 func (s *session) recordLeak(l guard.Leak, d guard.Decision) (uint64, error) {
 	r := s.record(audit.TypeLeak)
+	if name, ok := strings.CutPrefix(l.Source, sourceTask); ok {
+		r.Task = name
+	}
 	r.Time = l.At
 	r.Credential, r.Version, r.Class, r.Encoding = l.Secret.Name, l.Secret.Version, l.Class.String(), l.Encoding
 	r.Channel, r.PID, r.Exe, r.Host, r.Method, r.Path = string(l.Channel), l.PID, l.Exe, l.Host, l.Method, l.Path
@@ -190,6 +193,9 @@ func resultOf(u guard.Use, outcome string) (result, detail string) {
 
 func (s *session) useRecord(u guard.Use, d guard.Decision) audit.Record {
 	r := s.record(audit.TypeUse)
+	if u.Session.Task != "" {
+		r.Task = u.Session.Task // a part of the session's work has its own
+	}
 	r.Time = u.At
 	r.Credential, r.Version, r.Channel, r.Scope, r.Resource = u.Credential.Name, u.Credential.Version, string(u.Channel), u.Action, u.Resource
 	r.Host, r.Port, r.Method, r.Path, r.PID, r.Exe = u.Host, u.Port, u.Method, u.Path, u.PID, u.Exe

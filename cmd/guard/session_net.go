@@ -86,6 +86,7 @@ func (s *session) serve(ctx context.Context, sb *sandbox.Sandbox, front net.List
 	s.speaks = s.protocols(login, gateway)
 	server.Handlers = s.handlers()
 	server.Handlers[net.JoinHostPort(controlHost, strconv.Itoa(execPort))] = s.execHandler(line)
+	server.Handlers[net.JoinHostPort(controlHost, strconv.Itoa(taskPort))] = s.taskHandler()
 
 	if keys != nil {
 		server.Watch = keys.Watch

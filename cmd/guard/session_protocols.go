@@ -27,22 +27,27 @@ type protocol struct {
 
 // protocols are those of this session, one line each.
 func (s *session) protocols(login broker.Login, gateway *ssh.Gateway) []protocol {
-	mailer := &mail.Handler{Login: login}
 	s.mu.Lock()
 	s.pg = &postgres.Handler{Login: login}
 	s.mu.Unlock()
-	ps := []protocol{
-		{"postgres", 5432, s.pg.Serve, false},
+	ps := protocolsOf(s.pg, login)
+	if gateway != nil {
+		ps = append(ps, protocol{ssh.KindKey, 22, gateway.Serve, true}, protocol{ssh.KindCA, 22, gateway.Serve, true})
+	}
+	return ps
+}
+
+// protocolsOf are those of databases and mail.
+func protocolsOf(pg *postgres.Handler, login broker.Login) []protocol {
+	mailer := &mail.Handler{Login: login}
+	return []protocol{
+		{"postgres", 5432, pg.Serve, false},
 		{"mysql", 3306, (&mysql.Handler{Login: login}).Serve, false},
 		{"redis", 6379, (&redis.Handler{Login: login}).Serve, false},
 		{"smtp", 587, mailer.SMTP, false},
 		{"imap", 993, mailer.IMAP, false},
 		{"mongodb", 27017, (&mongo.Handler{Login: login}).Serve, false},
 	}
-	if gateway != nil {
-		ps = append(ps, protocol{ssh.KindKey, 22, gateway.Serve, true}, protocol{ssh.KindCA, 22, gateway.Serve, true})
-	}
-	return ps
 }
 
 // login is what the handlers of protocols are given that log in for the agent.
@@ -55,10 +60,12 @@ func (s *session) login(line *broker.Line, egress *broker.Egress, roots *x509.Ce
 }
 
 // handlers are the protocols besides HTTP, by the hosts of their credentials.
-func (s *session) handlers() map[string]broker.Handler {
+func (s *session) handlers() map[string]broker.Handler { return s.handlersOf(s.speaks) }
+
+func (s *session) handlersOf(speaks []protocol) map[string]broker.Handler {
 	hs := map[string]broker.Handler{}
 	for _, c := range s.credentials() {
-		for _, p := range s.speaks {
+		for _, p := range speaks {
 			if c.Kind != p.kind || p.allowed && !s.flags.allows(c.Name) {
 				continue
 			}
