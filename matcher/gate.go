@@ -38,7 +38,7 @@ func newGate(needles [][]byte) *gate {
 	}
 	logBits := min(max(bits.Len(uint(8*n)), 12), 23)
 	g := &gate{bitmap: make([]uint64, 1<<(logBits-6)), second: make([]uint64, 1<<(logBits-6)), shift: uint(64 - logBits)}
-	logBits = min(max(bits.Len(uint(16*len(needles))), 12), 20)
+	logBits = min(max(bits.Len(uint(32*len(needles))), 12), 21)
 	g.starts, g.ends, g.edge = make([]uint64, 1<<(logBits-6)), make([]uint64, 1<<(logBits-6)), uint(64-logBits)
 	g.add(needles)
 	return g

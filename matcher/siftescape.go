@@ -95,11 +95,19 @@ func (g *gate) without(w *[sureTail + sureAfter]byte) int {
 	case '%':
 		hi, lo := hexDigit(byte(v>>8)), hexDigit(byte(v>>16))
 		if hi|lo < 0 {
-			return 0
+			if byte(v>>8) == 'u' {
+				return 0
+			}
+			return -1
 		}
 		if n, size, c = 3, 1, uint64(hi<<4|lo); special[byte(c)] != 0 {
 			return 0
 		}
+	case '&':
+		if name, next := byte(v>>8), byte(v>>16); name == '#' && (hexValue[next] > 0 || next|0x20 == 'x') || name == 'a' && (next == 'm' || next == 'p') || (name == 'l' || name == 'g') && next == 't' || name == 'q' && next == 'u' {
+			return 0
+		}
+		return -1
 	default:
 		return 0
 	}
