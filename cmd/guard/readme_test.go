@@ -357,7 +357,7 @@ func TestPapersLinkToWhatIsThere(t *testing.T) {
 var (
 	testSpan = regexp.MustCompile("`([a-z_/0-9]+_test\\.go):((?:Test|Fuzz)[A-Za-z0-9_]+)`")
 	testWord = regexp.MustCompile(`\b(?:Test|Fuzz)[A-Z][A-Za-z0-9_]+`)
-	scriptIn = regexp.MustCompile("`(cmd/guard/testdata/[a-z0-9-]+\\.txtar)`")
+	scriptIn = regexp.MustCompile("`(cmd/guard/testdata/[a-z0-9/-]+\\.txtar)`")
 )
 
 // TestThreatModelNamesItsTests: each adversary has a test that is there, or the

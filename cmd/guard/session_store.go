@@ -89,9 +89,11 @@ func (s *session) openStore() error {
 	if err != nil {
 		return err
 	}
-	if _, err := st.client.RenewSelf(ctx); err != nil && errors.Is(err, hashivault.ErrDenied) {
-		st.close()
-		return fmt.Errorf("store: guard's own token is not good any more: guard vault store URL takes a new one: %w", err)
+	if _, err := st.client.RenewSelf(ctx); errors.Is(err, hashivault.ErrDenied) { // anything else: it cannot be renewed
+		if _, err := st.client.Whoami(ctx); errors.Is(err, hashivault.ErrDenied) {
+			st.close()
+			return fmt.Errorf("store: guard's own token is not good any more: guard vault store URL takes a new one: %w", err)
+		}
 	}
 	t := &tenants{s: s, store: st, sources: map[string]vault.Source{}}
 	s.tenants = t
