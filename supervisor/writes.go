@@ -99,7 +99,7 @@ func (w *writer) judge(b notify.Write) notify.Verdict {
 			// What is next to the write is out already.
 			Partial: b.Done || from-h.Start >= holdBack || h.End-till >= holdBack,
 		}
-		d := w.decide(l, b.Done)
+		d := w.decide(l, b.Done, b.Fixed)
 		switch {
 		case d.Action == guard.Kill:
 			verdict = notify.Hold // it does not even learn of the refusal
@@ -115,7 +115,7 @@ func (w *writer) judge(b notify.Write) notify.Verdict {
 
 // decide is the leak line's answer. A program that tries the same again and again
 // gets the same one, and no more records.
-func (w *writer) decide(l guard.Leak, done bool) guard.Decision {
+func (w *writer) decide(l guard.Leak, done, fixed bool) guard.Decision {
 	key := writeKey{l.Secret, l.Channel, l.Path}
 	w.mu.Lock()
 	if len(w.count) > 1<<14 { // a program that makes up names gets records again
@@ -136,7 +136,7 @@ func (w *writer) decide(l guard.Leak, done bool) guard.Decision {
 		case d.Action == guard.Pass && l.Class >= guard.Placeholder, d.Action == guard.Kill:
 		case done:
 			d.Action, d.Rule = guard.Warn, "two writes came to be next to each other by a race"
-		case d.Action == guard.Block || d.Action == guard.Redact && w.w.Refuse:
+		case d.Action == guard.Block || d.Action == guard.Redact && (w.w.Refuse || fixed):
 			d.Action, d.Rule = guard.Block, RuleRefusedWrite+": "+d.Rule
 		}
 		return d

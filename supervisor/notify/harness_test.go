@@ -47,7 +47,7 @@ func fatal(what string, err error) {
 func child() {
 	runtime.LockOSThread()
 	p := []bpf.Instruction{bpf.LoadAbsolute{Off: 0, Size: 4}}
-	for _, nr := range []uint32{unix.SYS_WRITE, unix.SYS_PWRITE64, unix.SYS_WRITEV, unix.SYS_PWRITEV, unix.SYS_PWRITEV2} {
+	for _, nr := range []uint32{unix.SYS_WRITE, unix.SYS_PWRITE64, unix.SYS_WRITEV, unix.SYS_PWRITEV, unix.SYS_PWRITEV2, unix.SYS_SENDTO, unix.SYS_SENDMSG, unix.SYS_SENDMMSG} {
 		p = append(p, bpf.JumpIf{Cond: bpf.JumpEqual, Val: nr, SkipFalse: 1}, bpf.RetConstant{Val: unix.SECCOMP_RET_USER_NOTIF})
 	}
 	if os.Getenv(childEnv) == "einval" {
@@ -67,13 +67,22 @@ func child() {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		fatal("no_new_privs", err)
 	}
+	listener, sent, there := make(chan int), make(chan error), make(chan bool)
+	go func() {
+		runtime.LockOSThread()
+		there <- true
+		sent <- unix.Sendmsg(3, []byte{'!'}, unix.UnixRights(<-listener), nil, 0)
+	}()
+	<-there
 	prog := unix.SockFprog{Len: uint16(len(f)), Filter: &f[0]}
 	fd, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER,
 		unix.SECCOMP_FILTER_FLAG_NEW_LISTENER|unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, uintptr(unsafe.Pointer(&prog)))
 	if errno != 0 {
 		fatal("seccomp", errno)
 	}
-	if err := unix.Sendmsg(3, []byte{'!'}, unix.UnixRights(int(fd)), nil, 0); err != nil {
+	// By a thread that was there before the filter, and has none.
+	listener <- int(fd)
+	if err := <-sent; err != nil {
 		fatal("send the listener", err)
 	}
 	unix.Close(int(fd))

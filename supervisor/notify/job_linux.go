@@ -32,8 +32,9 @@ type job struct {
 	fd      int // the duplicate; -1: none
 	channel guard.Channel
 	key     fileKey
-	flags   int // of the open file
-	socket  int // its type, of a socket
+	flags   int  // of the open file
+	socket  int  // its type, of a socket
+	inside  bool // a socket that leads to a process of the session
 
 	parts   []unix.RemoteIovec // the caller's bytes
 	total   int                // of them
@@ -181,6 +182,10 @@ func (w *worker) signal(j *job, sig unix.Signal) {
 
 // run does a call, or goes on with one.
 func (w *worker) run(j *job) {
+	if j.sends() {
+		w.send(j)
+		return
+	}
 	if j.fd < 0 {
 		if errno := w.open(j); errno != 0 {
 			w.s.answer(j, errno)
@@ -266,12 +271,16 @@ func (w *worker) open(j *job) unix.Errno {
 	case unix.S_IFSOCK:
 		j.channel = guard.ChannelSocket
 		j.socket, _ = unix.GetsockoptInt(j.fd, unix.SOL_SOCKET, unix.SO_TYPE)
+		j.inside = inside(j.fd)
 	case unix.S_IFCHR:
 		if m := unix.Major(uint64(st.Rdev)); m == 4 || m == 5 || m >= 128 && m <= 143 { // ttys, /dev/tty and ptmx, ptys
 			j.channel = guard.ChannelTerminal
 		}
 	}
-	errno := w.shape(j)
+	var errno unix.Errno
+	if !j.sends() {
+		errno = w.shape(j)
+	}
 	w.s.counts.add(j.channel, func(c *Counters) { c.Calls++ })
 	return errno
 }
@@ -302,15 +311,20 @@ func (w *worker) shape(j *job) unix.Errno {
 		j.parts = []unix.RemoteIovec{{Base: uintptr(a[1]), Len: j.total}}
 		return 0
 	}
-	if a[2] > maxParts {
+	return w.vector(j, a[1], a[2])
+}
+
+// vector reads where the parts of a writev or of a message are.
+func (w *worker) vector(j *job, at, count uint64) unix.Errno {
+	if count > maxParts {
 		return unix.EINVAL
 	}
-	if a[2] == 0 {
+	if count == 0 {
 		return 0
 	}
-	parts := w.head[:a[2]]
+	parts := w.head[:count]
 	b := unsafe.Slice((*byte)(unsafe.Pointer(&parts[0])), len(parts)*16)
-	n, errno := w.peek(j, b, []unix.RemoteIovec{{Base: uintptr(a[1]), Len: len(b)}})
+	n, errno := w.peek(j, b, []unix.RemoteIovec{{Base: uintptr(at), Len: len(b)}})
 	if errno != 0 {
 		return errno
 	}
@@ -395,6 +409,12 @@ func (j *job) who() guard.Origin {
 		o.Method = "pwritev"
 	case unix.SYS_PWRITEV2:
 		o.Method = "pwritev2"
+	case unix.SYS_SENDTO:
+		o.Method = "sendto"
+	case unix.SYS_SENDMSG:
+		o.Method = "sendmsg"
+	case unix.SYS_SENDMMSG:
+		o.Method = "sendmmsg"
 	}
 	if exe, err := os.Readlink("/proc/" + strconv.Itoa(int(j.n.pid)) + "/exe"); err == nil {
 		o.Exe = exe

@@ -29,6 +29,10 @@ func runJob(name string, args []string) int {
 		return channelsJob(readAll(0))
 	case "flip":
 		return flipJob(readAll(0), args[0])
+	case "send":
+		return sendJob(readAll(0))
+	case "flip send":
+		return flipSendJob(readAll(0))
 	case "semantics":
 		return semanticsJob(args[0])
 	case "copy":
@@ -139,6 +143,12 @@ func put(call string, fd int, b []byte) (int, error) {
 		return unix.Pwritev(fd, cut(b, 3), 0)
 	case "pwritev2":
 		return unix.Pwritev2(fd, cut(b, 2), 0, 0)
+	case "sendto":
+		return sendto(fd, b)
+	case "sendmsg":
+		return unix.SendmsgBuffers(fd, cut(b, 3), nil, nil, 0)
+	case "sendmmsg":
+		return sendmmsg(fd, b)
 	case "pwritev2 at the offset":
 		return unix.Pwritev2(fd, cut(b, 2), -1, 0)
 	}
@@ -150,7 +160,7 @@ func put(call string, fd int, b []byte) (int, error) {
 func channelsJob(value []byte) int {
 	calls := map[string][]string{
 		"file": {"write", "pwrite64", "writev", "pwritev", "pwritev2", "pwritev2 at the offset"}, "memory": {"write", "writev", "pwrite64"},
-		"pipe": {"write", "writev", "pwritev2 at the offset"}, "socket": {"write", "writev"},
+		"pipe": {"write", "writev", "pwritev2 at the offset"}, "socket": {"write", "writev", "sendto", "sendmsg", "sendmmsg"},
 	}
 	bad, tried := 0, 0
 	for kind, cs := range calls {
@@ -174,22 +184,17 @@ func channelsJob(value []byte) int {
 					n, err := put(call, s.fd, dirty)
 					got := s.got()
 					tried++
-					if kind == "socket" { // left to others
-						if err != nil || n != size || !bytes.Equal(got, dirty) {
-							say("%s to socket, value at %d of %d: %d, %v", call, at, size, n, err)
-							bad++
-						}
-						continue
-					}
 					// Of a write of more than a piece the first may be out.
-					whole := size <= 1<<20 && (n > 0 || !errors.Is(err, unix.EPERM) || len(got) > 0)
-					if whole || bytes.Contains(got, value) || size > 1<<20 && (n != 1<<20 || err != nil) {
+					// A send is looked at from its beginning to its end first.
+					sends := strings.HasPrefix(call, "send")
+					whole := (size <= 1<<20 || sends) && (n > 0 || !errors.Is(err, unix.EPERM) || len(got) > 0)
+					if whole || bytes.Contains(got, value) || size > 1<<20 && !sends && (n != 1<<20 || err != nil) {
 						say("%s to %s, value at %d of %d: %d, %v; %d arrived, the value among them: %v", call, kind, at, size, n, err, len(got), bytes.Contains(got, value))
 						bad++
 					}
 				}
 			}
-			if strings.HasPrefix(call, "pw") && call != "pwritev2 at the offset" || kind == "socket" {
+			if strings.HasPrefix(call, "pw") && call != "pwritev2 at the offset" {
 				continue
 			}
 			for _, at := range []int{1, len(value) / 2, len(value) - 1} { // between two calls

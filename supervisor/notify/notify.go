@@ -2,8 +2,8 @@
 // the bytes were judged. It needs no privilege that the parent of a sandbox does
 // not have.
 //
-// The sandbox's system call filter answers write, pwrite64, writev, pwritev and
-// pwritev2 with SECCOMP_RET_USER_NOTIF: the calling thread waits, and whoever
+// The sandbox's system call filter answers write, pwrite64, writev, pwritev,
+// pwritev2, sendto, sendmsg and sendmmsg with SECCOMP_RET_USER_NOTIF: the calling thread waits, and whoever
 // holds the filter's listener is told. Server holds it. For each call it
 //
 //  1. duplicates the caller's descriptor (pidfd_getfd), so that the caller can
@@ -19,11 +19,17 @@
 //
 // and returns the count or the error number, with SIGPIPE or SIGXFSZ where the
 // kernel would send them. A refused write fails with EPERM before a byte of it is
-// out. No call is ever given back to the kernel to be done (the flag CONTINUE),
+// out. No write is ever given back to the kernel to be done (the flag CONTINUE),
 // since the caller's memory and descriptors may change in between.
 //
-// Judged are regular files, also those in memory (memfd), pipes and FIFOs.
-// Terminals, sockets, devices and what has no name (eventfd) are written
+// sendto, sendmsg and sendmmsg (send is sendto) are: their bytes are read and judged, and the
+// kernel then does the call. Guard cannot send in another's place unseen: credentials, descriptors that
+// are passed, and where an address leads to, would be guard's. They fail for all but sockets, so that no file can be
+// put in the socket's place meanwhile, but a second thread that changes the bytes is not
+// caught. What is to be masked is refused.
+//
+// Judged are regular files, also those in memory (memfd), pipes, FIFOs, Unix sockets and those of
+// the loopback or without a peer. Terminals, sockets that lead to the broker, devices and what has no name (eventfd) are written
 // to without being looked at: others judge those, or nobody needs to.
 //
 // # Waiting
@@ -74,7 +80,7 @@ const Context = 1024
 
 // Write is one write, or a piece of a large one, as its judge gets it.
 type Write struct {
-	Channel guard.Channel // ChannelFile or ChannelPipe
+	Channel guard.Channel // ChannelFile, ChannelPipe or ChannelSocket
 	// Bytes are what is before, the write's own, and what is after them. The
 	// judge may mask the own ones in place, at the same length.
 	Bytes      []byte
@@ -82,6 +88,8 @@ type Write struct {
 	// Done says that the bytes are out already: they came to be next to each other
 	// by a race, and no verdict can keep them.
 	Done bool
+	// Fixed says that the bytes cannot be masked: the kernel sends those that the caller has.
+	Fixed bool
 	// Who finds out who writes to what, which takes a while: for records.
 	Who func() guard.Origin
 }
@@ -114,7 +122,7 @@ type Options struct {
 type Counters struct {
 	Calls      uint64 // system calls
 	Judged     uint64 // bytes that were judged
-	Left       uint64 // bytes of terminals, sockets, devices and pipes of Options.Leave
+	Left       uint64 // bytes of terminals, devices, sockets that lead to the broker, and pipes of Options.Leave
 	Unreadable uint64 // bytes that could not be read: the call failed
 	Refused    uint64 // calls that failed with EPERM because of their bytes
 	NoAccess   uint64 // calls that failed with EPERM because their process could not be looked into

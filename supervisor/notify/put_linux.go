@@ -166,7 +166,7 @@ func (w *worker) result(j *job, n int, err error) (int, unix.Errno) {
 func (w *worker) judge(j *job, before, after int, done bool) (errno unix.Errno) {
 	n := len(j.rest)
 	v := Write{
-		Channel: j.channel, Bytes: w.room[Context-before : Context+n+after], From: before, Till: before + n, Done: done, Who: j.who,
+		Channel: j.channel, Bytes: w.room[Context-before : Context+n+after], From: before, Till: before + n, Done: done, Fixed: j.sends(), Who: j.who,
 	}
 	if fresh := uint64(j.read - j.counted); fresh > 0 { // else it is looked at again
 		j.counted = j.read
@@ -373,7 +373,7 @@ func (w *worker) nowait(j *job, b []byte) (int, unix.Errno) {
 	return w.plain(j, b[:min(len(b), 4096)])
 }
 
-// putSocket writes to a socket without waiting and without looking.
+// putSocket writes to a socket without waiting; what leads to the broker is left to that.
 func (w *worker) putSocket(j *job) (int, unix.Errno) {
 	flags := unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL
 	switch j.socket {
@@ -386,7 +386,28 @@ func (w *worker) putSocket(j *job) (int, unix.Errno) {
 			return 0, unix.EMSGSIZE
 		}
 	}
-	w.left(j)
+	if !j.inside || len(j.rest) == 0 {
+		w.left(j)
+		n, err := unix.SendmsgN(j.fd, j.rest, nil, nil, flags)
+		return w.result(j, n, err)
+	}
+	f := w.s.files.take(j.key)
+	defer w.s.files.give(f)
+	if j.judged != f.changes {
+		w.settle(j)
+		before := copy(w.room[Context-len(f.tail):Context], f.tail)
+		if errno := w.judge(j, before, 0, false); errno != 0 {
+			return 0, errno
+		}
+		j.judged = f.changes
+	}
 	n, err := unix.SendmsgN(j.fd, j.rest, nil, nil, flags)
+	if err == nil && n > 0 {
+		if j.socket == unix.SOCK_STREAM {
+			f.pushed(j.rest[:n])
+		} else {
+			f.changes++
+		}
+	}
 	return w.result(j, n, err)
 }

@@ -94,13 +94,17 @@ func become(status *os.File) *failure {
 	setSignals(0)
 	unix.CloseRange(agentConfigFD, ^uint(0), unix.CLOSE_RANGE_CLOEXEC)
 	if filter != nil {
+		send := func(int) error { return nil }
+		if c.Notify {
+			send = sender()
+		}
 		listener, err := loadFilter(filter, c.Notify)
 		if err != nil {
 			return failed("load the system call filter", lacking(err))
 		}
 		if c.Notify {
 			// From here on a write of this thread waits for whoever gets the listener.
-			if err := unix.Sendmsg(agentNotifyFD, []byte{statusGo}, unix.UnixRights(listener), nil, 0); err != nil {
+			if err := send(listener); err != nil {
 				return failed("hand over writes", err)
 			}
 			closeAll([]int{listener, agentNotifyFD})
@@ -114,6 +118,22 @@ func become(status *os.File) *failure {
 	}
 	err := syscall.Exec(path, c.Argv, c.Env)
 	return &failure{126, "run " + c.Argv[0], fmt.Errorf("%s: %w", path, err)}
+}
+
+// sender is a thread that was there before the filter and has none, so that it can send the
+// listener. It waits for one, and ends when this process executes the agent.
+func sender() (send func(listener int) error) {
+	there, listener, sent := make(chan struct{}), make(chan int), make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		close(there)
+		sent <- unix.Sendmsg(agentNotifyFD, []byte{statusGo}, unix.UnixRights(<-listener), nil, 0)
+	}()
+	<-there
+	return func(fd int) error {
+		listener <- fd
+		return <-sent
+	}
 }
 
 // dropCapabilities empties all five sets of this thread.

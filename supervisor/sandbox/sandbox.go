@@ -96,8 +96,8 @@ type Config struct {
 	NoCore bool
 
 	// Notify gets the listener of a filter that hands over every write, pwrite64,
-	// writev, pwritev and pwritev2 of the session, to be done by whoever holds it
-	// (package notify). It is called before the agent's first instruction, and must
+	// writev, pwritev and pwritev2 of the session, to be done by whoever holds it, and every
+	// sendto, sendmsg and sendmmsg, to be looked at (package notify). It is called before the agent's first instruction, and must
 	// have the calls served when it returns: the start goes on with one. uid and gid
 	// are the agent's on the host. In tiers below Restricted there is no filter, so
 	// it is not called, and Notes says so.

@@ -50,7 +50,10 @@ var denied = map[uint32]unix.Errno{
 const sysOpenTreeAttr = 467
 
 // handedOver are the calls that Config.Notify is about.
-var handedOver = []uint32{unix.SYS_WRITE, unix.SYS_PWRITE64, unix.SYS_WRITEV, unix.SYS_PWRITEV, unix.SYS_PWRITEV2}
+var handedOver = []uint32{
+	unix.SYS_WRITE, unix.SYS_PWRITE64, unix.SYS_WRITEV, unix.SYS_PWRITEV, unix.SYS_PWRITEV2,
+	unix.SYS_SENDTO, unix.SYS_SENDMSG, unix.SYS_SENDMMSG, // restricted, after their flags were looked at: the kernel does these
+}
 
 var zeroCopy = []uint32{unix.SYS_SENDFILE, unix.SYS_SPLICE, unix.SYS_TEE, unix.SYS_VMSPLICE, unix.SYS_COPY_FILE_RANGE}
 
@@ -107,6 +110,9 @@ func seccompFilter(o filterOptions) ([]unix.SockFilter, error) {
 	}
 	if o.notify { // first: these are the most frequent
 		for _, nr := range handedOver {
+			if o.restricted && (nr == unix.SYS_SENDTO || nr == unix.SYS_SENDMSG || nr == unix.SYS_SENDMMSG) {
+				continue
+			}
 			p = append(p, when(nr, bpf.RetConstant{Val: unix.SECCOMP_RET_USER_NOTIF})...)
 		}
 	}
@@ -137,9 +143,13 @@ func seccompFilter(o filterOptions) ([]unix.SockFilter, error) {
 	}
 	if o.restricted {
 		// Fast open connects without the call that Landlock judges.
+		sent := bpf.Instruction(allow)
+		if o.notify {
+			sent = bpf.RetConstant{Val: unix.SECCOMP_RET_USER_NOTIF}
+		}
 		for nr, flags := range map[uint32]uint32{unix.SYS_SENDTO: 3, unix.SYS_SENDMSG: 2, unix.SYS_SENDMMSG: 3} {
 			p = append(p, when(nr, arg(flags),
-				bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: unix.MSG_FASTOPEN, SkipFalse: 1}, retErrno(unix.EOPNOTSUPP), allow)...)
+				bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: unix.MSG_FASTOPEN, SkipFalse: 1}, retErrno(unix.EOPNOTSUPP), sent)...)
 		}
 	}
 	for nr, e := range denied {
