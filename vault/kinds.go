@@ -158,6 +158,11 @@ func KindByName(name string) (Kind, bool) {
 	return ks[i], true
 }
 
+// IsKeyFile says that values of a kind are files of several lines, which nobody types.
+func IsKeyFile(kind string) bool {
+	return kind == kindSSHKey || kind == kindSSHCA || kind == kindGCP
+}
+
 // GuessKind names the kind whose values start as s does, or "generic".
 func GuessKind(s guard.Secret) string { return guessKind(s.Reveal()) }
 

@@ -290,6 +290,13 @@ func (a *app) setSecret(ctx context.Context, v *vault.Vault, context, name strin
 	if err := o.apply(&cr); err != nil {
 		return err
 	}
+	named := cr.Kind // what a kind is called is that kind, unless its value says otherwise
+	if k, ok := vault.KindByName(name); ok && named == "" {
+		named = k.Name
+	}
+	if vault.IsKeyFile(named) && o.fromEnv == "" && o.fromFile == "" && o.fromRef == "" && !o.stdin {
+		return usagef("a value of kind %s is a file of many lines: guard secret set %s --from-file FILE", named, name)
+	}
 	b, err := a.value(name, o)
 	if err != nil {
 		return err
@@ -297,7 +304,9 @@ func (a *app) setSecret(ctx context.Context, v *vault.Vault, context, name strin
 	s := guard.NewSecret(b)
 	defer s.Wipe()
 	if cr.Kind == "" {
-		cr.Kind = vault.GuessKind(s)
+		if cr.Kind = vault.GuessKind(s); cr.Kind == "generic" && named != "" {
+			cr.Kind = named
+		}
 	}
 	if cr, err = v.Set(cr, s); err != nil {
 		return err
