@@ -521,3 +521,52 @@ func TestCases(t *testing.T) {
 func parseUnchecked(text string) (cedar.PolicyList, error) {
 	return cedar.NewPolicyListFromBytes("mine.cedar", []byte(text))
 }
+
+// What is left out of a set beforehand would have said nothing.
+func TestUndecidedLeavesNothingOut(t *testing.T) {
+	f := cedarFile(t, `
+forbid(principal, action, resource is Credential) when { resource.kind == "postgres" && context.statement == "write" };
+forbid(principal, action, resource) when { context has address };
+permit(principal, action, resource is Credential) when { principal.exe == "/bin/x" };
+permit(principal, action in Action::"read", resource is Credential) unless { context.host == "github.com" || resource.kind == "postgres" };
+permit(principal in Context::"shop/prod", action, resource);
+`)
+	p := newPolicy(t, Options{Allow: grants(t, "github-pat:repo:push/acme/*", "dev-db:db:read", "old", "local-db:write"), Deny: []string{"broken"}, Policies: []*File{f}, Repo: repo(t, "deny=['old']\n[[use]]\ncredential='github-pat'\n[[use]]\ncredential='local-db'\nscope='db:read'")})
+	n, left := 0, 0
+	for _, c := range creds {
+		cc := compileCredential(c)
+		for action := range actions {
+			var whole []*set
+			for i, e := range p.engines {
+				own := cc.own
+				if i > 0 {
+					own = nil
+				}
+				whole = append(whole, newSet(own, e.applicable(action, cc.entity.UID)))
+			}
+			share(whole)
+			sets := p.setsOf(cc, action)
+			for _, host := range []string{"github.com", "db.example.com", "127.0.0.1", ""} {
+				for _, res := range []string{"", "acme/app", "x/../y"} {
+					for _, exe := range []string{"", "/bin/x"} {
+						u := useOf(c, action, res, host, 443)
+						u.Exe = exe
+						for i := range sets {
+							q := newRequest(u, cc.entity)
+							a, b := p.ask(q, sets[i], p.asked(q, sets[0])), p.ask(q, whole[i], p.asked(q, whole[0]))
+							n++
+							left += len(whole[i].rules) - len(sets[i].rules)
+							if a.allowed != b.allowed || len(a.permits) != len(b.permits) || len(a.forbids) != len(b.forbids) {
+								t.Fatalf("%s of %s at %q on %q: %+v, whole %+v", action, c.Name, host, res, a, b)
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+	if left == 0 {
+		t.Error("nothing was left out")
+	}
+	t.Logf("%d questions, %d policies left out", n, left)
+}

@@ -75,6 +75,49 @@ func newSet(all ...rules) *set {
 	return s
 }
 
+// undecided leaves out what can say nothing in this session about action on an entity,
+// whatever the request is: what is false, and no error, before there is a context.
+func (p *Policy) undecided(rs rules, action string, on types.Entity) rules {
+	var out rules
+	w := &world{p: p, principal: p.sessionEntity, resource: on}
+	for _, r := range rs {
+		if !r.reads.whole && !r.reads.has && !r.reads.exe {
+			ok, diag := cedar.Authorize(rules{r}, w, cedar.Request{Principal: p.sessionEntity.UID, Action: uid(typeAction, action), Resource: on.UID})
+			if !bool(ok) && len(diag.Errors) == 0 && len(diag.Reasons) == 0 {
+				continue
+			}
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+// share has sets look at what any of them does, so that one request is for all.
+func share(sets []*set) {
+	all := newSet()
+	for _, s := range sets {
+		all.take(s)
+	}
+	for _, s := range sets {
+		s.context, s.globs, s.exe = all.context, all.globs, all.exe
+	}
+}
+
+// take makes s ask for what o asks for, too.
+func (s *set) take(o *set) {
+	for _, n := range contextNames {
+		if slices.Contains(o.context, n) && !slices.Contains(s.context, n) {
+			s.context = append(s.context, n)
+		}
+	}
+	for _, g := range o.globs {
+		if !slices.Contains(s.globs, g) {
+			s.globs = append(s.globs, g)
+		}
+	}
+	s.exe = s.exe || o.exe
+}
+
 // applicable are the rules of e that may say something about action on an entity.
 func (e *engine) applicable(action string, on types.EntityUID) rules {
 	var out rules
@@ -134,8 +177,9 @@ func (p *Policy) setsOf(c *compiled, action string) []*set {
 		if i > 0 {
 			own = nil
 		}
-		sets = append(sets, newSet(own, e.applicable(action, c.entity.UID)))
+		sets = append(sets, newSet(p.undecided(own, action, c.entity), p.undecided(e.applicable(action, c.entity.UID), action, c.entity)))
 	}
+	share(sets)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.sets[action] = sets
@@ -195,6 +239,7 @@ func (p *Policy) compile(o Options) error {
 		for _, e := range p.engines {
 			p.hostSets[a] = append(p.hostSets[a], newSet(e.applicable(a, uid(typeHost, ""))))
 		}
+		share(p.hostSets[a])
 	}
 	for name, c := range p.creds {
 		c.allowed = p.permitted(name)
@@ -246,10 +291,21 @@ type verdict struct {
 	why     string // then
 }
 
-func (p *Policy) ask(q *request, s *set) verdict {
-	principal := p.principal(q.use, s.exe)
-	w := &world{p: p, principal: principal, resource: q.resource}
-	ok, diag := cedar.Authorize(s.rules, w, q.cedar(p, principal, s))
+// asked is what Cedar is told: one request for the sets of all engines, which look at the
+// same attributes.
+type asked struct {
+	world world
+	cedar cedar.Request
+}
+
+func (p *Policy) asked(q *request, s *set) *asked {
+	a := &asked{world: world{p: p, principal: p.principal(q.use, s.exe), resource: q.resource}}
+	a.cedar = q.cedar(p, a.world.principal, s)
+	return a
+}
+
+func (p *Policy) ask(q *request, s *set, a *asked) verdict {
+	ok, diag := cedar.Authorize(s.rules, &a.world, a.cedar)
 	v := verdict{allowed: bool(ok)}
 	for _, e := range diag.Errors {
 		// A forbid that cannot be decided would be passed over by Cedar.
@@ -336,8 +392,9 @@ func (p *Policy) decide(u guard.Use, taking bool) (guard.Decision, *Ask) {
 		}
 	}
 	var mine verdict
+	a := p.asked(q, sets[0])
 	for i, s := range sets {
-		v := p.ask(q, s)
+		v := p.ask(q, s, a)
 		if i == 0 {
 			mine = v
 		}

@@ -61,8 +61,10 @@ func (p *Policy) atHost(u guard.Use, proto string) (d guard.Decision, told bool)
 	h, _ := canonical(u.Host)
 	q := newRequest(u, newHostEntity(h))
 	q.protocol = proto
-	for i, s := range p.hostSets[u.Action] {
-		v := p.ask(q, s)
+	sets := p.hostSets[u.Action]
+	a := p.asked(q, sets[0])
+	for i, s := range sets {
+		v := p.ask(q, s, a)
 		repo := p.engines[i].repo
 		at := hostPort(h, u.Port)
 		switch {

@@ -170,11 +170,11 @@ func New(o Options, creds []guard.Credential) (*Policy, error) {
 			return nil, fmt.Errorf("%s says another context than %s, which is this session's; only you say which folder belongs to which: guard context add, or guard run --context", r.rule(r.contextLine), o.Session.Context)
 		}
 	}
+	p.entities, p.sessionEntity = actionEntities(), newSessionEntity(o.Session)
+	contextEntities(p.entities, o.Session.Context)
 	if err := p.compile(o); err != nil {
 		return nil, err
 	}
-	p.entities, p.sessionEntity = actionEntities(), newSessionEntity(o.Session)
-	contextEntities(p.entities, o.Session.Context)
 	return p, nil
 }
 

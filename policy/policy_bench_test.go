@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"guard"
@@ -29,6 +30,23 @@ func BenchmarkDecisions(b *testing.B) {
 	b.Run("use", func(b *testing.B) {
 		for b.Loop() {
 			p.Use(u)
+		}
+	})
+	// A hundred policies of the user's, each of which may say something.
+	var mine strings.Builder
+	for i := range 100 {
+		fmt.Fprintf(&mine, "forbid(principal, action in Action::\"use\", resource is Credential) when { context.host == \"x%d.example\" && context.path like \"/p/*\" };\n", i)
+	}
+	hundred, err := New(Options{Session: session, Egress: "web", Allow: grants(b, allow...), Policies: []*File{cedarFile(b, mine.String())}}, many)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if d := hundred.Use(u); !d.Allowed() {
+		b.Fatal(d)
+	}
+	b.Run("use-100-policies", func(b *testing.B) {
+		for b.Loop() {
+			hundred.Use(u)
 		}
 	})
 	b.Run("leak", func(b *testing.B) {

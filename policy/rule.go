@@ -52,6 +52,7 @@ type rule struct {
 	source string // the flag, or file:line
 	rank   int    // of what it refuses
 	policy *cedar.Policy
+	bare   *cedar.Policy // without what applies has looked at already
 	grant  *grant  // of a permit that a flag or guard.toml made
 	user   bool    // written in Cedar by the user
 	reads  reading // what its conditions look at
@@ -67,20 +68,21 @@ type grant struct {
 type reading struct {
 	context map[types.String]bool
 	whole   bool // the context as a whole
+	has     bool // whether the context has something
 	exe     bool // principal.exe or principal.exe_sha256
 	globs   []string
 }
 
 func (r rule) permits() bool { return r.policy.Effect() == cedar.Permit }
 
-// rules is what Cedar is asked to decide by.
+// rules is what Cedar is asked to decide by: of an engine, those that apply.
 type rules []*rule
 
 // All is of cedar.PolicyIterator.
 func (rs rules) All() iter.Seq2[cedar.PolicyID, *cedar.Policy] {
 	return func(yield func(cedar.PolicyID, *cedar.Policy) bool) {
 		for _, r := range rs {
-			if !yield(r.id, r.policy) {
+			if !yield(r.id, r.bare) {
 				return
 			}
 		}
@@ -97,8 +99,19 @@ func (rs rules) find(id cedar.PolicyID) *rule {
 }
 
 func (rs rules) add(name, source string, rank int, p *cedar.Policy) (rules, *rule) {
-	r := &rule{id: cedar.PolicyID(strconv.Itoa(len(rs))), name: name, source: source, rank: rank, policy: p, reads: readingOf(p)}
+	r := &rule{id: cedar.PolicyID(strconv.Itoa(len(rs))), name: name, source: source, rank: rank, policy: p, bare: bareOf(p), reads: readingOf(p)}
 	return append(rs, r), r
+}
+
+// bareOf is p for those actions and types of entities that its head names: a set has no
+// others, and most of what a policy costs is to look whether an action is in another.
+func bareOf(p *cedar.Policy) *cedar.Policy {
+	b := *(*xast.Policy)(p.AST())
+	b.Action = xast.ScopeTypeAll{}
+	if _, ok := b.Resource.(xast.ScopeTypeIs); ok {
+		b.Resource = xast.ScopeTypeAll{}
+	}
+	return cedar.NewPolicyFromAST((*ast.Policy)(&b))
 }
 
 // made turns what flags and files say into a rule: text of theirs becomes a value of
@@ -196,7 +209,7 @@ func credentialRules(rs rules, c guard.Credential) rules {
 	command := ast.Action().Equal(ast.Value(uid(typeAction, "exec:run"))).And(protocol(guard.ChannelExec))
 	signs := ast.Action().In(ast.Set(ast.Value(uid(typeAction, "ssh:sign")), ast.Value(uid(typeAction, "ssh:certify")))).And(protocol(guard.ChannelSSH)).And(none)
 	rs, _ = rs.made("credential hosts", "guard secret show "+c.Name, rankHosts,
-		ast.Forbid().ResourceEq(uid(typeCredential, c.Name)).Unless(command.Or(signs).Or(hostsNode(hosts))))
+		ast.Forbid().ResourceEq(uid(typeCredential, c.Name)).Unless(hostsNode(hosts).Or(command).Or(signs)))
 	if len(c.Scopes) > 0 {
 		var own []ast.Node
 		for _, s := range c.Scopes {
@@ -243,6 +256,9 @@ func readingOf(p *cedar.Policy) reading {
 				attribute(n.Arg, n.Value)
 			case xast.NodeTypeHas:
 				attribute(n.Arg, n.Value)
+				if v, ok := n.Arg.(xast.NodeTypeVariable); ok && v.Name == "context" {
+					r.has = true
+				}
 			case xast.NodeTypeContains:
 				if isMatches(n.Left) {
 					literal(n.Right)
