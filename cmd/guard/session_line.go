@@ -157,7 +157,9 @@ func (s *session) useLine() *broker.Line {
 		},
 		Value: func(id guard.SecretID) (guard.Secret, error) {
 			s.awaitSwitch(id.Name)
-			id.Version = 0 // the current one, which a rotation may just have changed
+			if !s.tenants.leases(id.Name) { // whose logins are one with their values
+				id.Version = 0 // the current one, which a rotation may just have changed
+			}
 			return s.vault.Get(id)
 		},
 		Refused: func(u guard.Use, d guard.Decision) {

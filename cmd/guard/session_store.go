@@ -149,6 +149,15 @@ func (s *session) startStore() error {
 	return nil
 }
 
+// leases says whether a credential is one that was leased.
+func (t *tenants) leases(name string) bool {
+	if t == nil {
+		return false
+	}
+	_, ok := t.sources[name]
+	return ok
+}
+
 // begin opens a tenancy and takes every lease with it.
 func (t *tenants) begin(ctx context.Context) error {
 	in, err := t.s.app.newTenancy(ctx, t.s.vault, t.store, t.s.info.ID)
@@ -231,14 +240,14 @@ func (t *tenants) run(ctx context.Context) {
 	cur := t.all[len(t.all)-1]
 	t.mu.Unlock()
 	first := cur.tenant.TTL // of the token
-	token := dueIn(first)
+	token, ends := dueIn(first), time.Now().Add(first)
 	leases := map[*lent]time.Time{}
 	for {
 		t.mu.Lock()
 		live := append([]*lent(nil), t.live...)
-		if last := t.all[len(t.all)-1]; last != cur { // a leak ended the one before
+		if last := t.all[len(t.all)-1]; last != cur { // another one took its place
 			cur, first = last, last.tenant.TTL
-			token = dueIn(first)
+			token, ends = dueIn(first), time.Now().Add(first)
 		}
 		t.mu.Unlock()
 		next := token
@@ -265,19 +274,23 @@ func (t *tenants) run(ctx context.Context) {
 		now := time.Now()
 		if !token.IsZero() && !now.Before(token) {
 			ttl, err := cur.tenant.RenewSelf(ctx)
-			switch {
-			case ctx.Err() != nil:
+			if ctx.Err() != nil {
 				return
-			case err == nil && ttl >= first/2:
+			}
+			if err == nil {
+				ends = time.Now().Add(ttl)
+			}
+			left := time.Until(ends)
+			switch {
+			case err == nil && ttl >= first*3/4:
 				token = dueIn(ttl)
-			case err != nil && !errors.Is(err, hashivault.ErrDenied):
+			case err != nil && !errors.Is(err, hashivault.ErrDenied) && left > first/4:
 				t.s.app.say("the session's token at the store could not be renewed, and is tried again: %v", err)
-				token = now.Add(renewAgain)
+				token = now.Add(min(renewAgain, left/4))
 			default: // it comes to the end of its time, and all that was leased with it
-				if err := t.again(ctx); err != nil {
+				if err := t.again(ctx); err != nil && ctx.Err() == nil {
 					t.s.app.say("the session's leases come to their end and could not be taken anew: %v", err)
-					token = now.Add(renewAgain)
-					break
+					token = now.Add(min(renewAgain, max(left/4, time.Second)))
 				}
 			}
 		}
@@ -324,7 +337,7 @@ func (t *tenants) renew(ctx context.Context, l *lent, now time.Time) time.Time {
 	if err == nil {
 		l.until = time.Now().Add(ttl)
 		l.in.extend(s.info.ID, l.lease, l.until)
-		if ttl >= l.ttl/2 {
+		if ttl >= l.ttl*3/4 {
 			return dueIn(ttl)
 		}
 	}
@@ -389,6 +402,7 @@ func (t *tenants) leaked(id guard.SecretID) string {
 	if !spent {
 		err = t.take(ctx, l.in, id.Name, t.sources[id.Name])
 	}
+	t.s.refresh() // logins are with the new one from here on
 	rerr := l.in.tenant.Revoke(ctx, l.lease)
 	if errors.Is(rerr, hashivault.ErrDenied) && l.in.tenant.Own {
 		// It may end its token, and all of its leases with that.
@@ -396,7 +410,6 @@ func (t *tenants) leaked(id guard.SecretID) string {
 			rerr = l.in.tenant.End(ctx)
 		}
 	}
-	t.s.refresh()
 	r := t.s.record("lease.revoke")
 	r.Credential, r.Version, r.Resource, r.Result, r.Reason = id.Name, id.Version, l.lease.Path(), "revoked", "a leak"
 	said := "its lease was revoked, and the session goes on with a new one: nothing is left to do"
