@@ -101,6 +101,13 @@ func (a *app) openMonitor(o monitorFlags) (_ *monitor, err error) {
 	if err := s.holdLock(); err != nil {
 		return nil, err
 	}
+	seals, err := s.vault.SealedContexts()
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range seals {
+		a.say("%s is sealed: what is in it is not looked for", c.Context)
+	}
 	// No context: all of them.
 	s.info = guard.Session{ID: s.info.ID, Profile: "monitor", Started: m.started}
 	if s.creds, err = s.vault.List(""); err != nil {
