@@ -181,6 +181,6 @@ var reveals = map[string]int{
 	"rotate/rotatetest": 4,
 	"audit":             1,
 	"bpf":               1,
-	"cmd/guard":         7, // the last: a recovery code on the terminal
+	"cmd/guard":         8, // the last: a recovery code on the terminal, and a session's token at a store, to seal it
 	"supervisor":        2,
 }
