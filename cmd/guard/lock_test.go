@@ -436,6 +436,26 @@ func TestLockedSession(t *testing.T) {
 			t.Errorf("left: %v", left)
 		}
 
+		// What a credential logged in ends, since nobody is asked about each statement.
+		db := pgServer.Get(t)
+		defer pgServer.Stop()
+		role, password := "r"+strings.ToLower(testutil.Random(10)), testutil.Random(24)
+		db.Exec(t, "create role "+role+" login password '"+password+"'")
+		h.set("acme/dev", "interactive", "db", password, "--host", db.Addr, "--kind", "postgres", "--user", role, "--env", "PGPASSWORD")
+		d := h.visit("--allow", "db", "--host-port", dbPort(db))
+		d.ask(`mkfifo /tmp/in; psql -XAtq "host=127.0.0.1 port=` + dbPort(db) + ` user=` + role + ` dbname=postgres sslmode=disable" </tmp/in >/tmp/out 2>&1 & exec 3>/tmp/in`)
+		d.ask(`echo 'select 40+2;' >&3`)
+		testutil.WaitFor(t, "the database answers", func() bool { return strings.Contains(d.ask("cat /tmp/out"), "42") })
+		h.guard("", "lock")
+		d.ask(`echo 'select 50+5;' >&3; exec 3>&-; wait`)
+		if said := d.ask("cat /tmp/out"); strings.Contains(said, "55") || !strings.Contains(said, "connection") {
+			t.Errorf("a login that stood goes on: %q", said)
+		}
+		h.guard("", "unlock")
+		if status := d.end(); status != 0 {
+			t.Errorf("status %d\n%s", status, d.said.String())
+		}
+
 		// One that ends instead.
 		w := h.visit("--allow", "tok", "--lock-ends-session")
 		w.ask("true")

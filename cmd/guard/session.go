@@ -89,6 +89,7 @@ type session struct {
 	stop        context.CancelFunc // ends the session, once it runs
 	waiting     []lateLeak         // to be acted on when the vault is open again
 	lockedOut   atomic.Bool        // it was ended by a lock
+	logged      standing
 
 	box    sandbox.Config // the session's, for its tasks
 	starts sync.Mutex     // a hardened process starts one sandbox at a time

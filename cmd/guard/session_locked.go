@@ -1,6 +1,13 @@
 package main
 
-import "guard"
+import (
+	"context"
+	"net"
+	"sync"
+
+	"guard"
+	"guard/broker"
+)
 
 // lateLeak is a leak that was stopped while the vault was locked: its credential is replaced
 // when it is open again.
@@ -36,6 +43,7 @@ func (s *session) holdLock() (err error) {
 	}
 	s.lock.shut = func(why string) {
 		s.noteLock("vault.lock", why)
+		s.logged.endAll()
 		if s.flags.lockEnds {
 			s.lockedOut.Store(true)
 			s.mu.Lock()
@@ -99,5 +107,50 @@ func (s *session) giveUpWaiting() {
 	s.mu.Unlock()
 	for _, l := range late {
 		s.respond.Leak(l.leak.Secret, l.escaped, l.leak)
+	}
+}
+
+// standing are the connections that a credential may have logged in, and commands that have one:
+// they end when the vault is locked, since not all of what is done there is asked about.
+type standing struct {
+	mu   sync.Mutex
+	next int
+	ends map[int]func()
+}
+
+func (c *standing) add(end func()) (remove func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ends == nil {
+		c.ends = map[int]func(){}
+	}
+	n := c.next
+	c.next++
+	c.ends[n] = end
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.ends, n)
+	}
+}
+
+func (c *standing) endAll() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, end := range c.ends {
+		end()
+	}
+}
+
+func (s *session) endsWithLock(h broker.Handler) broker.Handler {
+	return func(ctx context.Context, c net.Conn, host string, port int) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		remove := s.logged.add(func() {
+			cancel()
+			c.Close()
+		})
+		defer remove()
+		h(ctx, c, host, port)
 	}
 }

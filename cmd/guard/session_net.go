@@ -85,7 +85,7 @@ func (s *session) serve(ctx context.Context, sb *sandbox.Sandbox, front net.List
 	keys, gateway := s.sshAgent(line, login, pushed)
 	s.speaks = s.protocols(login, gateway)
 	server.Handlers = s.handlers()
-	server.Handlers[net.JoinHostPort(controlHost, strconv.Itoa(execPort))] = s.execHandler(line)
+	server.Handlers[net.JoinHostPort(controlHost, strconv.Itoa(execPort))] = s.endsWithLock(s.execHandler(line))
 	server.Handlers[net.JoinHostPort(controlHost, strconv.Itoa(taskPort))] = s.taskHandler()
 
 	if keys != nil {

@@ -71,7 +71,7 @@ func (s *session) handlersOf(speaks []protocol) map[string]broker.Handler {
 			}
 			for _, h := range c.Hosts {
 				host, port := splitHostPort(h, p.port)
-				hs[net.JoinHostPort(broker.CanonicalHost(host), strconv.Itoa(port))] = p.serve
+				hs[net.JoinHostPort(broker.CanonicalHost(host), strconv.Itoa(port))] = s.endsWithLock(p.serve)
 			}
 		}
 	}
