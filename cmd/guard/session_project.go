@@ -45,8 +45,8 @@ func (a *app) readProjects(v sealer) (map[string]project, error) {
 
 func (a *app) keepProject(v sealer, path, text string) error {
 	all, err := a.readProjects(v)
-	if err != nil {
-		return err
+	if err != nil { // somebody else's hand: what it says was approved is asked about again
+		all = map[string]project{}
 	}
 	all[path] = project{Text: text, At: time.Now().UTC()}
 	return writeSealed(v, a.projectsPath(), "projects", all)
@@ -293,13 +293,9 @@ func (a *app) approvePolicy(path string, yes bool) error {
 	}
 	defer v.Close()
 	known, err := a.readProjects(v)
-	if err != nil && yes {
+	if err != nil {
 		a.say("%v; what was approved before is forgotten", err)
-		if err := os.Remove(a.projectsPath()); err != nil {
-			return err
-		}
-	} else if err != nil {
-		return err
+		known = nil
 	}
 	old, was := known[path]
 	if was && old.Text == text {
