@@ -103,3 +103,38 @@ print("tried", refused + passed, "seen both", refused > 0 and passed > 0, "escap
 		t.Error(out)
 	}
 }
+
+// TestSendsInSession sends a value from one process of a session to itself, by Unix sockets and the loopback.
+func TestSendsInSession(t *testing.T) {
+	testutil.Leftovers(t)
+	value, run := sessionHome(t)
+	out := run([]byte(value), "run", "--no-rotate", "--bpf", "off", "--on-leak", "block", "--", "python3", "-c", `
+import array, os, socket, sys
+value = sys.stdin.buffer.read()
+wrong = 0
+def pairs():
+    yield socket.socketpair()
+    yield socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    l = socket.create_server(("127.0.0.1", 0))
+    c = socket.create_connection(l.getsockname())
+    yield c, l.accept()[0]
+for a, b in pairs():
+    for how in (a.send, lambda v: a.sendmsg([v[:9], v[9:]]), lambda v: os.write(a.fileno(), v)):
+        try:
+            how(b"x" + value)
+            wrong += 1
+        except PermissionError: pass
+        wrong += how(b"clean") != 5
+        wrong += b.recv(100) != b"clean"
+a, b = socket.socketpair()
+a.sendmsg([b"fd"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0]))])
+wrong += len(b.recvmsg(10, socket.CMSG_LEN(4))[1]) != 1
+print("wrong", wrong)
+`)
+	if !strings.Contains(out, "wrong 0\n") {
+		t.Error(out)
+	}
+	if log := run(nil, "audit", "show", "--json", "--type", "leak"); !strings.Contains(log, `"channel":"socket"`) || !strings.Contains(log, `"method":"sendto"`) || strings.Contains(log, value) {
+		t.Error(log)
+	}
+}
