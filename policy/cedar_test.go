@@ -570,3 +570,40 @@ permit(principal in Context::"shop/prod", action, resource);
 	}
 	t.Logf("%d questions, %d policies left out", n, left)
 }
+
+func TestWith(t *testing.T) {
+	p := newPolicy(t, Options{Allow: grants(t, "github-pat:http:read,count=1"), Deny: []string{"dev-db"}, Repo: repo(t, "deny=['local-db']"), Policies: []*File{cedarFile(t, `forbid(principal, action, resource) when { context.method == "DELETE" };`)}})
+	read, push := useOf(pat, "http:read", "/x", "github.com", 443), useOf(pat, "repo:push", "acme/app", "github.com", 443)
+	if !p.Take(read).Allowed() || p.Use(push).Allowed() {
+		t.Fatal("before")
+	}
+	q, err := p.With(grants(t, "github-pat:repo:push/acme/app", "dev-db", "local-db")...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := q.Use(push); !d.Allowed() {
+		t.Errorf("%+v", d)
+	}
+	if p.Use(push).Allowed() {
+		t.Error("the policy that it was made of changed")
+	}
+	if d := q.Take(read); d.Rule != "budget" {
+		t.Errorf("what was used does not count on: %+v", d)
+	}
+	deleting := push
+	deleting.Method = "DELETE"
+	for want, u := range map[string]guard.Use{
+		"flag --deny": useOf(db, "db:read", "", "db.example.com", 5432), "guard.toml:1": useOf(localDB, "db:read", "", "127.0.0.1", 5432),
+		"mine.cedar:1": deleting, "credential hosts": useOf(pat, "repo:push", "acme/app", "evil.example", 443), "scope": useOf(pat, "repo:push", "acme/other", "github.com", 443),
+	} {
+		if d := q.Use(u); d.Rule != want {
+			t.Errorf("%+v, want %s", d, want)
+		}
+	}
+	if _, err := q.With(Grant{Name: "nosuch", Scope: Scope{Verb: "use"}}); err == nil {
+		t.Error("an unknown credential was granted")
+	}
+	if _, err := (*Policy)(nil).With(); err == nil {
+		t.Error("nothing was widened")
+	}
+}

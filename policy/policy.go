@@ -70,6 +70,9 @@ type Policy struct {
 	budget  *Budget
 	hash    func(pid int, exe string) string
 
+	options Options // that it was made of
+	all     []guard.Credential
+
 	engines       []*engine         // the user's, and each guard.toml's
 	hostSets      map[string][]*set // of each engine, by action, for uses without a credential
 	compiled      sync.Map          // *compiled, by credential
@@ -172,10 +175,23 @@ func New(o Options, creds []guard.Credential) (*Policy, error) {
 	}
 	p.entities, p.sessionEntity = actionEntities(), newSessionEntity(o.Session)
 	contextEntities(p.entities, o.Session.Context)
+	p.options, p.all = o, slices.Clone(creds)
+	p.options.Allow, p.options.Budget, p.options.Zone = slices.Clone(o.Allow), p.budget, p.zone
 	if err := p.compile(o); err != nil {
 		return nil, err
 	}
 	return p, nil
+}
+
+// With is p with further grants, of which what was used counts on. What denies in p
+// denies there, too: a grant is never more than --allow would have been.
+func (p *Policy) With(more ...Grant) (*Policy, error) {
+	if p == nil || p.creds == nil {
+		return nil, fmt.Errorf("policy: there is none to add to")
+	}
+	o := p.options
+	o.Allow = append(slices.Clone(o.Allow), more...)
+	return New(o, p.all)
 }
 
 func parseHosts(flag string, ss []string) (out []hostPattern, err error) {
