@@ -249,6 +249,22 @@ func (s *Incidents) Load(id string) (Incident, error) {
 	return i, nil
 }
 
+// Open returns the incident of a version, with l counted, written down.
+func (s *Incidents) Open(id guard.SecretID, l guard.Leak, escaped bool) (Incident, error) {
+	if l.At.IsZero() {
+		l.At = time.Now()
+	}
+	i, err := s.Load(IncidentID(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		i, err = newIncident(id, l.At), nil
+	}
+	if err != nil {
+		return Incident{}, err
+	}
+	i.add(l, escaped)
+	return i, s.Save(i)
+}
+
 // List reads all, newest first.
 func (s *Incidents) List() ([]Incident, error) {
 	entries, err := os.ReadDir(s.dir)

@@ -218,7 +218,12 @@ func runRevoke(a *app, ctx context.Context, c *command, args []string) error {
 	if err := a.openContext(r.vault, where); err != nil {
 		return err
 	}
-	rep, err := r.runner.Rotate(ctx, where, f.Arg(0), rotate.Emergency, *reason)
+	cr, err := r.vault.Find(where, f.Arg(0))
+	if err != nil {
+		return err
+	}
+	by := guard.Leak{Origin: guard.Origin{Channel: "user", Source: "revoke"}, Secret: cr.ID(), Class: guard.Live}
+	rep, err := r.compromised(ctx, cr.ID(), by, rotate.Emergency, true, *reason)
 	if rep.Intent != "" {
 		err = errors.Join(err, r.show(rep))
 	}

@@ -58,7 +58,7 @@ type command struct {
 
 func commands() []command {
 	return []command{
-		initCommand, vaultCommand, secretCommand, importCommand, loginCommand, runCommand, execCommand, monitorCommand, contextCommand, lockCommand, unlockCommand, auditCommand, policyCommand, scanCommand,
+		initCommand, vaultCommand, secretCommand, importCommand, loginCommand, runCommand, execCommand, monitorCommand, contextCommand, lockCommand, unlockCommand, auditCommand, notifyCommand, policyCommand, scanCommand,
 		rotateCommand, revokeCommand, incidentCommand, doctorCommand, statusCommand, versionCommand, completionCommand(),
 		taskCommand,
 	}

@@ -59,6 +59,7 @@ type session struct {
 	publish  []published
 	runner   *rotate.Runner
 	incident *rotate.Incidents
+	notify   *notifier
 	inKernel kernelPlan // what the kernel is asked for
 	respond  *rotate.Responder
 	pg       *postgres.Handler
@@ -74,6 +75,7 @@ type session struct {
 	sandbox     *sandbox.Sandbox                    // once the agent runs
 	running     chan struct{}                       // closed then
 	told        map[string]bool                     // paths of which the user was told
+	settled     []rotate.Incident                   // how incidents of this session ended
 	procs       processes
 	prints      map[guard.SecretID]string // fingerprints
 	logins      *logins
@@ -513,6 +515,9 @@ func (s *session) summary() {
 	}
 	io.WriteString(s.app.stderr, "guard: "+strings.Join(parts, ", ")+": guard audit show --session "+s.info.ID+"\n")
 	if s.leaks.Load() > 0 {
+		for _, line := range s.settledLines() {
+			io.WriteString(s.app.stderr, "guard: "+line+"\n")
+		}
 		io.WriteString(s.app.stderr, "guard: what was done about them: guard incident ls\n")
 	}
 }

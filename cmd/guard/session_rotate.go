@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"time"
@@ -56,8 +58,26 @@ func (s *session) openRotation() error {
 	if err := s.followHeld(); err != nil {
 		return err
 	}
+	if s.notify, err = s.app.newNotifier(); err != nil {
+		return err
+	}
+	s.closers = append(s.closers, s.notify.close)
 	s.incident, err = rotate.OpenIncidents(s.app.incidentDir())
 	return err
+}
+
+// settledLines say how the session's incidents ended, one line each, ten at most.
+func (s *session) settledLines() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []string
+	for n, i := range s.settled {
+		if n == 10 {
+			return append(out, fmt.Sprintf("and %d more", len(s.settled)-n))
+		}
+		out = append(out, visible(fmt.Sprintf("%s: %s (guard incident show %s)", i.Credential, i.Result, i.ID)))
+	}
+	return out
 }
 
 // switchWait bounds how long a use waits for a rotation that is under way.
@@ -107,7 +127,14 @@ func (s *session) hooks() rotate.Hooks {
 	return rotate.Hooks{
 		NoRotate: s.flags.noRotate,
 		Fill: func(i *rotate.Incident) {
-			i.Uses = s.app.usesOf(i.Context, i.Credential)
+			if i.Copies == nil {
+				s.app.fillIncident(context.Background(), s.vault, i, s.dir)
+				if i.Copies == nil {
+					i.Copies = []string{} // looked for, once
+				}
+			} else {
+				i.Uses = s.app.usesOf(i.Context, i.Credential)
+			}
 			if !s.flags.noRotate {
 				if said := s.tenants.leaked(guard.SecretID{Context: i.Context, Name: i.Credential, Version: i.Version}); said != "" {
 					i.Next = []string{said}
@@ -125,6 +152,10 @@ func (s *session) hooks() rotate.Hooks {
 		Notify: func(i rotate.Incident) {
 			if i.State != "open" || i.Report != nil {
 				s.switched(i.Credential) // also where the rotation failed half-way
+				s.notify.tell(i)
+				s.mu.Lock()
+				s.settled = append(s.settled, i)
+				s.mu.Unlock()
 			}
 		},
 		Failed: func(err error) { s.app.say("an incident could not be written: %v", err) },
