@@ -175,7 +175,7 @@ var reveals = map[string]int{
 	"rotate/postgres":   4,
 	"rotate/exec":       4,
 	"rotate/web":        2,
-	"rotate/mysql":      2,
+	"rotate/mysql":      3,
 	"rotate/redis":      2,
 	"rotate":            5, // a password is taken out of a URL, and put into one
 	"rotate/rotatetest": 4,
