@@ -53,9 +53,9 @@ type rule struct {
 	rank   int    // of what it refuses
 	policy *cedar.Policy
 	bare   *cedar.Policy // without what applies has looked at already
-	grant  *grant  // of a permit that a flag or guard.toml made
-	user   bool    // written in Cedar by the user
-	reads  reading // what its conditions look at
+	grant  *grant        // of a permit that a flag or guard.toml made
+	user   bool          // written in Cedar by the user
+	reads  reading       // what its conditions look at
 }
 
 // grant is a Grant whose limits are worked out.
