@@ -73,7 +73,7 @@ func (s *session) find(loaded []guard.Value) ([]guard.Value, error) {
 	}
 	f := &foundFinder{s: s, show: show, forced: forced, known: map[string]guard.SecretID{}, taken: map[string]guard.SecretID{}, sizes: map[int]bool{}, key: make([]byte, 32)}
 	_, _ = rand.Read(f.key) // never fails (crypto/rand)
-	f.judge = &judge{a: s.app, v: s.vault, context: s.info.Context, own: map[string]string{}, have: map[string]guard.Credential{}, names: map[string]bool{}, envs: map[string]bool{}}
+	f.judge = &judge{random: true, a: s.app, v: s.vault, context: s.info.Context, own: map[string]string{}, have: map[string]guard.Credential{}, names: map[string]bool{}, envs: map[string]bool{}}
 	for _, v := range loaded {
 		f.known[v.Secret.Fingerprint(f.key)] = v.ID
 		f.sizes[v.Secret.Len()] = true
@@ -422,6 +422,11 @@ func sure(it *importItem) bool {
 	}
 	// The file is one of credentials.
 	return random(v) || len(v) >= 20 && bytes.ContainsAny(v, "0123456789")
+}
+
+// notInToken says that a character ends a token.
+func notInToken(r rune) bool {
+	return !(r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || strings.ContainsRune("_-+/=.", r))
 }
 
 // random says that b was drawn, and not written by a person: digits among letters,

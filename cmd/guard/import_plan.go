@@ -148,6 +148,7 @@ type judge struct {
 	names   map[string]bool             // taken
 	envs    map[string]bool
 	formats *formats.Set
+	random  bool // only what looks drawn at random is looked at for its form, since the rules take 20 ms to make
 }
 
 // planImport reads what the files hold and decides about each value.
@@ -513,7 +514,7 @@ func urlHosts(v []byte, kind string) (out []string) {
 // form says what a variable's value is by its form: "" if no rule that is sure
 // knows it.
 func (j *judge) form(c candidate) (string, error) {
-	if len(c.value) < 8 || locates(c.value) {
+	if len(c.value) < 8 || locates(c.value) || j.random && !slices.ContainsFunc(bytes.FieldsFunc(c.value, notInToken), random) {
 		return "", nil
 	}
 	if j.formats == nil {
