@@ -153,6 +153,7 @@ type classes struct {
 	stride   int
 	w        []uint64           // stride for each class: a bit for each byte from b[from] on, and a block of none
 	any      [classCount]uint64 // all elements of a class, ored, of those for which somebody asks
+	crowded  bool               // with what begins escapes
 	listed   bool
 	lists    [5]runList // of classDigit64, classNumber, classHex, classUpper32 and classLower32
 	sifted   [3]sifted  // what is left of classNoise, classLine and classEscape
@@ -165,6 +166,10 @@ type runList struct {
 	next int      // the one to look at first
 	done int      // where the last one ends
 }
+
+// crowd is how many bytes there are to an escape at least where they are told one by one,
+// without a view.
+const crowd = 36
 
 // shortRun is how many bytes a run has that is looked for at all.
 const shortRun = 15
@@ -222,6 +227,7 @@ func (m *classes) refine() {
 	quote, upper, lower, blank, number := m.plane(classQuote), m.plane(classUpper32), m.plane(classLower32), m.plane(classBlank), m.plane(classNumber)
 	noise := m.plane(classNoise)
 	var anyHead, anyLead, anyEqual, anyQuote, anyNoise, anyEscape, anyLine uint64
+	escapes := 0
 	// What follows the last byte of a block, and the blank before its first one.
 	at := n - 1
 	end := uint64(1) << ((m.to - m.from - 1) & 63)
@@ -250,10 +256,12 @@ func (m *classes) refine() {
 		anyQuote |= quote[k]
 		anyNoise |= noise[k]
 		anyEscape |= escape[k]
+		escapes += bits.OnesCount64(escape[k])
 		anyLine |= line[k]
 	}
 	m.any[classHead], m.any[classLead], m.any[classEqual], m.any[classQuote] = anyHead, anyLead, anyEqual, anyQuote
 	m.any[classNoise], m.any[classEscape], m.any[classLine] = anyNoise, anyEscape, anyLine
+	m.crowded = escapes*crowd > m.to-m.from
 }
 
 // next is the index of the first byte of class c in b[i:to], or to.

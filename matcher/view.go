@@ -97,7 +97,9 @@ func (p *places) next(g *gate, b []byte, i, to int, l *lang, m *classes) int {
 		case langHidden:
 			return m.sift(g, b, classNoise).after(m, i)
 		case langEscape:
-			return m.sift(g, b, classEscape).after(m, i)
+			if !m.crowded {
+				return m.sift(g, b, classEscape).after(m, i)
+			}
 		}
 		return m.nextOf(b, i, to, l)
 	}
@@ -196,7 +198,7 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 			if i == to {
 				break
 			}
-			if m := v.classes; m != nil && v.lang == &escapeLang {
+			if m := v.classes; m != nil && v.lang == &escapeLang && !m.crowded {
 				if s := &m.sifted[2]; s.floors[s.next] > 0 {
 					floor = max(floor, m.from+int(s.floors[s.next]))
 				}
