@@ -62,7 +62,7 @@ func TestOtherKernels(t *testing.T) {
 				"-test.run=TestRefuseNeedsLoops|TestMonitorWithoutLoop|TestVerifier|TestEveryCall|TestMappings|TestNames|TestScopeOfC")
 			continue
 		}
-		machine(filepath.Base(k), k, "lockdown,capability,bpf", "TestRefuseUnderLoad", "-test.run=TestRefuse|TestVerifier|TestEveryCall|TestCounters")
+		machine(filepath.Base(k), k, "lockdown,capability,bpf", "TestRefuseUnderLoad", "-test.run=TestRefuse|TestVerifier|TestEveryCall|TestCounters|TestCutTypes")
 	}
 	machine("without LSM, cgroup v1", kernels[len(kernels)-1], "lockdown,capability "+cgroup1Env+"=1", "TestRefuseUnderLoad", "-test.run=TestRefuse$|TestRefuseUnder|TestCgroupV1")
 }
