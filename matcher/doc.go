@@ -117,6 +117,8 @@
 // holds no value that is 2 bytes, and hardly ever 8. Something compressed waits for
 // its end, up to 16 KiB: of one that is longer the beginning is out when a value is
 // found in it, and so may be the value. Nothing waits for more than 32 KiB after it.
+// [Stream.Pause] lets go what somebody may wait for, but for 8 bytes or more of a value,
+// what is public of it, such as "sk-ant-api03-", not counted.
 //
 // Where hits are concerned the way in which a stream was cut does not matter, except
 // that a hit inside a longer one is reported when it is complete before the longer

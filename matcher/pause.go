@@ -7,70 +7,74 @@ const begun = 8
 // Pause returns the offset up to which bytes may be released when nothing comes
 // after them for a while, at least what Write returned as safe. What is behind it
 // holds eight bytes or more of a known value's beginning: as they are, behind
-// escapes, or decoded. What is not told yet, such as an escape that is not
+// escapes, or decoded; not counting what is public of it, such as "sk-ant-api03-",
+// as far as values say that: of one that is looked for without these bytes as well,
+// under the same ID, they are. What is not told yet, such as an escape that is not
 // ended or characters that may be base64 when more of them come, is no reason to
 // hold anything back from somebody who waits for it.
 func (s *Stream) Pause() int64 {
-	to := s.pos
-	if s.held >= begun {
-		to -= int64(s.held)
+	set := s.m.use()
+	if set == nil {
+		return s.safe
 	}
-	return max(s.layers.pause(to), s.safe)
+	defer set.mu.RUnlock()
+	to := s.pos - int64(set.keeps(s.tail(), s.held))
+	return max(s.layers.pause(set, to), s.safe)
 }
 
 // pause is safe for a pause.
-func (l *layers) pause(to int64) int64 {
+func (l *layers) pause(set *set, to int64) int64 {
 	if l.fold.state != foldIdle {
-		to = l.fold.pause(to)
+		to = l.fold.pause(set, to)
 	}
 	for _, v := range l.views {
-		to = v.pause(to)
+		to = v.pause(set, to)
 	}
 	for _, r := range l.runs {
-		to = r.pause(to)
+		to = r.pause(set, to)
 	}
 	if l.numbers != nil {
-		to = l.numbers.pause(to)
+		to = l.numbers.pause(set, to)
 	}
 	if l.members != nil {
-		to = l.members.pause(to)
+		to = l.members.pause(set, to)
 	}
 	return to
 }
 
 // pause is for what is held in a window: so much of a needle, as it is there.
-func (w *window) pause(to int64) int64 {
-	if w.held >= begun {
-		to = min(to, w.raw(len(w.b)-w.held))
+func (w *window) pause(set *set, to int64) int64 {
+	if n := set.keeps(w.b, w.held); n > 0 {
+		to = min(to, w.raw(len(w.b)-n))
 	}
 	return to
 }
 
-func (v *view) pause(to int64) int64 {
+func (v *view) pause(set *set, to int64) int64 {
 	if !v.active {
 		return to
 	}
-	to = v.window.pause(to)
+	to = v.window.pause(set, to)
 	if v.fold.state != foldIdle {
-		to = v.fold.pause(to)
+		to = v.fold.pause(set, to)
 	}
 	if v.next != nil {
-		to = v.next.pause(to)
+		to = v.next.pause(set, to)
 	}
 	return to
 }
 
-func (r *bitRun) pause(to int64) int64 {
+func (r *bitRun) pause(set *set, to int64) int64 {
 	if r.state == foldIdle || r.asleep {
 		return to
 	}
 	for _, l := range r.lanes {
-		to = l.pause(to)
+		to = l.pause(set, to)
 	}
 	return to
 }
 
-func (n *numbers) pause(to int64) int64 {
+func (n *numbers) pause(set *set, to int64) int64 {
 	if !n.active {
 		return to
 	}
@@ -78,21 +82,21 @@ func (n *numbers) pause(to int64) int64 {
 		to = min(to, n.partial)
 	}
 	for _, l := range n.lanes {
-		to = l.pause(to)
+		to = l.pause(set, to)
 	}
 	return to
 }
 
-func (l *lane) pause(to int64) int64 {
-	to = l.window.pause(to)
+func (l *lane) pause(set *set, to int64) int64 {
+	to = l.window.pause(set, to)
 	if l.depth == 0 {
 		return to
 	}
 	if l.pack != nil {
-		to = l.pack.pause(to)
+		to = l.pack.pause(set, to)
 	}
 	if l.begun {
-		return l.deep.pause(to)
+		return l.deep.pause(set, to)
 	}
 	// Text that is not looked at yet: begun bytes take 11 characters of base64 that
 	// stand together.
@@ -118,9 +122,9 @@ func encodes(c byte) bool {
 // pause is for what comes out of compressed members: the part of one that is not
 // decompressed before its block ends goes, as somebody may wait for an answer to it. The
 // hit is reported when the rest comes.
-func (ms *members) pause(to int64) int64 {
+func (ms *members) pause(set *set, to int64) int64 {
 	for _, m := range ms.opened {
-		if m.read <= maxHeld && m.out != nil && m.out.pause(to) < to {
+		if m.read <= maxHeld && m.out != nil && m.out.pause(set, to) < to {
 			to = min(to, m.start)
 		}
 	}

@@ -31,6 +31,7 @@ type set struct {
 	eng     engine
 	begin   *beginnings // without the canary, which nothing waits for
 	gate    *gate       // as well
+	public  [][]byte    // what values begin with that everybody may see
 }
 
 // layer is what an engine was made of: the canary, and needles that follow each
@@ -77,6 +78,7 @@ func compile(maker engineMaker, entries []*entry) (*set, error) {
 	}
 	s.main = &layer{eng, newBeginnings(s.needles, 1), len(s.needles) - 1}
 	s.eng, s.begin, s.gate = eng, s.main.begin, newGate(s.needles[1:])
+	s.public = appendPublic(nil, entries)
 	if err := s.check(1); err != nil {
 		s.free(nil)
 		return nil, err
@@ -125,6 +127,7 @@ func (s *set) extend(gen uint64, added []*entry) (*set, error) {
 	begin.next = n.delta.begin
 	n.begin = &begin
 	n.gate = s.gate.with(n.needles[len(s.needles):])
+	n.public = appendPublic(slices.Clip(s.public), added)
 	if err := n.check(first); err != nil {
 		n.free(s)
 		return nil, err
