@@ -44,6 +44,11 @@ type record struct {
 	Hand      bool           `json:"hand,omitempty"`   // a person stored the new value
 	Asked     bool           `json:"asked,omitempty"`  // a person was asked to
 	Expires   time.Time      `json:"expires,omitzero"` // of the new value, if the issuer said
+	ID        string         `json:"id,omitempty"`     // of the old value at the issuer
+	NewID     string         `json:"new_id,omitempty"` // and of the new one
+	User      string         `json:"user,omitempty"`   // that went with the old value, where the new one has another
+	NewUser   string         `json:"new_user,omitempty"`
+	Note      string         `json:"note,omitempty"` // a provider's, for when a step is taken again
 	Steps     []Step         `json:"steps"`
 }
 

@@ -94,12 +94,20 @@ type Job struct {
 	Candidate  guard.Secret      // the new value; zero if the issuer chooses and has not yet
 	Emergency  bool
 	Live       bool // the new value is current already, so it must work after Revoke
+	// ID names Current at the issuer, where its mint told that (Names) or the spec
+	// says it (id=); "": not known. It is never that of another version.
+	ID string
+	// Note is what an earlier try of this rotation gave to Remember.
+	Note string
 	// Spare lists the backend process ids that a graceful rotation leaves
 	// alone: the session's own connections. nil: none.
 	Spare func() []uint32
-	// OnPart and OnExpiry are told by Mark and Expires; nil: nobody is.
+	// OnPart, OnExpiry, OnNames and OnNote are told by Mark, Expires, Names and
+	// Remember; nil: nobody is.
 	OnPart   func(part string)
 	OnExpiry func(time.Time)
+	OnNames  func(id, user string)
+	OnNote   func(note string) error
 	// Admin returns another credential of the same context, and a copy of its
 	// value to wipe.
 	Admin func(name string) (guard.Secret, guard.Credential, error)
@@ -117,6 +125,25 @@ func (j Job) Expires(at time.Time) {
 	if j.OnExpiry != nil && !at.IsZero() {
 		j.OnExpiry(at)
 	}
+}
+
+// Names tells, at mint, what names the new value at the issuer, neither of which is a
+// secret: id, which is Job.ID once the value is the old one, and the user that goes
+// with it, which takes the place of the credential's at the switch. "": as before.
+// A provider that tells an id has the option id.
+func (j Job) Names(id, user string) {
+	if j.OnNames != nil {
+		j.OnNames(id, user)
+	}
+}
+
+// Remember keeps a note, no secret, for the case that this step is taken again: it is
+// on disk when nil is returned. A later note takes the place of an earlier one.
+func (j Job) Remember(note string) error {
+	if j.OnNote == nil {
+		return nil
+	}
+	return j.OnNote(note)
 }
 
 // The steps, as reports, incidents and the exec provider spell them.

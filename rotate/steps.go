@@ -37,6 +37,9 @@ func (r *Runner) run(ctx context.Context, rec *record) (Report, error) {
 	if x.schedule, err = ParseSchedule(options); err != nil {
 		return rec.report("open"), fmt.Errorf("rotate %s: %w: %w", rec.From.Name, ErrOpen, err)
 	}
+	if !rec.Switched && rec.NewID == "" {
+		rec.ID = idOf(options, rec.From, c.Version)
+	}
 	if rec.To.Version != 0 && !rec.Switched && r.OnCandidate != nil {
 		r.OnCandidate(rec.To)
 	}
@@ -211,40 +214,6 @@ func (x *run) close(state string, why error) (Report, error) {
 	return x.rec.report(state), why
 }
 
-// with calls f with the job of a step, and wipes its values afterwards.
-func (x *run) with(step string, f func(Job) error) error {
-	at := time.Now()
-	j := Job{
-		Intent: x.rec.Intent, Step: step, Credential: x.c, Options: x.options, Emergency: x.rec.Emergency, Live: x.rec.Switched,
-		OnPart:   func(part string) { x.note(part, at, nil) },
-		OnExpiry: func(t time.Time) { x.rec.Expires = t.UTC() },
-	}
-	j.Credential.Version = x.rec.From.Version
-	var err error
-	if j.Current, err = x.r.Vault.Get(x.rec.From); err != nil {
-		return err
-	}
-	defer j.Current.Wipe()
-	if x.rec.To.Version != 0 {
-		if j.Candidate, err = x.r.Vault.Get(x.rec.To); err != nil {
-			return err
-		}
-		defer j.Candidate.Wipe()
-	}
-	if x.r.Spare != nil {
-		j.Spare = func() []uint32 { return x.r.Spare(x.c.Context, x.c.Name) }
-	}
-	j.Admin = func(name string) (guard.Secret, guard.Credential, error) {
-		a, err := x.r.Vault.Find(x.c.Context, name)
-		if err != nil {
-			return guard.Secret{}, guard.Credential{}, err
-		}
-		v, err := x.r.Vault.Get(a.ID())
-		return v, a, err
-	}
-	return f(j)
-}
-
 func (x *run) intent() error {
 	if err := x.clearStrays(); err != nil {
 		return err
@@ -342,9 +311,22 @@ func (x *run) switchOver() error {
 	if err := x.r.Vault.Promote(x.rec.To); err != nil {
 		return err
 	}
-	if !x.rec.Expires.IsZero() {
-		_, err := x.r.Vault.Edit(x.rec.From.Context, x.rec.From.Name, func(c *guard.Credential) error {
-			c.Expires = x.rec.Expires
+	if rec := x.rec; !rec.Expires.IsZero() || rec.NewID != "" || rec.NewUser != "" {
+		_, err := x.r.Vault.Edit(rec.From.Context, rec.From.Name, func(c *guard.Credential) error {
+			if !rec.Expires.IsZero() {
+				c.Expires = rec.Expires
+			}
+			if rec.NewUser != "" {
+				c.User = rec.NewUser
+			}
+			if rec.NewID != "" && c.Rotate != "" {
+				name, options, err := x.r.Providers.Parse(c.Rotate)
+				if err != nil {
+					return err
+				}
+				options["id"] = fmt.Sprint(rec.NewID, "#", rec.To.Version)
+				c.Rotate = x.r.Providers.Format(name, options)
+			}
 			return nil
 		})
 		if err != nil {
