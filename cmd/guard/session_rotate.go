@@ -197,7 +197,11 @@ func (a *app) usesOf(context, name string) []rotate.Used {
 
 // providers are the issuers that guard can replace credentials at.
 func providers() rotate.Providers {
-	return rotate.Providers{"postgres": rotatepg.Provider{}, "exec": exec.Provider{}, "mysql": rotatemysql.Provider{}, "redis": rotateredis.Provider{}, "manual": web.Manual{}}
+	return rotate.Providers{"postgres": rotatepg.Provider{}, "exec": exec.Provider{}, "mysql": rotatemysql.Provider{}, "redis": rotateredis.Provider{}, "manual": web.Manual{},
+		"github-app": web.GitHubApp{},
+		"gitlab":     web.GitLab{},
+		"aws-iam":    web.AWSIAM{},
+	}
 }
 
 // defaultRotation is how a credential is replaced that does not say how: by a person,

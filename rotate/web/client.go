@@ -45,7 +45,8 @@ type request struct {
 	header      map[string]string
 	user, pass  string     // Basic authentication, if user is set
 	json        any        // body, or
-	form        url.Values // body
+	form        url.Values // body, or
+	raw         []byte     // body, of JSON
 	ca          string     // file of further roots
 }
 
@@ -73,6 +74,8 @@ func (c *Client) do(ctx context.Context, r request) (*reply, error) {
 		}
 		defer clear(b)
 		body, kind = bytes.NewReader(b), "application/json"
+	case r.raw != nil:
+		body, kind = bytes.NewReader(r.raw), "application/json"
 	case r.form != nil:
 		body, kind = strings.NewReader(r.form.Encode()), "application/x-www-form-urlencoded"
 	}
