@@ -81,6 +81,11 @@ func (f *fold) write(set *set, prev, s *text, from, to int, hits []Hit) []Hit {
 				i = f.seek(p, i)
 			}
 			if i < len(p) {
+				if f.lean && i > gram && !set.gate.opens(p[i-gram:i]) {
+					f.run = 0
+					i++
+					continue // nothing goes across
+				}
 				f.seed(set, prev, s, i)
 				if f.lean && f.held == 0 {
 					f.run = 0

@@ -297,6 +297,13 @@ func (g *gate) skims(tail, out, rest []byte, before bool) (verdict, int) {
 	return no, 0
 }
 
+// opens is false where no needle begins in the 4 bytes of tail, or before them, and goes
+// on after them.
+func (g *gate) opens(tail []byte) bool {
+	x := binary.LittleEndian.Uint32(tail)
+	return g.heads[x>>24] || g.begins(byte(x>>16), byte(x>>24)) || g.begins(byte(x>>8), byte(x>>16)) || g.has(x)
+}
+
 // joins says whether a needle may have the last 3 bytes of tail and then c.
 func (g *gate) joins(tail []byte, c byte) bool {
 	return g.has(binary.LittleEndian.Uint32(tail[len(tail)-gram:])>>8 | uint32(c)<<24)

@@ -161,8 +161,8 @@ func (v *view) closed(set *set, prev, s *text, i, j, to, looked int, verdict ver
 
 // crosses asks the gate whether a needle may go on from tail and out to s.b[j:to]. Where
 // that was looked through before up to far ahead, and nothing told, it says yes at once
-// for the first half of it: else what tells nothing would be gone through once for each
-// escape in it.
+// for most of it: else what tells nothing would be gone through once for each escape in
+// it.
 func (v *view) crosses(g *gate, s *text, tail, out []byte, j, to int) bool {
 	if v.blind > 0 && j < to && s.raw(j) < v.blind {
 		return true
@@ -170,7 +170,7 @@ func (v *view) crosses(g *gate, s *text, tail, out []byte, j, to int) bool {
 	yes, far := g.look(tail, out, s.b[j:to])
 	if v.blind = 0; yes && far > 2*lookBack {
 		hint := s.hint
-		v.blind = s.raw(j + far/2)
+		v.blind = s.raw(j + far - far/8)
 		s.hint = hint // the next question is about s.b[j] again
 	}
 	return yes
@@ -239,14 +239,6 @@ func open(b []byte) int {
 		if isIntroducer(b[len(b)-n]) {
 			return n
 		}
-	}
-	return 0
-}
-
-// cutAt is the mark of what was removed before b[i].
-func (t *text) cutAt(i int) marks {
-	if g := t.segs[t.find(i)]; g.at == i {
-		return g.cut
 	}
 	return 0
 }

@@ -101,8 +101,16 @@ func (t *text) find(at int) int {
 
 func (t *text) locate(at int) int {
 	lo, hi := 0, len(t.segs)
-	for k := t.hint; k < hi && k < t.hint+3 && t.segs[k].at <= at; k++ {
+	k := min(t.hint, hi-1)
+	for n := 0; n < 3 && k < hi && t.segs[k].at <= at; n++ {
 		if k+1 == hi || at < t.segs[k+1].at {
+			t.hint = k
+			return k
+		}
+		k++
+	}
+	for n := 0; n < 3 && k > 0 && t.segs[k].at > at; n++ {
+		if k--; t.segs[k].at <= at {
 			t.hint = k
 			return k
 		}
@@ -142,6 +150,23 @@ func (t *text) marks(i, j int) (m marks) {
 		}
 	}
 	return m
+}
+
+// span is where b[i:j] begins and ends in the stream, its marks, and the mark of what was
+// removed before it.
+func (t *text) span(i, j int) (raw, end int64, kind, cut marks) {
+	k := t.find(i)
+	g := &t.segs[k]
+	if raw, kind = g.first(i-g.at), g.kind; g.at == i {
+		cut = g.cut
+	}
+	for k+1 < len(t.segs) && t.segs[k+1].at < j {
+		k++
+		g = &t.segs[k]
+		kind |= g.kind | g.cut
+	}
+	t.hint = k
+	return raw, g.after(j - 1 - g.at), kind, cut
 }
 
 // add appends s.b[i:j], before which something of marks cut was removed.

@@ -12,6 +12,7 @@ const (
 	gulp    = 4 << 10  // bytes that a view takes before it searches
 	maxSpan = 16 << 10 // bytes of the stream that a view may hold back
 
+	patience = 16 // escapes until a view asks again whether nothing goes on where it is
 	nearby   = 24 // bytes in which the next escape is looked for byte by byte first
 	lookBack = 12 // bytes: the longest escape that stands for a character has less
 )
@@ -37,6 +38,7 @@ type view struct {
 	below   int64 // next.floor, where there is no next
 	fed     int   // b[:fed] is with these two
 	blind   int64 // see crosses
+	busy    int   // escapes until it is asked again whether nothing goes on there
 }
 
 // newView makes a view of a stream, and, with depth 2, the one of that one, in
@@ -246,7 +248,7 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 			v.hang()
 			v.quiet = glance
 			v.seed(set, prev, s, i)
-			v.active, v.last, v.cut, v.fed = true, -1, 0, len(v.b)-open(v.b)
+			v.active, v.last, v.cut, v.fed, v.busy = true, -1, 0, len(v.b)-open(v.b), 0
 		}
 		if !v.lang.intro[b[i]] {
 			j, limit := i+1, min(to, i+v.quiet)
@@ -275,7 +277,9 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 			n, kind = nothings(b[:to], i+n, kind)
 			n -= i
 		}
-		if v.lang == &escapeLang && (verdict == removed || verdict == decoded) && !pending(v.b[max(0, len(v.b)-lookBack):]) {
+		if v.busy > 0 {
+			v.busy--
+		} else if v.lang == &escapeLang && (verdict == removed || verdict == decoded) && !pending(v.b[max(0, len(v.b)-lookBack):]) {
 			if extra, ok := settled(out[:size], b[i+n:to]); ok && !v.crosses(set.gate, s, v.b, out[:size], i+n, to) {
 				if hits = v.flush(set, hits); v.calm() {
 					v.stop() // nothing goes on here
@@ -285,7 +289,15 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 					looked = i
 					continue
 				}
+				v.busy = patience
+			} else if v.blind > 0 {
+				v.busy = 4 * patience
 			}
+		}
+		var raw, end int64
+		var had, cut marks
+		if verdict > no {
+			raw, end, had, cut = s.span(i, i+n)
 		}
 		switch verdict {
 		case more:
@@ -301,8 +313,7 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 			}
 			continue
 		case decoded:
-			raw := s.raw(i)
-			v.segs = append(v.segs, seg{at: len(v.b), raw: raw, width: int32(s.end(i+n-1) - raw), kind: kind<<v.shift | s.marks(i, i+n), cut: v.cut | s.cutAt(i)})
+			v.segs = append(v.segs, seg{at: len(v.b), raw: raw, width: int32(end - raw), kind: kind<<v.shift | had, cut: v.cut | cut})
 			v.last, v.cut = len(v.b), 0
 			v.b = append(v.b, out[:size]...)
 		case erase:
@@ -318,12 +329,12 @@ func (v *view) run(set *set, prev, s *text, from, to, stop int, hits []Hit) (int
 			fallthrough
 		case removed:
 			v.last = len(v.b) - 1
-			v.cut |= kind<<v.shift | s.marks(i, i+n)
+			v.cut |= kind<<v.shift | had
 		}
 		if v.quiet > glance && v.lang != &brokenLang {
 			v.quiet = quiet
 		}
-		v.floor = s.end(i + n - 1)
+		v.floor = end
 		i += n
 		if len(v.b)-v.scanned >= gulp {
 			hits = v.flush(set, hits)
