@@ -268,11 +268,13 @@ func cmdEchoServer(ts *testscript.TestScript, neg bool, args []string) {
 					end := time.AfterFunc(30*time.Second, func() { c.Close() })
 					defer end.Stop()
 					buf := make([]byte, 4096)
+					first := "echo " // what was sent may come in pieces
 					for {
 						n, err := c.Read(buf)
 						keep(buf[:n])
 						if n > 0 {
-							fmt.Fprintf(c, "echo %s", buf[:n])
+							fmt.Fprintf(c, "%s%s", first, buf[:n])
+							first = ""
 						}
 						if err != nil {
 							return

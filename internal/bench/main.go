@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command bench measures what a user of `guard run` would notice, each time
 // against the same thing without guard in the same run, and prints a Markdown
 // table. It needs bin/guard.

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command demo runs guard's main job against real servers on this machine: a
 // PostgreSQL server, an HTTPS git server (git http-backend) and an HTTPS API
 // that checks its token. A scripted agent (agent.sh) does its work under `guard
