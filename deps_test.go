@@ -174,7 +174,7 @@ var reveals = map[string]int{
 	"broker/exec":       2, // the command's environment or descriptor
 	"rotate/postgres":   4,
 	"rotate/exec":       4,
-	"rotate/web":        2,
+	"rotate/web":        3, // the last: what an issuer's request carries
 	"rotate/mysql":      3,
 	"rotate/redis":      2,
 	"rotate":            5, // a password is taken out of a URL, and put into one

@@ -144,6 +144,7 @@ func attributes(r audit.Record) (out []attribute) {
 	add("task", r.Task)
 	add("channel", r.Channel)
 	add("host", r.Host)
+	add("port", int64(r.Port))
 	add("method", r.Method)
 	add("path", r.Path)
 	add("scope", r.Scope)
