@@ -60,7 +60,7 @@ func commands() []command {
 	return []command{
 		initCommand, vaultCommand, secretCommand, importCommand, loginCommand, runCommand, execCommand, monitorCommand, contextCommand, lockCommand, unlockCommand, auditCommand, notifyCommand, policyCommand, scanCommand,
 		rotateCommand, revokeCommand, incidentCommand, doctorCommand, statusCommand, versionCommand, completionCommand(),
-		taskCommand,
+		taskCommand, daemonCommand,
 	}
 }
 
