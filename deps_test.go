@@ -23,6 +23,7 @@ var imports = map[string][]string{
 	"matcher":            {},
 	"matcher/formats":    {},
 	"policy":             {},
+	"approve":            {},
 	"audit":              {},
 	"audit/export":       {"audit"},
 	"vault":              {},
@@ -33,6 +34,7 @@ var imports = map[string][]string{
 	"rotate/exec":        {"rotate"},
 	"rotate/mysql":       {"rotate"},
 	"rotate/redis":       {"rotate"},
+	"rotate/ssh":         {"rotate"},
 	"rotate/web":         {"rotate", "vault"},
 	"rotate/rotatetest":  {"rotate", "vault"},
 	"supervisor":         {"matcher", "policy", "audit", "pty", "pty/screen", "supervisor/sandbox", "supervisor/notify"},
@@ -69,7 +71,7 @@ var only = map[string][]string{
 	"golang.org/x/mod":                 {"audit"},
 	"filippo.io/age":                   {"vault"},
 	"github.com/cedar-policy/cedar-go": {"policy"},
-	"golang.org/x/crypto":              {"vault", "rotate/postgres", "broker/ssh"},
+	"golang.org/x/crypto":              {"vault", "rotate/postgres", "rotate/ssh", "broker/ssh"},
 }
 
 func goFiles(t *testing.T, visit func(pkg, path string)) {
@@ -177,6 +179,7 @@ var reveals = map[string]int{
 	"rotate/web":        3, // the last: what an issuer's request carries
 	"rotate/mysql":      3,
 	"rotate/redis":      2,
+	"rotate/ssh":        2, // a key is parsed to log in with it, and its comment read
 	"rotate":            5, // a password is taken out of a URL, and put into one
 	"rotate/rotatetest": 4,
 	"audit":             1,
