@@ -15,6 +15,7 @@ import (
 	rotatemysql "guard/rotate/mysql"
 	rotatepg "guard/rotate/postgres"
 	rotateredis "guard/rotate/redis"
+	rotatessh "guard/rotate/ssh"
 	"guard/rotate/web"
 )
 
@@ -201,6 +202,7 @@ func providers() rotate.Providers {
 		"github-app": web.GitHubApp{},
 		"gitlab":     web.GitLab{},
 		"aws-iam":    web.AWSIAM{},
+		"ssh":        rotatessh.Key{}, "ssh-ca": rotatessh.CA{},
 	}
 }
 
