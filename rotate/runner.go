@@ -237,7 +237,7 @@ func (r *Runner) Check(ctx context.Context, context, name string) error {
 	if !ok {
 		return nil
 	}
-	x := &run{r: r, c: c, p: p, options: options, rec: &record{Intent: newIntent(), From: c.ID()}}
+	x := &run{r: r, c: c, p: p, options: options, rec: &record{Intent: newIntent(), From: c.ID(), ID: idOf(options, c.ID(), c.Version)}}
 	return x.with(StepVerify, func(j Job) error { return checker.Check(ctx, j) })
 }
 

@@ -202,6 +202,13 @@ func providers() rotate.Providers {
 		"github-app": web.GitHubApp{},
 		"gitlab":     web.GitLab{},
 		"aws-iam":    web.AWSIAM{},
+		"gcp":        web.GCP{},
+		"azure":      web.Azure{},
+		"cloudflare": web.Cloudflare{},
+		"datadog":    web.Datadog{},
+		"docker-hub": web.DockerHub{},
+		"npm":        web.NPM{},
+		"openai":     web.OpenAI{},
 		"ssh":        rotatessh.Key{}, "ssh-ca": rotatessh.CA{},
 	}
 }

@@ -227,9 +227,13 @@ func awsIssuer(t *testing.T, shape string) theIssuer {
 	}
 }
 
-func TestAWSIAMConformance(t *testing.T) { rotatetest.Test(t, awsIssuer(t, "").open()) }
+func TestAWSIAMConformance(t *testing.T) {
+	t.Parallel()
+	rotatetest.Test(t, awsIssuer(t, "").open())
+}
 
 func TestAWSIAMKnobs(t *testing.T) {
+	t.Parallel()
 	knobs(t, awsIssuer(t, ""))
 	t.Run("json", func(t *testing.T) { rotatetest.Once(t, awsIssuer(t, "json").open()) })
 	t.Run("bare", func(t *testing.T) { rotatetest.Once(t, awsIssuer(t, "bare").open()) })
@@ -237,6 +241,7 @@ func TestAWSIAMKnobs(t *testing.T) {
 
 // The id of the key follows, and what else the user holds stays.
 func TestAWSIAMUserFollows(t *testing.T) {
+	t.Parallel()
 	i := awsIssuer(t, "bare")
 	fx := i.open()(t, "")
 	r := runner(t, fx)
@@ -260,6 +265,7 @@ func TestAWSIAMUserFollows(t *testing.T) {
 }
 
 func TestAWSIAMQuota(t *testing.T) {
+	t.Parallel()
 	i := awsIssuer(t, "")
 	fx := i.open()(t, "")
 	r := runner(t, fx)
@@ -284,6 +290,7 @@ func TestAWSIAMQuota(t *testing.T) {
 // A key that somebody made while the rotation was open, and uses, is not taken for an
 // earlier try's.
 func TestAWSIAMLeavesOthersKeys(t *testing.T) {
+	t.Parallel()
 	i := awsIssuer(t, "")
 	i.orphans = true // two keys are what is wanted here
 	fx := i.open()(t, "")

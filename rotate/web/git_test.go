@@ -112,9 +112,13 @@ func gitHubIssuer(t *testing.T) theIssuer {
 	}
 }
 
-func TestGitHubAppConformance(t *testing.T) { rotatetest.Test(t, gitHubIssuer(t).open()) }
+func TestGitHubAppConformance(t *testing.T) {
+	t.Parallel()
+	rotatetest.Test(t, gitHubIssuer(t).open())
+}
 
 func TestGitHubAppKnobs(t *testing.T) {
+	t.Parallel()
 	i := gitHubIssuer(t)
 	knobs(t, i)
 	fx := i.open()(t, "")
@@ -241,9 +245,13 @@ func gitLabIssuer(t *testing.T, owner string) theIssuer {
 	}
 }
 
-func TestGitLabConformance(t *testing.T) { rotatetest.Test(t, gitLabIssuer(t, "user=OWNER").open()) }
+func TestGitLabConformance(t *testing.T) {
+	t.Parallel()
+	rotatetest.Test(t, gitLabIssuer(t, "user=OWNER").open())
+}
 
 func TestGitLabKnobs(t *testing.T) {
+	t.Parallel()
 	i := gitLabIssuer(t, "user=OWNER")
 	knobs(t, i)
 	for _, owner := range []string{"project=OWNER", "group=OWNER", "group=9,user=OWNER"} {

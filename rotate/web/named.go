@@ -128,9 +128,10 @@ type made struct {
 
 // named is an issuer that chooses its values, and keeps them by ids.
 type named struct {
-	list   func(context.Context) ([]entry, error)
-	create func(ctx context.Context, name string) (made, error)
-	remove func(ctx context.Context, id string) error // one that is not there is no failure
+	nameless bool // its values have no names: those that were there before are remembered
+	list     func(context.Context) ([]entry, error)
+	create   func(ctx context.Context, name string) (made, error)
+	remove   func(ctx context.Context, id string) error // one that is not there is no failure
 }
 
 // nameOf is what a new value is called at the issuer. It is the same when the step is
@@ -144,8 +145,27 @@ func (n named) mint(ctx context.Context, j rotate.Job) (guard.Secret, error) {
 	if err != nil {
 		return guard.Secret{}, err
 	}
+	earlier := func(e entry) bool { return e.name == nameOf(j) && !e.idle }
+	if n.nameless {
+		before, again := strings.CutPrefix(j.Note, "before: ")
+		if !again {
+			var ids []string
+			for _, e := range all {
+				ids = append(ids, e.id)
+			}
+			if err := j.Remember("before: " + strings.Join(ids, " ")); err != nil {
+				return guard.Secret{}, err
+			}
+		}
+		ids := strings.Fields(before)
+		since := func(e entry) bool { return again && !slices.Contains(ids, e.id) }
+		if fresh := slices.DeleteFunc(slices.Clone(all), func(e entry) bool { return !since(e) }); len(fresh) > 1 {
+			return guard.Secret{}, fmt.Errorf("%d values were made there since this rotation began, and guard made one at most: delete what nobody needs: %w", len(fresh), rotate.ErrPermanent)
+		}
+		earlier = since
+	}
 	for _, e := range all {
-		if e.name == nameOf(j) && !e.idle {
+		if earlier(e) {
 			if err := n.remove(ctx, e.id); err != nil {
 				return guard.Secret{}, fmt.Errorf("delete what an earlier try made: %w", err)
 			}
@@ -196,7 +216,7 @@ func masked(hint, value string) bool {
 	for _, dots := range []string{"...", "…", "***"} {
 		if front, back, ok := strings.Cut(hint, dots); ok {
 			front, back = strings.TrimRight(front, ".*"), strings.TrimLeft(back, ".*")
-			return len(front)+len(back) >= 4 && len(value) >= len(front)+len(back) && strings.HasPrefix(value, front) && strings.HasSuffix(value, back)
+			return len(front)+len(back) >= 5 && len(value) >= len(front)+len(back) && strings.HasPrefix(value, front) && strings.HasSuffix(value, back)
 		}
 	}
 	return false
@@ -205,4 +225,121 @@ func masked(hint, value string) bool {
 // unknownOld is what Revoke answers where it cannot be told which value the old one is.
 func unknownOld(page, kind string) error {
 	return &rotate.ByHand{Page: page, Steps: []string{"find the old " + kind + " and delete it: guard cannot tell which of them it is (id=ID in the rotate option tells it)"}}
+}
+
+// kept is a provider whose issuer keeps its values by ids, from its parts: how values are
+// tried, and which of them the old one is.
+type kept struct {
+	asked
+	named
+	try func(ctx context.Context, value string) error
+	// which is a value's id for certain; "": it cannot be told.
+	which func(ctx context.Context, all []entry, value string) (string, error)
+	// goes says whether what the issuer shows of a value, its hint, is of this one;
+	// nil: it shows nothing.
+	goes func(hint, value string) bool
+	page string // where a person finds them
+	base string // where the value is tried
+	// before is done before the old value is deleted; nil: nothing.
+	before func(ctx context.Context, id string) error
+}
+
+func (k kept) verify(ctx context.Context, value guard.Secret) error {
+	v, err := k.own(k.base, value)
+	if err != nil {
+		return err
+	}
+	return k.try(ctx, v)
+}
+
+func (k kept) check(ctx context.Context) error {
+	all, err := k.list(ctx)
+	if err != nil {
+		return err
+	}
+	if err := k.verify(ctx, k.job.Current); err != nil {
+		return err
+	}
+	id, err := k.which(ctx, all, text(k.job.Current))
+	if err == nil && id == "" && k.shown(all, text(k.job.Current)) == "" {
+		err = unknownOld(k.page, "one")
+	}
+	return err
+}
+
+// shown is the id of the one entry whose hint goes with value.
+func (k kept) shown(all []entry, value string) string {
+	if k.goes == nil {
+		return ""
+	}
+	return byHint(all, func(h string) bool { return k.goes(h, value) })
+}
+
+const oldNote = "old: "
+
+// revoke deletes the old value.
+func (k kept) revoke(ctx context.Context) error {
+	v, err := k.own(k.base, k.job.Current)
+	if err != nil {
+		return err
+	}
+	all, err := k.list(ctx)
+	if err != nil {
+		return err
+	}
+	id, told := strings.CutPrefix(k.job.Note, oldNote)
+	if !told {
+		id, err = k.which(ctx, all, v)
+	}
+	if err == nil && id == "" {
+		// A hint is a few letters, which another value may have too once this one is
+		// gone: it counts only while this one is accepted, and not for the new one.
+		if errors.Is(k.try(ctx, v), rotate.ErrRefused) {
+			return nil
+		}
+		if id = k.shown(all, v); id != "" && k.job.Candidate.Len() > 0 && k.shown(all, text(k.job.Candidate)) == id {
+			id = ""
+		}
+	}
+	switch {
+	case err != nil:
+		return err
+	case id == "":
+		return unknownOld(k.page, "one")
+	case k.before != nil:
+		err = k.before(ctx, id)
+	case !told:
+		err = k.job.Remember(oldNote + id) // taken again, it is this one and no other
+	}
+	if err != nil {
+		return err
+	}
+	if err := k.remove(ctx, id); err != nil {
+		return err
+	}
+	k.job.Mark(rotate.PartRevoked)
+	return nil
+}
+
+// inList is j.ID if the issuer still has it.
+func inList(all []entry, id string) string {
+	if id != "" && slices.ContainsFunc(all, func(e entry) bool { return e.id == id }) {
+		return id
+	}
+	return ""
+}
+
+// words splits an option at its plus signs.
+func words(s string) []string {
+	if s == "" {
+		return []string{}
+	}
+	return strings.Split(s, "+")
+}
+
+// maxPages is how many pages of a list are read.
+const maxPages = 1000
+
+func tooManyPages() error {
+	return fmt.Errorf("the list of what there is does not end: %w", rotate.ErrPermanent)
 }
