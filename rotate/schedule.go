@@ -118,9 +118,10 @@ func need(c guard.Credential, s Schedule, m Moment, made, now time.Time, used fu
 		take(made.Add(scatter(c.ID(), s.Every)), "every %v", s.Every)
 	}
 	if !c.Expires.IsZero() && (s.Every > 0 || s.Before > 0 || s.Uses > 0 || s.Start || s.End || s.Killed || c.Rotate != "") {
-		before := s.Before
+		life := c.Expires.Sub(made)
+		before := min(s.Before, life*9/10) // else a new value would be due at once
 		if before == 0 {
-			before = c.Expires.Sub(made) / 10
+			before = life / 10
 		}
 		// Never later than the wish: being early does no harm, expiry does.
 		take(c.Expires.Add(-before-early(c.ID(), before)), "it expires at %s", c.Expires.UTC().Format(time.RFC3339))

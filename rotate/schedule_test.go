@@ -278,3 +278,22 @@ func TestWhatALeakSetsOff(t *testing.T) {
 		t.Errorf("%+v", i)
 	}
 }
+
+// What expires is replaced once, and not again at once: the new value lives as long
+// as the old one did.
+func TestExpiryGoesOn(t *testing.T) {
+	b := newBench(t)
+	b.schedule(t, "brief", "exec,cmd=/x,before=3h", time.Now().Add(2*time.Hour))
+	_, err := b.runner.Rotate(context.Background(), "c", "brief", Graceful, "")
+	must(t, err)
+	c, err := b.vault.Find("c", "brief")
+	must(t, err)
+	if left := time.Until(c.Expires); left < 119*time.Minute || left > 121*time.Minute {
+		t.Errorf("it expires in %v", left)
+	}
+	due, next, err := b.runner.Due("c", Passing, time.Now(), nil)
+	must(t, err)
+	if len(due) != 0 || next.IsZero() {
+		t.Errorf("due again at once: %v, next %v", due, next)
+	}
+}

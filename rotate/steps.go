@@ -307,8 +307,27 @@ func (x *run) verify(ctx context.Context) error {
 	})
 }
 
+// lasts gives a new value the life that the old one had, where the issuer did not
+// say how long it lives: what the user wanted to expire goes on doing so.
+func (x *run) lasts() error {
+	if !x.rec.Expires.IsZero() || x.rec.Hand || x.c.Expires.IsZero() {
+		return nil
+	}
+	old := x.c
+	old.Version = x.rec.From.Version
+	made, err := x.r.made(old)
+	if err != nil {
+		return err
+	}
+	x.rec.Expires = time.Now().Add(x.c.Expires.Sub(made)).UTC().Truncate(time.Second)
+	return nil
+}
+
 func (x *run) switchOver() error {
 	if err := x.r.Vault.Promote(x.rec.To); err != nil {
+		return err
+	}
+	if err := x.lasts(); err != nil {
 		return err
 	}
 	if rec := x.rec; !rec.Expires.IsZero() || rec.NewID != "" || rec.NewUser != "" {
