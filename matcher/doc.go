@@ -82,8 +82,9 @@
 //     bytes in hex, words of 2, 4 and 8 bytes in hex and of 2 in octal with the lowest
 //     byte first, with blanks, line breaks, quotes and , : ; between them;
 //   - gzip, zlib, Zstandard and members of zip files, at any place, and brotli at the
-//     beginning of a stream. Of each 64 MiB, and no more than 64 bytes for each that
-//     came in (after the first MiB), are decompressed; two are open at a time.
+//     beginning of a stream. Of each 64 MiB are decompressed; two are open at a
+//     time, and of what follows each other, with what is in it, no more comes out than 8
+//     bytes for each of the stream so far, after the first MiB.
 //
 // A hit has the encodings in its name, the outer ones first: "base64+base64",
 // "hex+gzip", "octal". One in something compressed covers all of that so far, from

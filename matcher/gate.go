@@ -424,13 +424,15 @@ const erasedGap = 12 // bytes without a backspace after which none belongs to th
 // b[i] it takes away. ok is false where it is anything else, or not complete.
 func erased(b []byte, i int) (end, depth int, ok bool) {
 	last := i
-	for k := i + 1; k-last <= erasedGap; k++ {
-		if k >= len(b) || k-i > 8*erasedGap {
-			return 0, 0, false
+	for last-i <= 8*erasedGap {
+		n := bytes.IndexByte(b[last+1:min(len(b), last+1+erasedGap)], 0x08)
+		if n < 0 {
+			break
 		}
-		if b[k] == 0x08 {
-			last = k
-		}
+		last += n + 1
+	}
+	if end := last + erasedGap; end >= len(b) || end-i > 8*erasedGap {
+		return 0, 0, false
 	}
 	typed := 0
 	for _, c := range b[i : last+1] {

@@ -12,10 +12,12 @@ type lane struct {
 	fed   int // b[:fed] was looked at
 	ascii int // bytes before b[fed] that are text, in a row
 	deep  *layers
-	begun bool     // deep has what is ASCII so far
-	pack  *members // what began at the first byte, if that looked compressed
-	fresh bool     // nothing was decoded before b
-	skip  encoding // literals of this one are found elsewhere; encodings: none
+	begun bool       // deep has what is ASCII so far
+	pack  *members   // what began at the first byte, if that looked compressed
+	fresh bool       // nothing was decoded before b
+	spent allowance  // of what is compressed in it,
+	up    *allowance // or, in something compressed, of that
+	skip  encoding   // literals of this one are found elsewhere; encodings: none
 }
 
 func newLane(depth int, as string) *lane {
@@ -73,6 +75,7 @@ func (l *lane) dig(set *set, hits []Hit) []Hit {
 	case l.fresh && len(l.b) >= magicBytes:
 		if l.fresh = false; isMagic(l.b) == decoded {
 			l.pack = newMembers(l.depth-1, l.as)
+			l.pack.own, l.pack.up = &l.spent, l.up
 			hits = l.pack.begin(set, &l.text, 0, len(l.b), hits)
 		}
 	case l.pack != nil:
@@ -113,6 +116,7 @@ func (l *lane) dig(set *set, hits []Hit) []Hit {
 		if !l.begun {
 			if l.deep == nil {
 				l.deep = newLayers(l.depth-1, l.as)
+				l.deep.inside(l.up)
 			}
 			l.begun = true
 			from = i - l.ascii

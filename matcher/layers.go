@@ -72,6 +72,18 @@ func (l *layers) dig(in *inner, depth int, as string) {
 	in.members.depth, in.members.as = depth, as
 }
 
+// inside has all that comes out of what is compressed in l count as up's; nil: l is in
+// nothing compressed.
+func (l *layers) inside(up *allowance) {
+	if up == nil || l.members == nil {
+		return
+	}
+	l.members.up, l.numbers.up = up, up
+	for _, r := range l.runs {
+		r.up = up
+	}
+}
+
 // write takes s.b[from:to], which follows prev if from is 0, and adds hits that
 // end in it or, where what follows them decided, right before it.
 func (l *layers) write(set *set, prev, s *text, from, to int, hits []Hit) []Hit {

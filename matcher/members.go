@@ -17,9 +17,18 @@ const (
 	maxHeld    = maxSpan  // bytes of a member that are held back until it ends
 	maxMember  = 64 << 20 // bytes of a member that are decompressed,
 	maxBrotli  = 1 << 20  // and of one in brotli
-	maxRatio   = 64       // bytes that come out for one, after the first
+	maxRatio   = 8        // bytes that come out for one of the stream, after the first
 	freeBytes  = 1 << 20  // bytes
 )
+
+// allowance is what may come out of members one after the other, with what is in them:
+// else each could be a bomb again.
+type allowance struct{ made, limit int64 } // bytes
+
+// upTo has so much come out as the stream up to offset end is good for.
+func (a *allowance) upTo(end int64) { a.limit = max(a.limit, freeBytes+maxRatio*end) }
+
+func (a *allowance) over() bool { return a.made > a.limit }
 
 // isMagic says whether b begins like gzip (RFC 1952), zlib (RFC 1950), Zstandard
 // (RFC 8878) or a member of a zip file (APPNOTE.TXT, 4.3.7) that is compressed:
@@ -84,14 +93,18 @@ type members struct {
 	small  int  // of zlib that were opened
 	told   bool // whether it begins in brotli
 	spares spares
+	slots  [maxOpen]allowance // of what is open at the same time
+	own    *allowance         // where something else has it: a lane,
+	up     *allowance         // or the member that this is in
 }
 
 func newMembers(depth int, as string) *members { return &members{depth: depth, as: as} }
 
 // begin opens what s.b[from:to] begins with.
 func (ms *members) begin(set *set, s *text, from, to int, hits []Hit) []Hit {
-	m := newMember(&ms.spares, ms.depth, ms.as, s.raw(from), s.b[from:to])
-	ms.opened = append(ms.opened, m)
+	if m := ms.member(s.raw(from), s.b[from:to]); m != nil {
+		ms.opened = append(ms.opened, m)
+	}
 	return ms.feed(set, s, from, to, hits)
 }
 
@@ -127,7 +140,7 @@ func (ms *members) write(set *set, prev, s *text, from, to int, c *classes, hits
 		if v := looksBrotli(head); v != more {
 			ms.told = true
 			if v == decoded {
-				hits = ms.open(newMember(&ms.spares, ms.depth, ms.as, s.raw(from)-int64(len(ms.tail)), nil), set, 0, s, from, to, hits)
+				hits = ms.open(ms.member(s.raw(from)-int64(len(ms.tail)), nil), set, 0, s, from, to, hits)
 			}
 		}
 	}
@@ -139,14 +152,14 @@ func (ms *members) write(set *set, prev, s *text, from, to int, c *classes, hits
 		var room [2 * magicBytes]byte
 		head := append(append(room[:0], ms.tail[k:]...), b[from:min(to, from+magicBytes)]...)
 		if isMagic(head) == decoded && len(ms.opened) < maxOpen {
-			hits = ms.open(newMember(&ms.spares, ms.depth, ms.as, ms.where[k], head), set, k, s, from, to, hits)
+			hits = ms.open(ms.member(ms.where[k], head), set, k, s, from, to, hits)
 		}
 	}
 	for at := c.next(classHead, from); at < to; at = c.next(classHead, at+1) {
 		if isMagic(b[at:to]) != decoded || !plausible(b[at:to]) || len(ms.opened) >= maxOpen || !ms.mayOpen(b[at], s.raw(at)) || ms.spares.nothing(b[at:to]) {
 			continue
 		}
-		hits = ms.open(newMember(&ms.spares, ms.depth, ms.as, s.raw(at), b[at:to]), set, len(ms.tail), s, at, to, hits)
+		hits = ms.open(ms.member(s.raw(at), b[at:to]), set, len(ms.tail), s, at, to, hits)
 	}
 	n := min(to-from, magicBytes-1)
 	old := ms.tail
@@ -166,6 +179,9 @@ func (ms *members) write(set *set, prev, s *text, from, to int, c *classes, hits
 
 // open gives m the bytes before this write from tail[k] on, and s.b[from:to].
 func (ms *members) open(m *member, set *set, k int, s *text, from, to int, hits []Hit) []Hit {
+	if m == nil {
+		return hits
+	}
 	before := text{b: ms.tail[k:]}
 	for i := range before.b {
 		before.segs = append(before.segs, seg{at: i, raw: ms.where[k+i]})
@@ -179,6 +195,27 @@ func (ms *members) open(m *member, set *set, k int, s *text, from, to int, hits 
 		ms.opened = append(ms.opened, m)
 	}
 	return hits
+}
+
+// member opens what begins with head at offset start; nil: as much came out before as may.
+func (ms *members) member(start int64, head []byte) *member {
+	a, slot := ms.up, 0
+	if a == nil {
+		if a = ms.own; a == nil {
+			for _, m := range ms.opened {
+				if m.slot == slot {
+					slot = 1
+				}
+			}
+			a = &ms.slots[slot]
+		}
+		if a.upTo(start); a.over() {
+			return nil
+		}
+	}
+	m := newMember(&ms.spares, ms.depth, ms.as, start, head)
+	m.slot, m.allowed, m.inner, m.out.up = slot, a, ms.up != nil, a
+	return m
 }
 
 // mayOpen says whether one more that begins with c may be opened at raw: of zlib,
@@ -266,18 +303,21 @@ func (ms *members) wipe() {
 // member is one that is open. Its decompressor runs as a coroutine: it goes on
 // where it stopped for want of bytes.
 type member struct {
-	name   string
-	start  int64
-	read   int64 // bytes
-	made   int64
-	end    int64 // after the last one read
-	in     []byte
-	eof    bool
-	done   bool
-	frame  zstdFrame
-	out    *lane
-	resume func() ([]byte, bool)
-	stop   func()
+	name    string
+	start   int64
+	read    int64 // bytes
+	made    int64
+	end     int64 // after the last one read
+	slot    int
+	inner   bool // it is in another one
+	allowed *allowance
+	in      []byte
+	eof     bool
+	done    bool
+	frame   zstdFrame
+	out     *lane
+	resume  func() ([]byte, bool)
+	stop    func()
 }
 
 var errStop = errors.New("stopped")
@@ -408,8 +448,11 @@ func (m *member) feed(set *set, s *text, from, to int, hits []Hit) []Hit {
 		if read := to - from - len(m.in); read > 0 {
 			m.end = s.end(from + read - 1)
 		}
+		if !m.inner {
+			m.allowed.upTo(m.end)
+		}
 		n := len(hits)
-		if !ok || m.made > maxMember || m.made > freeBytes+maxRatio*m.read {
+		if !ok || m.made > maxMember || m.allowed.over() {
 			m.done = true
 			hits = m.place(n, m.out.close(set, m.made, hits))
 			break
@@ -421,6 +464,7 @@ func (m *member) feed(set *set, s *text, from, to int, hits []Hit) []Hit {
 		l.segs = append(l.segs, seg{at: len(l.b), raw: m.made, kind: markDecoded})
 		l.b = append(l.b, out...)
 		m.made += int64(len(out))
+		m.allowed.made += int64(len(out))
 		hits = m.place(n, l.flush(set, hits))
 	}
 	m.in = nil

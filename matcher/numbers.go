@@ -15,7 +15,8 @@ const (
 type numbers struct {
 	depth  int
 	as     string
-	lanes  []*lane // none: there was no number yet, see ready
+	up     *allowance // see lane
+	lanes  []*lane    // none: there was no number yet, see ready
 	active bool
 	pend   int // characters that may be of a list came last
 	hold   int64
@@ -60,6 +61,7 @@ func (n *numbers) ready() {
 	n.lanes = make([]*lane, len(all))
 	for i, name := range [...]string{"decimal", "octal", "hex", "hex", "octal"} {
 		all[i].init(n.depth-1, under(n.as, name))
+		all[i].up = n.up
 		n.lanes[i] = &all[i]
 	}
 }

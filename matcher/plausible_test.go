@@ -5,6 +5,7 @@ import (
 	"compress/flate"
 	"compress/gzip"
 	"compress/zlib"
+	"io"
 	"math/rand"
 	"testing"
 
@@ -124,5 +125,34 @@ func TestNothingIsLeftOut(t *testing.T) {
 		if !sp.nothing([]byte(bad)) {
 			t.Errorf("% x is opened", bad)
 		}
+	}
+}
+
+// A look at a block of fixed codes says of no stream that nothing comes out of it that a
+// decompressor gets something out of.
+func TestEndsIsRight(t *testing.T) {
+	r := newRand(152)
+	said, open := 0, 0
+	for range 300_000 {
+		b := make([]byte, 8+r.IntN(40))
+		for i := range b {
+			if b[i] = byte(r.Uint32()); r.IntN(3) == 0 {
+				b[i] = 0
+			}
+		}
+		b[0] = b[0]&^6 | 2
+		var out [minNeedle]byte
+		n, _ := io.ReadFull(flate.NewReader(bytes.NewReader(append(b, make([]byte, 64)...))), out[:])
+		switch {
+		case !ends(b):
+			open++
+		case n == minNeedle:
+			t.Fatalf("% x", b)
+		default:
+			said++
+		}
+	}
+	if said < 1000 || open < 1000 {
+		t.Errorf("it said %d times yes, and %d times no", said, open)
 	}
 }

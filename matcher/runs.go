@@ -89,6 +89,7 @@ type bitRun struct {
 	look   text   // the last characters of the run, without line breaks
 	seen   int    // look.b[:seen] was looked at
 	planes []planes
+	up     *allowance // see lane; with one nobody asks what is held back
 }
 
 func (r *bitRun) init(a *alphabetOf, depth int, as string) {
@@ -106,6 +107,7 @@ func (r *bitRun) ready() {
 	for k := range r.lanes {
 		l := &lanes[k]
 		l.init(r.depth-1, as)
+		l.up = r.up
 		if r.as == "" {
 			l.skip = r.a.skip
 		}
@@ -140,8 +142,9 @@ func (r *bitRun) write(set *set, prev, s *text, from, to int, m *classes, hits [
 			r.start(set)
 			hits = r.push(set, before, at-r.pend, at, hits)
 		} else if end == to {
-			r.pend += end - from
-			r.peek(set, prev, s, to)
+			if r.pend += end - from; r.up == nil {
+				r.peek(set, prev, s, to)
+			}
 			return hits
 		} else {
 			i = end
@@ -197,9 +200,9 @@ func (r *bitRun) write(set *set, prev, s *text, from, to int, m *classes, hits [
 			hits = l.flush(set, hits)
 		}
 		r.hold = r.partial(set)
-	} else if r.state != foldIdle {
+	} else if r.state != foldIdle && r.up == nil {
 		r.dozed(set)
-	} else if r.pend > 0 {
+	} else if r.pend > 0 && r.up == nil {
 		r.peek(set, prev, s, to)
 	}
 	return hits

@@ -7,6 +7,7 @@ import (
 	"compress/zlib"
 	"encoding/binary"
 	"io"
+	"math/bits"
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
@@ -92,6 +93,10 @@ func (s *spares) nothing(b []byte) bool {
 		return len(b) >= 10 && (b[6]&1 != 0 || binary.LittleEndian.Uint16(b[8:]) != 8)
 	}
 	b = b[:min(len(b), tried)]
+	switch {
+	case b[0] == 'x' && len(b) > 2 && ends(b[2:]), b[0] == 0x1f && len(b) > 10 && b[3] == 0 && ends(b[10:]):
+		return true
+	}
 	src := bytes.NewReader(b)
 	var r io.Reader
 	switch b[0] {
@@ -120,6 +125,57 @@ func (s *spares) nothing(b []byte) bool {
 		if n += k; err != nil {
 			return n < len(out) && src.Len() > 0
 		}
+	}
+	return false
+}
+
+// ends says that a deflate stream (RFC 1951) that begins as b does begins with a block of
+// fixed codes that comes to its end, and that of the stream, or is none, before as many
+// bytes came out as a needle has. It says no where that takes more than a look.
+func ends(b []byte) bool {
+	if len(b) < 8 || b[0]>>1&3 != 1 {
+		return false
+	}
+	x, n := binary.LittleEndian.Uint64(b)>>3, uint(61) // the bits that are left
+	number := func(size uint) int {
+		v := int(x & (1<<size - 1))
+		x, n = x>>size, n-size
+		return v
+	}
+	code := func(size uint) int { // its first bit is the highest one
+		return int(bits.Reverse64(uint64(number(size))) >> (64 - size))
+	}
+	for made := 0; made < minNeedle && n >= 8+5+5+13; {
+		c := code(7)
+		if c >= 24 { // 8 bits or 9
+			if c>>2 != 0b11000 {
+				code(1 + uint(c/96))
+				made++
+				continue
+			}
+			c = 24 + (c&3)<<1 + code(1)
+		}
+		// The end, or 256 more than c, which is a length: of 11 bytes at least from 9 on.
+		switch {
+		case c == 0:
+			return b[0]&1 != 0
+		case c > 29:
+			return true
+		case c > 8 && c < 29:
+			number(uint(c-5) / 4)
+		}
+		d := code(5)
+		if d > 29 {
+			return true
+		}
+		if d > 3 {
+			more := uint(d/2 - 1)
+			d = 2<<more + d&1<<more + number(more)
+		}
+		if d >= made {
+			return true // from before the beginning
+		}
+		made += c + 2
 	}
 	return false
 }
