@@ -37,6 +37,9 @@ type Egress struct {
 	// Decide says whether the session may reach host:port by proto ("http",
 	// "https" or "tcp"). It is asked before any name is resolved.
 	Decide func(host string, port int, proto string) guard.Decision
+	// Ask asks a person about what Decide refused with d, and returns what is decided
+	// then; optional. It waits for the answer.
+	Ask func(host string, port int, proto string, d guard.Decision) guard.Decision
 	// Refused records a refusal; optional.
 	Refused func(host string, port int, proto string, d guard.Decision)
 	// Resolve is the user's --resolve: an address for host:port that is used
@@ -62,6 +65,9 @@ func (e *Egress) Check(host string, port int, proto string) error {
 	d := guard.Decision{Action: guard.Block, Rule: "egress", Reason: "no egress policy in this session"}
 	if e != nil && e.Decide != nil {
 		d = e.Decide(host, port, proto)
+		if !d.Allowed() && e.Ask != nil {
+			d = e.Ask(host, port, proto, d)
+		}
 	}
 	if d.Allowed() {
 		return nil

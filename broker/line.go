@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -30,6 +31,20 @@ type Line struct {
 	Value func(guard.SecretID) (guard.Secret, error)
 	// Refused records a refusal.
 	Refused func(u guard.Use, d guard.Decision)
+	// Ask asks a person about a use that Decide refused with d, and returns what is
+	// decided then. It waits for the answer, or until what is being asked is gone. Nil:
+	// nobody is asked.
+	Ask func(u guard.Use, d guard.Decision, what Asking) guard.Decision
+}
+
+// Asking is what of a request is shown to whoever decides about it, besides the use.
+type Asking struct {
+	Context context.Context // ends when the client is gone; nil: with the session
+	Query   string          // of the request, of which only a hash is shown
+	// Body reads the request's body and returns its SHA-256 in hex, and its length; what is
+	// sent afterwards is what was read. "" and a length other than 0: it is too long to be
+	// kept, or cannot be read. Nil: there is none.
+	Body func() (sum string, n int64)
 }
 
 // Use is the use line from top to bottom: decide, record, get, send, wipe,
@@ -44,6 +59,11 @@ func (l *Line) Use(u guard.Use, send func(guard.Secret) (outcome string, err err
 // copy is wiped, it gives record to then, which runs it once, before the session ends.
 // What has to be on the disk before the value is sent, the use, is.
 func (l *Line) UseThen(u guard.Use, send func(guard.Secret) (outcome string, err error), then func(record func())) (d guard.Decision, err error) {
+	return l.UseShown(u, Asking{}, send, then)
+}
+
+// UseShown is UseThen for a request of which more can be shown to a person.
+func (l *Line) UseShown(u guard.Use, what Asking, send func(guard.Secret) (outcome string, err error), then func(record func())) (d guard.Decision, err error) {
 	if u.At.IsZero() {
 		u.At = time.Now()
 	}
@@ -53,6 +73,10 @@ func (l *Line) UseThen(u guard.Use, send func(guard.Secret) (outcome string, err
 	}
 
 	d = l.Decide(u)
+	if !d.Allowed() && l.Ask != nil {
+		d = l.Ask(u, d, what)
+		u.At = time.Now()
+	}
 	d.Secret = id
 	if !d.Allowed() {
 		l.Refuse(u, d)

@@ -377,7 +377,7 @@ func (x *exchange) send(out *nethttp.Request, swaps []swap) (res *nethttp.Respon
 		return x.roundTrip(out)
 	}
 	s := swaps[0]
-	d, err := x.p.cfg.Line.UseThen(x.use(s.cred), func(v guard.Secret) (string, error) {
+	d, err := x.p.cfg.Line.UseShown(x.use(s.cred), asking(out), func(v guard.Secret) (string, error) {
 		value := string(v.Reveal())
 		out, forget := x.identify(out, s, value)
 		defer forget()

@@ -43,6 +43,7 @@ type runFlags struct {
 	show                                                                  []string
 	userPolicy
 	noRotate, verbose bool
+	approveWait       time.Duration
 }
 
 func (o *runFlags) add(f *pflag.FlagSet) {
@@ -53,7 +54,7 @@ func (o *runFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&o.profile, "profile", "", "whose credentials: interactive or daemon, which has its own beside (default: interactive)")
 	f.StringVar(&o.onLeak, "on-leak", "", "redact, block, kill or warn, everywhere (default: redact on the terminal, in files and towards a model's API; block on the network)")
 	f.StringVar(&o.input, "input", "redact", "redact, warn or allow: what happens to a known value that you type or paste into the agent's terminal (redact: the agent gets its placeholder or a mask)")
-	f.StringVar(&o.egress, "egress", "web", "web (HTTP and HTTPS to any public host), list (listed hosts only) or any; ask is not built yet and refused")
+	f.StringVar(&o.egress, "egress", "web", "web (HTTP and HTTPS to any public host), list (listed hosts only), ask (list, and you are asked about others) or any")
 	f.StringArrayVar(&o.allowHosts, "allow-host", nil, "HOST or HOST:PORT that may be reached, also with other protocols than HTTP (repeatable)")
 	f.StringArrayVar(&o.modelHosts, "model-host", nil, "HOST or HOST:PORT of a model's API besides Anthropic's, OpenAI's and Google's: values in prompts are redacted there, placeholders may be named (repeatable)")
 	f.StringArrayVar(&o.publish, "publish", nil, "[HOSTPORT:]PORT that the agent listens on, made reachable on the host's loopback (repeatable)")
@@ -67,7 +68,8 @@ func (o *runFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&o.sshSource, "ssh-source-address", "", "ADDRESS[/BITS],... from which the session's SSH certificates are good (credentials of kind ssh-ca)")
 	f.BoolVar(&o.lockEnds, "lock-ends-session", false, "end the agent when the vault is locked (default: it goes on, its output is scanned, and uses of credentials are refused)")
 	f.BoolVar(&o.noRotate, "no-rotate", false, "do not replace a credential that leaked")
-	f.StringVar(&o.approve, "approve", "deny", "what happens to what nothing allows: deny; ask and queue are not built yet and refused")
+	f.StringVar(&o.approve, "approve", "", "what happens to what nothing allows: ask (the request waits, and you are asked on this terminal or by guard request), queue (you are asked by guard request, also later) or deny (default: ask on a terminal, deny elsewhere and for daemons)")
+	f.DurationVar(&o.approveWait, "approve-wait", approveWait, "how long a request waits for your answer")
 	f.StringVar(&o.boundary, "boundary", "auto", "auto, namespace, landlock, proxy or none")
 	f.StringVar(&o.bpf, "bpf", "auto", "search what processes write, in the kernel: off, detect (report), block (the write fails) or auto (what the machine and --on-leak allow)")
 	f.BoolVar(&o.bpfStrict, "bpf-strict", false, "with --bpf block: refuse also what the kernel could not search whole (bytes that are not in memory, more than 1 MiB in one call)")
@@ -88,7 +90,7 @@ func runRun(a *app, ctx context.Context, c *command, args []string) error {
 	if err := parse(f, args); err != nil {
 		return err
 	}
-	o.asks = !f.Changed("approve")
+	o.asks = o.approve == "" || o.approve == "ask"
 	argv := f.Args()
 	if len(argv) == 0 {
 		return usagef("run needs a command: guard run [FLAGS] -- CMD [ARG...]")
@@ -123,16 +125,19 @@ func (o *runFlags) check() error {
 		ok          []string
 	}{
 		{"profile", o.profile, []string{"", profileInteractive, profileDaemon}},
-		{"egress", o.egress, []string{"web", "list", "any"}},
+		{"egress", o.egress, []string{"web", "list", "ask", "any"}},
 		{"find", o.find, []string{"auto", "off"}},
 		{"input", o.input, []string{"redact", "warn", "allow"}},
-		{"approve", o.approve, []string{"deny"}},
+		{"approve", o.approve, []string{"", "ask", "queue", "deny"}},
 		{"boundary", o.boundary, []string{"auto", "namespace", "landlock", "proxy", "none"}},
 		{"bpf", o.bpf, []string{"auto", "off", "detect", "block"}},
 	} {
 		if !slices.Contains(e.ok, e.value) {
 			return usagef("--%s %q: want one of %s", e.flag, e.value, strings.Join(e.ok, ", "))
 		}
+	}
+	if o.approveWait <= 0 {
+		return usagef("--approve-wait wants a time to come")
 	}
 	if o.bpfStrict && o.bpf != "block" {
 		return usagef("--bpf-strict says what --bpf block does: give it with that")

@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"guard/approve"
 	"guard/audit"
 	"guard/vault"
 )
@@ -28,6 +29,10 @@ type status struct {
 	Rotations int      `json:"rotations_open"`
 	// Searched is what sessions that ended in the last 24 hours searched in writes.
 	Searched []searched `json:"searched_24h"`
+	Waiting  int        `json:"requests_waiting"` // questions, by their files
+	// Grants are what was approved or denied for longer than once; absent where the vault
+	// does not open without asking.
+	Grants []heldGrant `json:"grants,omitempty"`
 }
 
 func runStatus(a *app, ctx context.Context, c *command, args []string) error {
@@ -90,6 +95,7 @@ func runStatus(a *app, ctx context.Context, c *command, args []string) error {
 		return err
 	}
 	s.Searched = sum.list()
+	sealed := a.standingAnswers(&s, time.Now())
 	if *asJSON {
 		return a.printJSON(s)
 	}
@@ -103,10 +109,58 @@ func runStatus(a *app, ctx context.Context, c *command, args []string) error {
 		{"last 24 h", fmt.Sprintf("%d uses, %d leaks", s.Uses24h, s.Leaks24h)},
 		{"rotations open", fmt.Sprint(s.Rotations)},
 	}
+	if sealed {
+		rows = append(rows, []string{"requests, grants", "sealed: guard request ls, guard grant ls"})
+	} else {
+		rows = append(rows, []string{"requests waiting", fmt.Sprint(s.Waiting)})
+	}
+	for _, g := range s.Grants {
+		says := "allowed"
+		if g.Deny {
+			says = "denied"
+		}
+		what := approve.Plain(g.Credential + ":" + g.Action)
+		if g.Kind == approve.KindConnect {
+			what = "connections by " + approve.Plain(g.Action)
+		}
+		if g.Host != "" {
+			what += " at " + approve.Plain(g.Host)
+		}
+		rows = append(rows, []string{"grant " + g.ID, fmt.Sprintf("%s %s, context %s, ends: %s", says, what, approve.Plain(g.Context), g.Ends)})
+	}
 	for _, x := range s.Searched {
 		rows = append(rows, []string{"writes, " + x.Source + " " + x.Channel, x.String()})
 	}
 	return a.table(rows)
+}
+
+// standingAnswers fills in what waits and what holds, if the vault opens without a question;
+// sealed says that there is something and it does not.
+func (a *app) standingAnswers(s *status, now time.Time) (sealed bool) {
+	_, rerr := os.Stat(a.requestsDir())
+	_, gerr := os.Stat(a.grantsPath())
+	if !s.Vault || rerr != nil && gerr != nil || a.checkLock() != nil {
+		return s.Vault && (rerr == nil || gerr == nil)
+	}
+	us, err := a.unlockers(false)
+	if err != nil || len(us) == 0 {
+		return true
+	}
+	v, err := vault.Open(a.home(), us...)
+	if err != nil {
+		return true
+	}
+	defer v.Close()
+	all, _ := a.requests(v)
+	for _, r := range all {
+		if r.Open(now) {
+			s.Waiting++
+		}
+	}
+	if s.Grants, err = a.heldGrants(v, now); err != nil {
+		a.say("%v", err)
+	}
+	return false
 }
 
 // openRotations counts the journals of rotations that are not finished.

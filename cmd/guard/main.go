@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"guard/internal/attack"
 	"guard/supervisor/sandbox"
 )
 
@@ -25,6 +26,9 @@ func main() {
 		// The helper's copy, which anybody may run, is nothing but the helper.
 		fmt.Fprintln(os.Stderr, "guard: this copy has rights of its own and is a part of guard run, not a command")
 		os.Exit(exitUsage)
+	}
+	if len(os.Args) > 2 && os.Args[1] == attack.Argument {
+		os.Exit(attack.Inside(os.Args[2:])) // the agent of guard doctor --attack
 	}
 	// Inside a sandbox this binary is also its first processes.
 	if handled, code := sandbox.Stage(os.Args); handled {
@@ -58,7 +62,7 @@ type command struct {
 
 func commands() []command {
 	return []command{
-		initCommand, vaultCommand, secretCommand, importCommand, loginCommand, runCommand, execCommand, monitorCommand, contextCommand, lockCommand, unlockCommand, auditCommand, notifyCommand, policyCommand, scanCommand,
+		initCommand, vaultCommand, secretCommand, importCommand, loginCommand, runCommand, execCommand, monitorCommand, contextCommand, requestCommand, grantCommand, lockCommand, unlockCommand, auditCommand, notifyCommand, policyCommand, scanCommand,
 		rotateCommand, revokeCommand, incidentCommand, doctorCommand, statusCommand, versionCommand, completionCommand(),
 		taskCommand, daemonCommand,
 	}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/BurntSushi/toml"
 
+	"guard/approve"
 	"guard/rotate"
 	"guard/rotate/exec"
 )
@@ -103,6 +104,9 @@ type notice struct {
 	Dead       bool      `json:"dead"`
 	MS         float64   `json:"ms"`
 	Next       []string  `json:"next_steps,omitempty"`
+
+	Request string    `json:"request,omitempty"` // a question that waits: no incident
+	Until   time.Time `json:"until,omitzero"`    // when it ends
 }
 
 func noticeOf(i rotate.Incident) notice {
@@ -122,6 +126,9 @@ func noticeOf(i rotate.Incident) notice {
 
 // String is the notice on one line.
 func (n notice) String() string {
+	if n.Request != "" {
+		return fmt.Sprintf("a session in context %s %s, until %s. guard request show %s", n.Context, n.Result, n.Until.UTC().Format(time.RFC3339), n.Request)
+	}
 	reach, dead := "stopped everywhere", "the old value is not proven dead"
 	if n.Escaped {
 		reach = "it got out"
@@ -157,13 +164,22 @@ func (n *notifier) tells() bool {
 }
 
 // tell sends an incident that is settled, a moment later.
-func (n *notifier) tell(i rotate.Incident) {
+func (n *notifier) tell(i rotate.Incident) { n.later(noticeOf(i)) }
+
+// ask sends that a question waits, a moment later.
+func (n *notifier) ask(r approve.Request) {
+	if n != nil {
+		n.later(notice{Request: r.ID, Context: r.Context, Credential: r.Credential, First: r.Asked, Until: r.Expires, State: r.State, Result: "asks " + askedFor(r)})
+	}
+}
+
+func (n *notifier) later(x notice) {
 	if !n.tells() {
 		return
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.waiting = append(n.waiting, noticeOf(i))
+	n.waiting = append(n.waiting, x)
 	if n.timer == nil {
 		n.sending.Add(1)
 		n.timer = time.AfterFunc(n.wait, func() {

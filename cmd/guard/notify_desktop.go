@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"html"
+	"slices"
 
 	"github.com/godbus/dbus/v5"
 )
@@ -25,8 +26,11 @@ func desktopNotice(ctx context.Context, getenv func(string) string, all []notice
 	if len(all) > 1 {
 		title = fmt.Sprintf("guard: %d credentials leaked", len(all))
 	}
+	if !slices.ContainsFunc(all, func(n notice) bool { return n.Request == "" }) {
+		title = "guard: a session asks you"
+	}
 	for _, n := range all {
-		if n.Escaped || !n.Dead {
+		if n.Request == "" && (n.Escaped || !n.Dead) {
 			urgency = 2
 		}
 	}

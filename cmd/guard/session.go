@@ -92,6 +92,7 @@ type session struct {
 	waiting     []lateLeak         // to be acted on when the vault is open again
 	lockedOut   atomic.Bool        // it was ended by a lock
 	logged      standing
+	approvals   approvals // how the user is asked
 
 	box    sandbox.Config // the session's, for its tasks
 	starts sync.Mutex     // a hardened process starts one sandbox at a time
@@ -193,6 +194,7 @@ func (a *app) newSession(o runFlags, argv []string) (_ *session, err error) {
 	if err := s.openRotation(); err != nil {
 		return nil, err
 	}
+	s.openApprovals()
 	if s.inKernel, err = s.planKernel(); err != nil {
 		return nil, err
 	}

@@ -133,7 +133,7 @@ func (s *session) useLine() *broker.Line {
 				return guard.Decision{Action: guard.Block, Rule: "quarantine", Reason: u.Credential.Name + " leaked and is being replaced",
 					NextSteps: []string{"try again in a few seconds"}}
 			}
-			return s.decideUse(u)
+			return s.offer(u, s.decideUse(u))
 		},
 		Record: func(u guard.Use, d guard.Decision) (broker.Result, error) {
 			s.uses.Add(1)

@@ -34,7 +34,9 @@ func tierWords(t sandbox.Tier) string {
 func (s *session) serve(ctx context.Context, sb *sandbox.Sandbox, front net.Listener) error {
 	names := dns.New(dns.Options{})
 	egress := s.egress()
+	egress.Ask = s.askEgress(ctx)
 	line := s.useLine()
+	line.Ask = s.askUse(ctx)
 	asked := line.Decide // by who asks before it uses, which is not counted
 	line.Decide = s.counted(asked)
 	// Without --ca the system's roots do, which are read when the first upstream is
@@ -111,6 +113,9 @@ func (s *session) serve(ctx context.Context, sb *sandbox.Sandbox, front net.List
 	part("proxy", proxy.Serve)
 	part("vault", s.follow)
 	part("project file", s.watchProject)
+	if d := s.approvals.desk; d != nil {
+		part("questions", d.Run)
+	}
 	part("logins", func(ctx context.Context) error { return s.keepLogins(ctx, proxy) })
 	if len(server.Listeners) > 0 {
 		part("broker", server.Serve)

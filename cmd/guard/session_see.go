@@ -214,7 +214,7 @@ func (s *session) config(boundary string, proxy string) (sandbox.Config, error) 
 	}
 	env.network(proxy, caPath)
 	for _, c := range s.credentials() {
-		if s.flags.allows(c.Name) && !c.Decoy {
+		if s.shows(c.Name) && !c.Decoy {
 			env.credential(c)
 		}
 	}
