@@ -263,8 +263,10 @@ func (h *holder) check() error {
 	return err
 }
 
-// keep leaves the ticket where guard unlock finds it.
+// keep leaves the ticket where guard unlock finds it. What an earlier one was answered
+// with is none for this one.
 func (h *holder) keep() {
+	_ = os.Remove(h.app.lockPath(h.id + answerEnd))
 	h.kept = writeFile(h.app.lockPath(h.id+ticketEnd), h.ticket) == nil
 }
 
@@ -274,14 +276,22 @@ func (h *holder) await() error {
 		h.keep() // the disk was full
 	}
 	path := h.app.lockPath(h.id + answerEnd)
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err == nil {
-		err = h.vault.Reopen(b)
-	}
-	_ = os.Remove(path)
+	// Answer and ticket go together: a guard unlock in between would answer a ticket
+	// that is used up, and this process would be left behind by the next one.
+	err := h.app.withLock(func() error {
+		b, err := os.ReadFile(path)
+		if err == nil {
+			err = h.vault.Reopen(b)
+		}
+		_ = os.Remove(path)
+		if err == nil {
+			_ = os.Remove(h.app.lockPath(h.id + ticketEnd))
+		}
+		return err
+	})
 	if err != nil {
 		if h.told {
 			return nil
@@ -290,7 +300,6 @@ func (h *holder) await() error {
 		return fmt.Errorf("what came to unlock this process does not: %w", err)
 	}
 	h.ticket, h.kept, h.told = nil, false, false
-	_ = os.Remove(h.app.lockPath(h.id + ticketEnd))
 	h.asleep = h.clock.asleep()
 	h.use()
 	h.opened()
