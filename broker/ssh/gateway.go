@@ -244,6 +244,10 @@ func (t *gate) channel(ctx context.Context, nc xssh.NewChannel) {
 
 // through relays a connection that the server makes for the client (ssh -L, -W, -D).
 func (t *gate) through(ctx context.Context, nc xssh.NewChannel) {
+	if u := t.use(actConnect); !t.clean(u, t.user, string(nc.ExtraData())) {
+		_ = nc.Reject(xssh.Prohibited, words(t.leak(u)))
+		return
+	}
 	up, u, d := t.dial(ctx, t.login)
 	if d != nil {
 		_ = nc.Reject(xssh.Prohibited, words(*d))
@@ -310,6 +314,22 @@ func (t *gate) origin(u guard.Use) guard.Origin {
 
 // refuse records d and tells the user.
 func (t *gate) refuse(u guard.Use, d guard.Decision) { t.who.refuse(u, d) }
+
+// clean says whether what a client says to the server besides its data holds nothing: the
+// user's name, a command, variables, a terminal's name, a place to connect to. What
+// it holds is recorded as a leak; a message cannot be masked, so nothing of it is sent.
+func (t *gate) clean(u guard.Use, said ...string) bool {
+	for _, text := range said {
+		if text == "" {
+			continue
+		}
+		out, d := t.g.Login.Open(t.origin(u))([]byte(text), guard.End)
+		if d.Action.Stops() || string(out) != text {
+			return false
+		}
+	}
+	return true
+}
 
 // leak says that a connection was ended for what the client sent, which is recorded.
 func (t *gate) leak(u guard.Use) guard.Decision {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -67,6 +68,15 @@ func (s *sessionChannel) run(ctx context.Context, r *xssh.Request, reqs <-chan *
 			return
 		}
 	}
+	said := []string{s.user, command}
+	for _, e := range early {
+		said = append(said, string(e.payload))
+	}
+	if u := s.use(actConnect); !s.clean(u, said...) {
+		answer(r, true)
+		s.sorry(u, s.leak(u))
+		return
+	}
 	pick := s.login
 	var git gitCommand
 	if r.Type == "exec" {
@@ -121,6 +131,9 @@ func (s *sessionChannel) run(ctx context.Context, r *xssh.Request, reqs <-chan *
 	}
 }
 
+// signals are the names of RFC 4254, section 6.10.
+var signals = []string{"ABRT", "ALRM", "FPE", "HUP", "ILL", "INT", "KILL", "PIPE", "QUIT", "SEGV", "TERM", "USR1", "USR2", "INFO"}
+
 // pass passes requests on. Of those from a server only what tells of the command's end
 // is one that a client has to believe.
 func pass(to xssh.Channel, reqs <-chan *xssh.Request, server bool) {
@@ -129,8 +142,11 @@ func pass(to xssh.Channel, reqs <-chan *xssh.Request, server bool) {
 		switch r.Type {
 		case "exit-status", "exit-signal":
 			known = server
-		case "window-change", "signal", "break":
+		case "window-change", "break":
 			known = !server
+		case "signal": // a name, which must be one of a signal (RFC 4254, section 6.10)
+			p := reader{b: r.Payload}
+			known = !server && slices.Contains(signals, string(p.string())) && p.end()
 		case "eow@openssh.com":
 			known = true
 		}

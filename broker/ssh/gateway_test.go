@@ -231,6 +231,50 @@ func TestGatewayRefuses(t *testing.T) {
 	}
 }
 
+// What a client says besides its data is searched as well, and none of it is sent.
+func TestGatewaySearchesRequests(t *testing.T) {
+	for name, say := range map[string]func(*xssh.Session) error{
+		"command":         func(s *xssh.Session) error { return s.Run("echo " + leak + " >/dev/null") },
+		"variable":        func(s *xssh.Session) error { check(t, s.Setenv("FOO", leak)); return s.Run("true") },
+		"variable's name": func(s *xssh.Session) error { check(t, s.Setenv(leak, "x")); return s.Run("true") },
+		"terminal":        func(s *xssh.Session) error { check(t, s.RequestPty(leak, 1, 1, nil)); return s.Run("true") },
+		"subsystem": func(s *xssh.Session) error {
+			if err := s.RequestSubsystem(leak); err != nil {
+				return err
+			}
+			return s.Wait()
+		},
+		"git": func(s *xssh.Session) error { return s.Run("git-upload-pack '/" + leak + ".git'") },
+	} {
+		l := newLane(t)
+		c := l.client()
+		s, err := c.NewSession()
+		check(t, err)
+		var errs bytes.Buffer
+		s.Stderr = &errs
+		if err := say(s); err == nil || !strings.Contains(errs.String(), `"rule":"leak"`) && name != "subsystem" {
+			t.Errorf("%s: %v, %q", name, err, errs.String())
+		}
+		c.Close()
+		if len(l.ran) > 0 {
+			t.Errorf("%s: %q ran", name, <-l.ran)
+		}
+	}
+	l := newLane(t)
+	c := l.client()
+	defer c.Close()
+	reads := l.reads
+	for _, to := range []string{leak + ".test:22", "h.test:22"} {
+		_, err := c.Dial("tcp", to)
+		if err == nil || strings.Contains(err.Error(), "secret") != strings.Contains(to, leak) {
+			t.Errorf("%s: %v", to, err)
+		}
+	}
+	if l.reads != reads+1 {
+		t.Errorf("the key was used %d times", l.reads-reads)
+	}
+}
+
 // Whatever a command looks like, a push is known for one or refused.
 func TestGatewayKnowsPushes(t *testing.T) {
 	l := newLane(t)
