@@ -34,7 +34,7 @@ func must(tb testing.TB, err error) {
 const boss, first, second = "the-admin-value-of-mariadb", "first-value-of-the-account", "second-value-of-the-account"
 
 // start runs the server with its admin, except in a child, which attaches.
-func start(t *testing.T) *testutil.MariaDB {
+func start(t testing.TB) *testutil.MariaDB {
 	t.Helper()
 	if os.Getenv("GUARD_ROTATETEST_CHILD") != "" {
 		return nil

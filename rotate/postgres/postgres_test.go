@@ -97,7 +97,7 @@ func must(tb testing.TB, err error) {
 
 // start runs a server for the test, except in a child, which attaches to its
 // parent's.
-func start(t *testing.T, settings ...string) *rotatetest.Postgres {
+func start(t testing.TB, settings ...string) *rotatetest.Postgres {
 	t.Helper()
 	if os.Getenv("GUARD_ROTATETEST_CHILD") != "" {
 		return nil

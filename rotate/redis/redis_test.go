@@ -34,7 +34,7 @@ type server struct {
 	Port, Log, ACL string
 }
 
-func start(t *testing.T, acl bool) *server {
+func start(t testing.TB, acl bool) *server {
 	t.Helper()
 	if os.Getenv("GUARD_ROTATETEST_CHILD") != "" {
 		return nil // a child attaches to its parent's

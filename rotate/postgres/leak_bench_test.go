@@ -1,0 +1,9 @@
+package postgres
+
+import (
+	"testing"
+
+	"guard/rotate/rotatetest"
+)
+
+func BenchmarkLeak(b *testing.B) { rotatetest.Leak(b, open(start(b), false)) }
