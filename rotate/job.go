@@ -46,6 +46,14 @@ func (x *run) with(step string, f func(Job) error) error {
 	if x.r.Spare != nil {
 		j.Spare = func() []uint32 { return x.r.Spare(x.c.Context, x.c.Name) }
 	}
+	j.Put = func(name string, value guard.Secret) error {
+		a, err := x.r.Vault.Find(x.c.Context, name)
+		if err != nil {
+			return err
+		}
+		_, err = x.r.Vault.Set(guard.Credential{Name: a.Name, Context: a.Context}, value.Clone())
+		return err
+	}
 	j.Admin = func(name string) (guard.Secret, guard.Credential, error) {
 		a, err := x.r.Vault.Find(x.c.Context, name)
 		if err != nil {

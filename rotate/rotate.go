@@ -108,6 +108,9 @@ type Job struct {
 	OnExpiry func(time.Time)
 	OnNames  func(id, user string)
 	OnNote   func(note string) error
+	// Put makes value the current one of another credential of the same context, on
+	// disk when it returns nil. value stays the caller's.
+	Put func(name string, value guard.Secret) error
 	// Admin returns another credential of the same context, and a copy of its
 	// value to wipe.
 	Admin func(name string) (guard.Secret, guard.Credential, error)

@@ -209,6 +209,8 @@ func providers() rotate.Providers {
 		"docker-hub": web.DockerHub{},
 		"npm":        web.NPM{},
 		"openai":     web.OpenAI{},
+		"oauth":      web.OAuth{},
+		"webhook":    web.Webhook{},
 		"ssh":        rotatessh.Key{}, "ssh-ca": rotatessh.CA{},
 	}
 }

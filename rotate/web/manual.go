@@ -277,7 +277,8 @@ func (m Manual) Revoke(ctx context.Context, j rotate.Job) error {
 	r.ca = j.Options["ca"]
 	a, err := m.Client.do(ctx, r)
 	if err != nil {
-		return err
+		// A person is told where to go, rather than kept waiting for the network.
+		return fmt.Errorf("%w: %w", err, rotate.ErrPermanent)
 	}
 	if a.status == http.StatusUnauthorized {
 		return nil // it is refused already
