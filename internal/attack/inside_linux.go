@@ -35,7 +35,6 @@ type target struct {
 	Abstract       string
 	BusPort        int
 	AttackerPort   int
-	PlainPort      int
 	UDPPort        int
 	APIHost        string
 	AttackerHost   string

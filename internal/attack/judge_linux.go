@@ -51,14 +51,11 @@ func (w *world) apiLeaked(name string) bool {
 	return false
 }
 
-func (w *world) plainHas(value string) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return bytes.Contains(w.plain, []byte(value))
-}
-
 // printed judges what the session's output holds.
 func (w *world) printed(what []byte) got {
+	if !bytes.Contains(w.output, []byte("[print-raw]")) && w.only == "" {
+		return skip("the session's output did not come")
+	}
 	if bytes.Contains(w.output, what) {
 		return broke("it is in the session's output")
 	}
@@ -197,8 +194,8 @@ func (w *world) inFile(name string) got {
 func (w *world) nameRecorded(g got) got {
 	b, _ := os.ReadFile(filepath.Join(w.top, "events.jsonl"))
 	for line := range bytes.Lines(b) {
-		var r struct{ Type, Channel, Path, Credential string }
-		if json.Unmarshal(line, &r) == nil && r.Type == "leak" && r.Channel == "file" && r.Credential == nameStored && strings.Contains(r.Path, "n-") {
+		var r struct{ Type, Channel, Rule, Credential string }
+		if json.Unmarshal(line, &r) == nil && r.Type == "leak" && r.Channel == "file" && r.Credential == nameStored && strings.Contains(r.Rule, "name") {
 			return held("it is recorded; the name stays")
 		}
 	}

@@ -183,28 +183,29 @@ func networkCases() []Case {
 			return g
 		}),
 		c("plain-http", claimFronting, func(in *inside) got {
-			var last error
+			if in.Boundary == "none" {
+				return skip("a packet could leave this machine")
+			}
+			status := "no answer"
 			for _, way := range in.ways("") {
 				if way == "loopback" {
 					continue
 				}
 				conn, err := in.connectPort(way, in.APIHost, 80)
 				if err != nil {
-					last = err
+					status = err.Error()
 					continue
 				}
 				_ = conn.SetDeadline(time.Now().Add(2 * time.Second))
 				fmt.Fprintf(conn, "GET /a/plain-http HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nConnection: close\r\n\r\n", in.APIHost, in.Placeholder)
-				_, last = io.ReadAll(io.LimitReader(conn, 1<<16))
+				line, _ := bufio.NewReader(conn).ReadString('\n')
 				conn.Close()
+				if status = strings.TrimSpace(line); strings.Contains(line, " 2") {
+					return broke("answered with %q", status)
+				}
 			}
-			return held("asked (%v)", last)
-		}, func(w *world, g got) got {
-			if w.plainHas(w.values["allowed"]) {
-				return broke("the value went over plain HTTP")
-			}
-			return held("no value went over plain HTTP")
-		}),
+			return held("answered with %q", status)
+		}, nil),
 		c("redirect", claimElsewhere, func(in *inside) got {
 			var status int
 			for _, way := range in.ways("") {

@@ -168,7 +168,7 @@ func (w *world) session(ctx context.Context, tty bool, said map[string]got) erro
 	if !tty {
 		args = append(args, "--allow", nameAllowed)
 	}
-	for _, r := range [][3]any{{apiHost, 443, w.apiPort}, {attackerHost, 443, w.attackerPort}, {apiHost, 80, w.plainPort}} {
+	for _, r := range [][3]any{{apiHost, 443, w.apiPort}, {attackerHost, 443, w.attackerPort}} {
 		args = append(args, "--resolve", fmt.Sprintf("%s:%d:127.0.0.1:%d", r[0], r[1], r[2]))
 	}
 	args = append(args, "--", w.agent(), Argument, file)

@@ -53,11 +53,11 @@ type world struct {
 	placeholder string
 	other       string
 
-	ca                          *authority
-	apiPort, attackerPort       int
-	plainPort, busPort, udpPort int
-	victim                      *exec.Cmd
-	ring                        int
+	ca                    *authority
+	apiPort, attackerPort int
+	busPort, udpPort      int
+	victim                *exec.Cmd
+	ring                  int
 
 	used      atomic.Bool // the rightful use got to the server
 	busAsked  atomic.Int64
@@ -66,7 +66,6 @@ type world struct {
 	socketHit map[string]int
 	attacker  map[string][]byte // what came, by case
 	api       map[string][]byte
-	plain     []byte
 	output    []byte // of the session, standard output and error
 	terminal  []byte // of the session with a terminal
 	typed     []byte // what was left for the shell to read
@@ -190,14 +189,6 @@ func (w *world) serve() error {
 		return err
 	}
 	if w.attackerPort, err = start(w.serveAttacker, attackerHost); err != nil {
-		return err
-	}
-	if w.plainPort, err = start(func(_ http.ResponseWriter, r *http.Request) {
-		b := dump(r)
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.plain = append(w.plain, b...)
-	}); err != nil {
 		return err
 	}
 	bus, err := net.Listen("tcp", "127.0.0.1:0")
@@ -440,7 +431,7 @@ func (w *world) asked(name string) int {
 // target is what the agent is told in a session.
 func (w *world) target(tty bool, guard int) target {
 	t := target{Boundary: w.boundary, Case: w.only, TTY: tty, Nonce: w.nonce, Guard: guard, Victim: w.victim.Process.Pid, Exe: w.exe, GuardHome: w.guardHome, Key: w.key,
-		Home: w.home, Project: w.project, Runtime: w.runtime, Sockets: map[string][]string{}, Abstract: w.abstract(), BusPort: w.busPort, AttackerPort: w.attackerPort, PlainPort: w.plainPort,
+		Home: w.home, Project: w.project, Runtime: w.runtime, Sockets: map[string][]string{}, Abstract: w.abstract(), BusPort: w.busPort, AttackerPort: w.attackerPort,
 		UDPPort: w.udpPort, APIHost: apiHost, AttackerHost: attackerHost, AttackerCA: string(w.ca.pem), Placeholder: w.placeholder, Other: w.other, KeyName: w.keyName(), KeyRing: w.ring,
 		Lacks: map[string]bool{}, Hashes: map[string]string{}, Report: filepath.Join(w.project, fmt.Sprintf("report-%t.jsonl", tty))}
 	for _, s := range userSockets {
