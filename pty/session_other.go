@@ -42,3 +42,11 @@ func writeFile(f *os.File, p []byte) error {
 
 // Relay returns an error that wraps [errors.ErrUnsupported].
 func Relay(context.Context, *os.File, *os.File) error { return errNoTerminal }
+
+// ErrGone is Over's error when there is no session on the terminal.
+var ErrGone = errors.New("no session has the terminal")
+
+// Over returns an error that wraps [errors.ErrUnsupported].
+func (s *Session) Over(context.Context, func(rows, cols int) []string, func(k byte) bool) error {
+	return errNoTerminal
+}

@@ -54,9 +54,15 @@ type Config struct {
 	// Writes has writes to files and pipes judged before they are done. Nil: the
 	// agent does them by itself.
 	Writes *Writes
+	// Screen is called once, when the agent's terminal is on the user's: over takes the
+	// user's screen (pty.Session.Over) for as long as the session runs. Nil: nobody does.
+	Screen func(over Over)
 	// Say reports what a person should know and no record says.
 	Say func(string)
 }
+
+// Over is pty.Session.Over, with a model of the agent's screen that knows of it.
+type Over func(ctx context.Context, draw func(rows, cols int) []string, key func(k byte) (done bool)) error
 
 // Status is how the agent ended.
 type Status struct {
@@ -176,6 +182,12 @@ func Run(ctx context.Context, c Config) (Status, error) {
 	}
 	if c.Started != nil {
 		c.Started(sb)
+	}
+	if c.Screen != nil && t.session != nil {
+		c.Screen(func(ctx context.Context, draw func(rows, cols int) []string, key func(k byte) bool) error {
+			defer t.screen.Lost() // it does not know what stood there meanwhile
+			return t.session.Over(ctx, draw, key)
+		})
 	}
 
 	var failed error

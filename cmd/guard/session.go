@@ -464,7 +464,8 @@ func (s *session) start(ctx context.Context, boundary string) (supervisor.Status
 	cfg := supervisor.Config{
 		Sandbox: c, In: s.app.stdin, Out: s.app.stdout, Err: s.app.stderr, Line: s.line, Input: s.input(), Files: files,
 		Writes: s.writes(), Say: func(m string) { s.app.say("%s", m) },
-		Serve: func(ctx context.Context, sb *sandbox.Sandbox) error { return s.serve(ctx, sb, front) },
+		Serve:  func(ctx context.Context, sb *sandbox.Sandbox) error { return s.serve(ctx, sb, front) },
+		Screen: s.approvals.setScreen,
 		Started: func(sb *sandbox.Sandbox) {
 			s.mu.Lock()
 			first := s.sandbox == nil

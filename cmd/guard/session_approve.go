@@ -13,6 +13,7 @@ import (
 	"guard/approve"
 	"guard/broker"
 	"guard/policy"
+	"guard/supervisor"
 )
 
 // approvals is how a session asks the user.
@@ -26,6 +27,7 @@ type approvals struct {
 	policies map[string]*policy.Policy
 	of       *policy.Policy // that policies were made of
 	told     bool
+	over     supervisor.Over // the session's screen; nil: it has none
 }
 
 const (
@@ -79,6 +81,9 @@ func (s *session) openApprovals() {
 		if d.Screen == nil && s.vault.Stored() {
 			s.app.say("%s asks %s: guard request show %s, in another terminal", approve.Plain(orAgent(r.Exe)), askedFor(r), r.ID)
 		}
+	}
+	if s.approvals.mode == "ask" && terminal(s.app.stdin) && terminal(s.app.stdout) {
+		d.Screen = s.askOnScreen
 	}
 	s.approvals.desk = d
 }
@@ -260,17 +265,6 @@ func (s *session) unanswered(d guard.Decision, out approve.Outcome, err error) g
 			next = fmt.Sprintf("go on with other work and try the same request again later: the user can approve it until %s (guard request approve %s, outside of the session)", out.Expire.UTC().Format(time.RFC3339), out.ID)
 		}
 		d.NextSteps = append([]string{next}, d.NextSteps...)
-	}
-	return d
-}
-
-// offer names guard ask in a refusal that the user could lift.
-func (s *session) offer(u guard.Use, d guard.Decision) guard.Decision {
-	if d.Allowed() || s.approvals.desk == nil || u.Credential.Name == "" {
-		return d
-	}
-	if _, ask := s.policyNow().Decide(timed(u)); ask != nil && ask.Rule == d.Rule {
-		d.NextSteps = append(d.NextSteps[:len(d.NextSteps):len(d.NextSteps)], fmt.Sprintf("ask the user: guard ask %s --scope %s --for REASON", u.Credential.Name, u.Action))
 	}
 	return d
 }

@@ -130,10 +130,10 @@ func (s *session) useLine() *broker.Line {
 			upTo := s.quarantined[u.Credential.Name]
 			s.mu.Unlock()
 			if u.Credential.Version <= upTo {
-				return guard.Decision{Action: guard.Block, Rule: "quarantine", Reason: u.Credential.Name + " leaked and is being replaced",
-					NextSteps: []string{"try again in a few seconds"}}
+				return guard.Decision{Action: guard.Block, Rule: "quarantine", Reason: u.Credential.Name + " leaked, and is refused until a new value is current",
+					NextSteps: []string{"try again in a few seconds, if guard can replace it by itself", "ask the user to look at guard incident ls, and to store a new value with guard secret set " + u.Credential.Name}}
 			}
-			return s.offer(u, s.decideUse(u))
+			return s.decideUse(u)
 		},
 		Record: func(u guard.Use, d guard.Decision) (broker.Result, error) {
 			s.uses.Add(1)
