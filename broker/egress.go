@@ -211,7 +211,7 @@ func unreachable(a netip.Addr, own map[netip.Addr]bool) string {
 		return ""
 	}
 	switch {
-	case a == netip.MustParseAddr("169.254.169.254"), a == netip.MustParseAddr("fd00:ec2::254"), a == netip.MustParseAddr("100.100.100.200"):
+	case a == netip.MustParseAddr("169.254.169.254"), a == netip.MustParseAddr("fd00:ec2::254"), a == netip.MustParseAddr("100.100.100.200"), a == netip.MustParseAddr("168.63.129.16"):
 		return "a cloud's metadata service"
 	case a.IsUnspecified(), a.IsLoopback():
 		return "this machine"

@@ -17,7 +17,7 @@ const (
 	maxHeld    = maxSpan  // bytes of a member that are held back until it ends
 	maxMember  = 64 << 20 // bytes of a member that are decompressed,
 	maxBrotli  = 1 << 20  // and of one in brotli
-	maxRatio   = 8        // bytes that come out for one of the stream, after the first
+	maxRatio   = 32       // bytes that come out for one of the stream, after the first
 	freeBytes  = 1 << 20  // bytes
 )
 

@@ -152,6 +152,10 @@ type repoFile struct {
 }
 
 func load(path string) (*Repo, []Problem, error) {
+	// Opening a pipe would wait for somebody to write.
+	if st, err := os.Stat(path); err == nil && !st.Mode().IsRegular() {
+		return nil, nil, fmt.Errorf("read the project's policy: %s is not a regular file", filepath.Base(path))
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the project's policy: %w", err)

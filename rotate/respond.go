@@ -152,7 +152,7 @@ func (r *Responder) work(id guard.SecretID, s *response, class guard.Class) {
 
 		var rep Report
 		var err error
-		if mode == Emergency && class == guard.Live { // also where nothing is replaced
+		if mode == Emergency && class == guard.Live && !r.hooks.NoRotate { // also where nobody knows how to replace it
 			err = r.runner.Journal.Hold(id)
 		}
 		if rotates && mode == Graceful {

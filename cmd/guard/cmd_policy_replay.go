@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -73,6 +74,9 @@ func (a *app) replayPolicy(o policyFlags, file string) error {
 		return err
 	}
 	if file != "" {
+		if _, err := os.Stat(file); err != nil {
+			return err
+		}
 		switch {
 		case strings.HasSuffix(file, ".cedar"):
 			standing = slices.DeleteFunc(standing, func(n string) bool { return filepath.Base(n) == filepath.Base(file) })

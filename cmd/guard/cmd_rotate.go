@@ -187,7 +187,7 @@ func runRotate(a *app, ctx context.Context, c *command, args []string) error {
 	for _, name := range names {
 		rep, err := r.runner.Rotate(ctx, where, name, rotate.Graceful, *reason)
 		if rep.Intent != "" {
-			errs = append(errs, r.show(rep))
+			errs = append(errs, r.show(rep), a.closeIncidents([]rotate.Report{rep}))
 		}
 		errs = append(errs, err)
 	}
@@ -237,8 +237,8 @@ func (a *app) closeIncidents(reps []rotate.Report) error {
 		return err
 	}
 	for _, rep := range reps {
-		if rep.Incident == "" {
-			continue
+		if rep.Incident == "" { // by hand, or by a schedule: the version may have an incident all the same
+			rep.Incident = rotate.IncidentID(guard.SecretID{Context: rep.Context, Name: rep.Credential, Version: rep.From})
 		}
 		i, err := store.Load(rep.Incident)
 		if errors.Is(err, os.ErrNotExist) {

@@ -68,7 +68,7 @@ func (o *runFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&o.sshSource, "ssh-source-address", "", "ADDRESS[/BITS],... from which the session's SSH certificates are good (credentials of kind ssh-ca)")
 	f.BoolVar(&o.lockEnds, "lock-ends-session", false, "end the agent when the vault is locked (default: it goes on, its output is scanned, and uses of credentials are refused)")
 	f.BoolVar(&o.noRotate, "no-rotate", false, "do not replace a credential that leaked")
-	f.StringVar(&o.approve, "approve", "", "what happens to what nothing allows: ask (the request waits, and you are asked on this terminal or by guard request), queue (you are asked by guard request, also later) or deny (default: ask on a terminal, deny elsewhere and for daemons)")
+	f.StringVar(&o.approve, "approve", "", "what happens to what nothing allows: ask (the request waits, and you are asked on this terminal or by guard request), queue (you are asked by guard request, also later) or deny (default: deny)")
 	f.DurationVar(&o.approveWait, "approve-wait", approveWait, "how long a request waits for your answer")
 	f.StringVar(&o.boundary, "boundary", "auto", "auto, namespace, landlock, proxy or none")
 	f.StringVar(&o.bpf, "bpf", "auto", "search what processes write, in the kernel: off, detect (report), block (the write fails) or auto (what the machine and --on-leak allow)")
@@ -260,7 +260,9 @@ func newSessionID(now time.Time) string {
 func findRepoFile(dir, home string) string {
 	for d := dir; ; d = filepath.Dir(d) {
 		p := filepath.Join(d, "guard.toml")
-		if fi, err := os.Stat(p); err == nil && fi.Mode().IsRegular() {
+		// What is no file, or a link to none, is an error when it is read: it must not be
+		// a way to have a project's rules left out.
+		if _, err := os.Lstat(p); err == nil {
 			return p
 		}
 		if d == home || d == filepath.Dir(d) || !strings.HasPrefix(d, home+string(filepath.Separator)) {

@@ -95,6 +95,15 @@ func (a *app) knownValues(o *scanFlags, so *scan.Options, w *wanted) (*matcher.M
 	if err != nil {
 		return nil, err
 	}
+	seals, err := v.SealedContexts()
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range seals {
+		if !s.Open {
+			a.say("context %s is sealed: its values are not looked for", s.Context)
+		}
+	}
 	known := map[guard.SecretID]scan.Known{}
 	for _, c := range credentials {
 		k := scan.Known{Kind: c.Kind}

@@ -100,6 +100,7 @@ func (h *atHome) run(status int, stdin string, args ...string) (string, string) 
 	c := h.guard(args...)
 	var out, said bytes.Buffer
 	c.Stdin, c.Stdout, c.Stderr = strings.NewReader(stdin), &out, &said
+	c.WaitDelay = 20 * time.Second // whoever keeps a pipe open after guard's end is told of, and not waited for
 	began := time.Now()
 	err := c.Run()
 	h.t.Logf("%v: guard %.80q", time.Since(began).Round(time.Millisecond), args)

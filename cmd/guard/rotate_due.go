@@ -28,8 +28,8 @@ func (a *app) usedOf(context string) (func(guard.SecretID) int, error) {
 	return func(id guard.SecretID) int { return n[id] }, err
 }
 
-// waiting are the incidents whose rotation was put off, because the credential had
-// been replaced a moment before.
+// waiting are the incidents whose rotation was put off, because the credential had been
+// replaced a moment before, or never begun, since the vault was locked or guard died.
 func (a *app) waiting() ([]rotate.Incident, error) {
 	store, err := rotate.OpenIncidents(a.incidentDir())
 	if err != nil {
@@ -38,7 +38,7 @@ func (a *app) waiting() ([]rotate.Incident, error) {
 	all, err := store.List()
 	var out []rotate.Incident
 	for _, i := range all {
-		if i.State == "waiting" {
+		if i.State == "waiting" || i.State == "open" && i.Report == nil && !i.Dead && i.Class == guard.Live.String() {
 			out = append(out, i)
 		}
 	}
@@ -53,11 +53,20 @@ func (r *rotation) due(ctx context.Context, only string) (reps []rotate.Report, 
 	errs := []error{err, r.app.closeIncidents(reps)}
 	waits, err := r.app.waiting()
 	errs = append(errs, err)
+	var late []time.Time
 	for _, i := range waits {
-		if ctx.Err() != nil || time.Since(i.Last) < rotate.Rest {
+		if ctx.Err() != nil || only != "" && i.Context != only {
 			continue
 		}
-		rep, err := r.runner.Replace(ctx, guard.SecretID{Context: i.Context, Name: i.Credential, Version: i.Version}, rotate.Graceful, "a leak that was stopped", i.ID)
+		if at := i.Last.Add(rotate.Rest); i.State == "waiting" && time.Now().Before(at) {
+			late = append(late, at)
+			continue
+		}
+		mode, reason := rotate.Graceful, "a leak that was stopped"
+		if i.Escaped {
+			mode, reason = rotate.Emergency, "a leak that got out"
+		}
+		rep, err := r.runner.Replace(ctx, guard.SecretID{Context: i.Context, Name: i.Credential, Version: i.Version}, mode, reason, i.ID)
 		reps = append(reps, rep)
 		errs = append(errs, err, r.app.closeIncidents([]rotate.Report{rep}))
 	}
@@ -67,6 +76,11 @@ func (r *rotation) due(ctx context.Context, only string) (reps []rotate.Report, 
 	}
 	needs, next, err := r.runner.Due(only, rotate.Passing, time.Now(), used)
 	errs = append(errs, err)
+	for _, at := range late {
+		if next.IsZero() || at.Before(next) {
+			next = at
+		}
+	}
 	for _, n := range needs {
 		if ctx.Err() != nil {
 			break

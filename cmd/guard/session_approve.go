@@ -36,15 +36,12 @@ const (
 	maxDaemon   = 30 * 24 * time.Hour
 )
 
-// approveMode is --approve, or where it was not given, what there is to ask on.
+// approveMode is --approve, or deny.
 func (s *session) approveMode() string {
-	switch {
-	case s.flags.approve != "":
+	if s.flags.approve != "" {
 		return s.flags.approve
-	case s.info.Profile != profileDaemon && terminal(s.app.stdin) && terminal(s.app.stderr):
-		return "ask"
 	}
-	return "deny"
+	return "deny" // nobody is interrupted who did not ask to be
 }
 
 // openApprovals makes the desk; it runs with the session's network.
