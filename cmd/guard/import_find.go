@@ -13,7 +13,7 @@ import (
 )
 
 // importFormats are the formats that guard import reads, as --from names them.
-var importFormats = []string{"dotenv", "aws", "netrc", "npmrc", "docker", "gh", "kube", "pypirc", "git", "gcloud", "ssh", "shell"}
+var importFormats = []string{"dotenv", "aws", "netrc", "npmrc", "docker", "gh", "kube", "pypirc", "pip", "git", "gcloud", "ssh", "shell"}
 
 // importHome are the places in the home folder that guard import looks at by
 // itself. They are the user's own: what they say about hosts is the user's word.
@@ -27,6 +27,7 @@ var importHome = []struct{ path, format string }{
 	{".config/gh/hosts.yml", "gh"},
 	{".kube/config", "kube"},
 	{".pypirc", "pypirc"},
+	{".config/pip/pip.conf", "pip"}, {".pip/pip.conf", "pip"},
 	{".git-credentials", "git"}, {".config/git/credentials", "git"},
 	{".config/gcloud/application_default_credentials.json", "gcloud"},
 	{".bashrc", "shell"}, {".bash_profile", "shell"}, {".profile", "shell"}, {".zshrc", "shell"}, {".zshenv", "shell"}, {".zprofile", "shell"},
@@ -280,6 +281,8 @@ func importFormat(path string) string {
 		return "kube"
 	case base == ".pypirc":
 		return "pypirc"
+	case base == "pip.conf", base == "pip.ini":
+		return "pip"
 	case base == ".git-credentials", dir == "git" && base == "credentials":
 		return "git"
 	case base == "application_default_credentials.json":

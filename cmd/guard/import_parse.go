@@ -42,7 +42,7 @@ type change struct {
 func importParser(format string) func([]byte) []candidate {
 	return map[string]func([]byte) []candidate{
 		"dotenv": parseDotenv, "aws": parseAWS, "netrc": parseNetrc, "npmrc": parseNpmrc, "docker": parseDocker, "gh": parseGH, "kube": parseKube,
-		"pypirc": parsePypirc, "environ": parseEnviron, "git": parseGitCredentials, "gcloud": parseGcloud, "ssh": parseSSHKey, "shell": parseShell,
+		"pypirc": parsePypirc, "pip": parsePip, "environ": parseEnviron, "git": parseGitCredentials, "gcloud": parseGcloud, "ssh": parseSSHKey, "shell": parseShell,
 	}[format]
 }
 

@@ -35,6 +35,7 @@ func TestImportParsers(t *testing.T) {
 		{"gh", "github.com:\n    users:\n        me:\n            oauth_token: t1\n    git_protocol: https\n    oauth_token: \"t2\"\nghe.corp:\n    oauth_token: t3\n# oauth_token: t4\n", []string{"github-pat|t1||me", "github-pat|t2||", "github-ghe.corp|t3|ghe.corp|"}},
 		{"kube", "clusters:\n- cluster:\n    server: https://k:6443\n  name: c\n- name: d\n  cluster: {server: x}\ncontexts:\n- context:\n    cluster: c\n    user: u\n  name: n\nusers:\n- name: u\n  user:\n    token: tok\n- name: v\n  user:\n    username: vu\n    password: 'pw'\n", []string{"kube-u|tok|k:6443|", "kube-v|pw||vu"}},
 		{"kube", `{"clusters":[{"name":"c","cluster":{"server":"https://k"}}],"contexts":[{"name":"n","context":{"cluster":"c","user":"u"}}],"users":[{"name":"a","user":{"token":"t0"}},{"name":"u","user":{"token":"t"}}]}`, []string{"kube-a|t0||", "kube-u|t|k|"}},
+		{"pip", "[global]\nindex-url = https://u:p%40ss@pypi.corp.x/simple\nextra-index-url =\n    https://pypi.org/simple\n    https://only@b.x/s\n", []string{"pip-pypi.corp.x|p@ss|pypi.corp.x|u"}},
 		{"pypirc", "[distutils]\nindex-servers = pypi corp\n[pypi]\nusername=__token__\npassword = p%q\n[corp]\nrepository: https://c.corp/x\nusername=u\npassword=w\n[testpypi]\npassword=t\n", []string{"pypi|p%q||__token__", "pypi-corp|w|c.corp|u", "pypi-testpypi|t|test.pypi.org|"}},
 		{"git", "https://u:p%40q@h.corp\nhttps://tok:x-oauth-basic@i.corp/x\nhttps://only@j.corp\nhttps://k.corp\nhttps://u:%zz@l\n", []string{"git-h.corp|p@q|h.corp|u", "git-i.corp|tok|i.corp|", "git-j.corp|only|j.corp|"}},
 		{"gcloud", `{"type":"authorized_user","client_secret":"c","refresh_token":"r\u0041"}`, []string{"gcloud-login|rA|oauth2.googleapis.com|"}},
@@ -140,6 +141,7 @@ func TestImportRewriteKeepsTheRest(t *testing.T) {
 		"docker": {"{\n\t\"auths\": {\"h\": {\"registrytoken\": \"%s\"}},\n\t\"x\": 1}\n"},
 		"gh":     {"h:\n  oauth_token: %s # c\n  user: x\n", "h:\n  oauth_token: '%s'\n"},
 		"pypirc": {"[a]\npassword:%s\n"},
+		"pip":    {"[global]\nindex-url = https://u:%s@pypi.corp.x/simple\n"},
 		"git":    {"https://a:%s@h/x\nhttps://b\n"},
 	} {
 		for _, text := range texts {
