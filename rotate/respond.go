@@ -206,6 +206,13 @@ var errResting = errors.New("it was replaced because of a leak a moment ago: `gu
 // not long ago.
 func (r *Responder) resting(id guard.SecretID, incident string) error {
 	rest := r.hooks.Rest
+	if c, err := r.runner.Vault.Find(id.Context, id.Name); err == nil {
+		if _, options, err := r.runner.provider(c); err == nil {
+			if s, err := ParseSchedule(options); err == nil && s.Rest > 0 {
+				rest = s.Rest
+			}
+		}
+	}
 	if rest == 0 {
 		rest = Rest
 	}

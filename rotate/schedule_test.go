@@ -297,3 +297,17 @@ func TestExpiryGoesOn(t *testing.T) {
 		t.Errorf("due again at once: %v, next %v", due, next)
 	}
 }
+
+// A credential may want no rest.
+func TestRestOfASpec(t *testing.T) {
+	b := newBench(t)
+	b.schedule(t, "restless", "exec,cmd=/x,rest=1ns", time.Time{})
+	r := b.responder(Hooks{})
+	for v := 1; v <= 3; v++ {
+		r.Leak(guard.SecretID{Context: "c", Name: "restless", Version: v}, false, leak("/a"))
+		r.Wait()
+	}
+	if n := b.mints.Load(); n != 3 {
+		t.Errorf("%d rotations", n)
+	}
+}

@@ -50,6 +50,7 @@ var common = []Option{
 	{Key: "at", About: "replace it at start, end or killed (a session that used it was ended because of a leak, or died), joined by +"},
 	{Key: "overlap", About: "how long the old value is left valid when the schedule or a person replaces it, where the issuer can have both; default: not at all"},
 	{Key: "contained", About: "what a leak that was stopped sets off: graceful (default), emergency or record"},
+	{Key: "rest", About: "how long leaks that were stopped leave it alone once it was replaced for one; default 10m"},
 	{Key: "escaped", About: "what a leak that got out sets off: emergency (default), graceful or record"},
 }
 
@@ -156,6 +157,7 @@ func keys(options []Option) []string {
 // a leak of it sets off.
 type Schedule struct {
 	Every, Before, Overlap time.Duration
+	Rest                   time.Duration // 0: Rest
 	Uses                   int
 	Start, End, Killed     bool
 	Contained, Escaped     string // "graceful", "emergency", "record"; "": the default
@@ -167,7 +169,7 @@ const least = time.Minute
 // ParseSchedule reads the common options of a spec.
 func ParseSchedule(options map[string]string) (Schedule, error) {
 	var s Schedule
-	for key, to := range map[string]*time.Duration{"every": &s.Every, "before": &s.Before, "overlap": &s.Overlap} {
+	for key, to := range map[string]*time.Duration{"every": &s.Every, "before": &s.Before, "overlap": &s.Overlap, "rest": &s.Rest} {
 		text := options[key]
 		if text == "" {
 			continue

@@ -168,12 +168,12 @@ func newDemo(t testing.TB, guard, base string) *demo {
 
 	d.cli("", "init", "--unlock", "keyring")
 	d.cli(tokens["api"], "secret", "set", "api-token", "--kind", "generic", "--host", "api.demo.example", "--env", "API_TOKEN", "--stdin",
-		"--rotate", "exec,cmd="+d.issuer.program(d, filepath.Join(base, "bin"), d.caFile, "api"))
+		"--rotate", "exec,cmd="+d.issuer.program(d, filepath.Join(base, "bin"), d.caFile, "api")+",rest=1ms")
 	d.cli(tokens["git"], "secret", "set", "git-token", "--kind", "generic", "--host", "git.demo.example", "--env", "GIT_TOKEN", "--stdin",
-		"--rotate", "exec,cmd="+d.issuer.program(d, filepath.Join(base, "bin"), d.caFile, "git"))
+		"--rotate", "exec,cmd="+d.issuer.program(d, filepath.Join(base, "bin"), d.caFile, "git")+",rest=1ms")
 	host, port, _ := net.SplitHostPort(d.db.Addr)
 	d.cli(dbPassword, "secret", "set", "db-password", "--kind", "postgres", "--host", "db.demo.example:5432", "--env", "PGPASSWORD", "--user", "app", "--stdin",
-		"--rotate", "postgres,db=app,sslmode=disable,host="+host+",port="+port)
+		"--rotate", "postgres,db=app,sslmode=disable,host="+host+",port="+port+",rest=1ms")
 	d.must(os.WriteFile(filepath.Join(d.work, "agent.sh"), []byte(agentScript), 0o755))
 	d.must(os.WriteFile(filepath.Join(d.work, ".env"), []byte("API_TOKEN="+tokens["api"]+"\n"), 0o600))
 	return d
