@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"guard"
@@ -82,6 +83,9 @@ func TestFoundFilesAreBounded(t *testing.T) {
 	}
 	write(filepath.Join(dir, "big.env"), line+string(make([]byte, foundSize)))
 	if err := os.Symlink("/etc/passwd", filepath.Join(dir, "out.env")); err != nil {
+		if runtime.GOOS != "windows" { // where making one wants a privilege
+			t.Fatal(err)
+		}
 		t.Skipf("no links here: %v", err)
 	}
 	seen := map[string]bool{}
